@@ -1,0 +1,1 @@
+//! Checks that a store of build steps keeps the `StepsStore` contract.

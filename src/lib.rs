@@ -1,0 +1,1 @@
+//! A store for the steps of a build.

@@ -1,0 +1,78 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::Timestamp;
+
+/// Where a store takes the time from (L4).
+///
+/// Every store takes one, so that tests can set it. [`SystemClock`] is the one for use.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+}
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place where the machine's time is read")]
+    fn now(&self) -> Timestamp {
+        Timestamp::try_from(chrono::Utc::now()).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// A clock that stands still until it is set: for tests.
+///
+/// ```
+/// use std::time::Duration;
+/// use steps_core::{Clock, ManualClock, Timestamp};
+///
+/// let clock = ManualClock::new("2026-01-31T12:00:00Z".parse()?);
+/// clock.advance(Duration::from_secs(90));
+/// assert_eq!(clock.now(), "2026-01-31T12:01:30Z".parse()?);
+/// # Ok::<(), steps_core::InputError>(())
+/// ```
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that says `now`.
+    #[must_use]
+    pub const fn new(now: Timestamp) -> Self {
+        Self(AtomicI64::new(now.unix_micros()))
+    }
+
+    /// Sets it.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.unix_micros(), Ordering::SeqCst);
+    }
+
+    /// Moves it on, at most to [`Timestamp::MAX`].
+    pub fn advance(&self, by: Duration) {
+        let later = |micros| Some(at(micros).saturating_add(by).unix_micros());
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        at(self.0.load(Ordering::SeqCst))
+    }
+}
+
+fn at(micros: i64) -> Timestamp {
+    Timestamp::from_unix_micros(micros).expect("it was taken from a timestamp")
+}

@@ -1,0 +1,423 @@
+use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+
+use crate::{BuildId, InputError, NewStep, StepId, StepSelector};
+
+/// What an operation of a store gives.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for all stores alike (D3).
+///
+/// It says what happened, to which step or build, and what that means for the caller:
+/// [`kind`](Self::kind), [`is_retryable`](Self::is_retryable) and
+/// [`may_have_applied`](Self::may_have_applied). No message shows a password.
+///
+/// A store makes one from a kind, a message and the [`Call`] that failed:
+///
+/// ```
+/// use steps_core::{Call, Error, ErrorKind, Operation, StepId};
+///
+/// let call = Call::on_step(Operation::AddUrl, StepId::new(42)?);
+/// let error = Error::new(ErrorKind::Unavailable, "the connection was lost")
+///     .with_backend("sqlite")
+///     .with_call(call)
+///     .with_may_have_applied(true);
+/// assert_eq!(
+///     error.to_string(),
+///     "sqlite: add_url to step 42: the connection was lost; the write may have been applied",
+/// );
+/// assert!(error.is_retryable(), "adding a url again does no harm");
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    backend: Option<&'static str>,
+    call: Option<Call>,
+    may_have_applied: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What kind of error it is, which says what to do about it (D3).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A value that cannot be; nothing was asked of a store. Give another.
+    InvalidInput,
+    /// There is no such step (L6).
+    NotFound,
+    /// A limit of the store, a full disk, a server out of memory (I4). Make room.
+    CapacityExceeded,
+    /// The store cannot be written to: a read-only file or replica, a missing right.
+    ReadOnly,
+    /// The store cannot be used as configured: a wrong URL or option, a file of another program, a newer schema.
+    Config,
+    /// What is stored cannot be read back.
+    Corrupt,
+    /// The store did not answer, or not in time (D4). Often it helps to try again: see
+    /// [`Error::is_retryable`].
+    Unavailable,
+    /// The store was closed (D7), or its runtime is gone (D5).
+    Closed,
+}
+
+impl Error {
+    /// An error of this kind; the message says what happened and what to do about it.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            backend: None,
+            call: None,
+            may_have_applied: false,
+            source: None,
+        }))
+    }
+
+    /// The step of this call does not exist (L6).
+    #[must_use]
+    pub fn not_found(call: Call) -> Self {
+        Self::new(ErrorKind::NotFound, "there is no such step").with_call(call)
+    }
+
+    /// The store was closed before this call, or its runtime is gone (D5, D7).
+    #[must_use]
+    pub fn closed(call: Call) -> Self {
+        Self::new(ErrorKind::Closed, "the store is closed; connect again").with_call(call)
+    }
+
+    /// This call did not end within the time-out (D4); `sent` says whether it had left for the store.
+    #[must_use]
+    pub fn timed_out(call: Call, timeout: Duration, sent: bool) -> Self {
+        Self::new(ErrorKind::Unavailable, format!("no answer within {timeout:?}"))
+            .with_call(call)
+            .with_may_have_applied(sent)
+    }
+
+    /// Names the store's backend.
+    #[must_use]
+    pub fn with_backend(mut self, backend: &'static str) -> Self {
+        self.0.backend = Some(backend);
+        self
+    }
+
+    /// Names the call that failed.
+    #[must_use]
+    pub fn with_call(mut self, call: Call) -> Self {
+        self.0.call = Some(call);
+        self
+    }
+
+    /// Adds the error behind this one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Says whether the write may have been applied all the same. `false` means certainly not.
+    #[must_use]
+    pub fn with_may_have_applied(mut self, may_have_applied: bool) -> Self {
+        self.0.may_have_applied = may_have_applied;
+        self
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The value that was refused, where that is what happened.
+    #[must_use]
+    pub fn input_error(&self) -> Option<&InputError> {
+        self.0.source.as_ref().and_then(|source| source.downcast_ref())
+    }
+
+    /// What happened, without the backend and the call that [`Display`](fmt::Display) puts before it.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The backend, such as `sqlite`.
+    #[must_use]
+    pub fn backend(&self) -> Option<&'static str> {
+        self.0.backend
+    }
+
+    /// The call that failed: the operation, and the step or build it was about.
+    #[must_use]
+    pub fn call(&self) -> Option<Call> {
+        self.0.call
+    }
+
+    /// Whether the same call may succeed when tried again, and does no harm if the failed one was applied.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable
+            && (!self.may_have_applied() || self.call().is_some_and(Call::is_repeatable))
+    }
+
+    /// Whether the write may have been applied all the same. `false` means certainly not; a read
+    /// applies nothing.
+    #[must_use]
+    pub fn may_have_applied(&self) -> bool {
+        self.0.may_have_applied && self.call().is_none_or(|call| call.operation().is_write())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(backend) = self.backend() {
+            write!(f, "{backend}: ")?;
+        }
+        if let Some(call) = self.call() {
+            write!(f, "{call}: ")?;
+        }
+        f.write_str(self.message())?;
+        if self.may_have_applied() {
+            f.write_str("; the write may have been applied")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind())
+            .field("message", &self.message())
+            .field("backend", &self.backend())
+            .field("call", &self.call())
+            .field("may_have_applied", &self.may_have_applied())
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        // The message of a refused value is that of its `InputError`: nobody should read it twice.
+        self.0.source.as_deref().map(|source| source as _).filter(|_| self.input_error().is_none())
+    }
+}
+
+impl From<InputError> for Error {
+    fn from(error: InputError) -> Self {
+        Self::new(ErrorKind::InvalidInput, error.to_string()).with_source(error)
+    }
+}
+
+/// An operation of a store, shown under its name.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Opening the store.
+    Connect,
+    /// Asking the store about itself: see [`Description`](crate::Description).
+    Describe,
+    /// [`StepsStore::add_step`](crate::StepsStore::add_step)
+    AddStep,
+    /// [`StepsStore::start_step`](crate::StepsStore::start_step)
+    StartStep,
+    /// [`StepsStore::set_step_locks_acquired_at`](crate::StepsStore::set_step_locks_acquired_at)
+    SetStepLocksAcquiredAt,
+    /// [`StepsStore::set_step_state_string`](crate::StepsStore::set_step_state_string)
+    SetStepStateString,
+    /// [`StepsStore::finish_step`](crate::StepsStore::finish_step)
+    FinishStep,
+    /// [`StepsStore::add_url`](crate::StepsStore::add_url)
+    AddUrl,
+    /// [`StepsStore::get_step`](crate::StepsStore::get_step)
+    GetStep,
+    /// [`StepsStore::get_steps`](crate::StepsStore::get_steps)
+    GetSteps,
+    /// [`StepsStore::close`](crate::StepsStore::close)
+    Close,
+}
+
+impl Operation {
+    /// Whether it changes what is stored.
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        !matches!(self, Self::Connect | Self::Describe | Self::GetStep | Self::GetSteps | Self::Close)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Describe => "describe",
+            Self::AddStep => "add_step",
+            Self::StartStep => "start_step",
+            Self::SetStepLocksAcquiredAt => "set_step_locks_acquired_at",
+            Self::SetStepStateString => "set_step_state_string",
+            Self::FinishStep => "finish_step",
+            Self::AddUrl => "add_url",
+            Self::GetStep => "get_step",
+            Self::GetSteps => "get_steps",
+            Self::Close => "close",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One call of an operation, as an error names it: the operation, the step or build it is about, and
+/// whether repeating it does no harm.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Call {
+    operation: Operation,
+    step_id: Option<StepId>,
+    build_id: Option<BuildId>,
+    is_repeatable: bool,
+}
+
+impl Call {
+    /// A call about the store as a whole, such as [`Operation::Connect`].
+    #[must_use]
+    pub const fn on_store(operation: Operation) -> Self {
+        Self { operation, step_id: None, build_id: None, is_repeatable: !operation.is_write() }
+    }
+
+    /// A call about the step with this id. Of the writes, only [`Operation::AddUrl`] is repeatable (D6).
+    #[must_use]
+    pub const fn on_step(operation: Operation, id: StepId) -> Self {
+        let is_repeatable = !operation.is_write() || matches!(operation, Operation::AddUrl);
+        Self { operation, step_id: Some(id), build_id: None, is_repeatable }
+    }
+
+    /// An add of this step, which is repeatable with an idempotency key only (I5, D6).
+    #[must_use]
+    pub const fn add_step(step: &NewStep) -> Self {
+        Self {
+            operation: Operation::AddStep,
+            step_id: None,
+            build_id: Some(step.build_id),
+            is_repeatable: step.idempotency_key.is_some(),
+        }
+    }
+
+    /// A read of one step.
+    #[must_use]
+    pub const fn get_step(step: &StepSelector) -> Self {
+        let (step_id, build_id) = match step {
+            StepSelector::Id(id) => (Some(*id), None),
+            StepSelector::Number { build_id, .. } | StepSelector::Name { build_id, .. } => (None, Some(*build_id)),
+        };
+        Self { operation: Operation::GetStep, step_id, build_id, is_repeatable: true }
+    }
+
+    /// A read of the steps of this build.
+    #[must_use]
+    pub const fn get_steps(build_id: BuildId) -> Self {
+        Self { operation: Operation::GetSteps, step_id: None, build_id: Some(build_id), is_repeatable: true }
+    }
+
+    /// The operation.
+    #[must_use]
+    pub const fn operation(self) -> Operation {
+        self.operation
+    }
+
+    /// The step it is about, where the caller named one by its id.
+    #[must_use]
+    pub const fn step_id(self) -> Option<StepId> {
+        self.step_id
+    }
+
+    /// The build it is about, where the caller named one.
+    #[must_use]
+    pub const fn build_id(self) -> Option<BuildId> {
+        self.build_id
+    }
+
+    /// Whether repeating it does no harm after it may have been applied: reads, `add_url` and adds
+    /// with a key (D6).
+    #[must_use]
+    pub const fn is_repeatable(self) -> bool {
+        self.is_repeatable
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let preposition = match self.operation {
+            Operation::AddStep | Operation::AddUrl => "to",
+            Operation::GetStep | Operation::GetSteps => "of",
+            _ => "on",
+        };
+        write!(f, "{}", self.operation)?;
+        match (self.step_id, self.build_id) {
+            (Some(id), _) => write!(f, " {preposition} step {id}"),
+            (None, Some(id)) => write!(f, " {preposition} build {id}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{IdempotencyKey, StateString, StepName};
+
+    fn build() -> BuildId {
+        BuildId::new(7).unwrap()
+    }
+
+    fn unavailable(call: Call, sent: bool) -> Error {
+        Error::timed_out(call, Duration::from_secs(10), sent)
+    }
+
+    #[test]
+    fn retryable_is_what_was_not_applied_or_does_no_harm_twice() {
+        let step = StepId::new(1).unwrap();
+        let plain = NewStep::new(build(), StepName::new("a").unwrap(), StateString::default());
+        let keyed = plain.clone().with_idempotency_key(IdempotencyKey::new("k").unwrap());
+        let repeatable = [
+            Call::add_step(&keyed),
+            Call::on_step(Operation::AddUrl, step),
+            Call::get_step(&step.into()),
+            Call::get_steps(build()),
+            Call::on_store(Operation::Connect),
+        ];
+        let not_repeatable = [
+            Call::add_step(&plain),
+            Call::on_step(Operation::StartStep, step),
+            Call::on_step(Operation::SetStepLocksAcquiredAt, step),
+            Call::on_step(Operation::SetStepStateString, step),
+            Call::on_step(Operation::FinishStep, step),
+        ];
+        for (calls, expected) in [(&repeatable[..], true), (&not_repeatable[..], false)] {
+            for call in calls {
+                assert!(unavailable(*call, false).is_retryable(), "{call}");
+                assert_eq!(unavailable(*call, true).is_retryable(), expected, "{call}");
+            }
+        }
+        assert!(!Error::not_found(repeatable[1]).is_retryable());
+        assert!(!Error::closed(repeatable[1]).is_retryable());
+    }
+
+    #[test]
+    fn a_read_applies_nothing() {
+        assert!(!unavailable(Call::get_steps(build()), true).may_have_applied());
+        assert!(unavailable(Call::on_step(Operation::FinishStep, StepId::new(1).unwrap()), true).may_have_applied());
+    }
+
+    #[test]
+    fn it_says_where_what_and_why() {
+        let error = unavailable(Call::get_steps(build()), false).with_backend("sqlite");
+        assert_eq!(error.to_string(), "sqlite: get_steps of build 7: no answer within 10s");
+        let refused = Error::from(InputError::NameEmpty);
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        assert_eq!(refused.to_string(), "step name: it is empty; it needs 1 to 50 characters");
+        assert_eq!(refused.input_error(), Some(&InputError::NameEmpty));
+        assert!(refused.source().is_none());
+    }
+}

@@ -1,0 +1,124 @@
+use crate::{InputError, limits, text};
+
+/// The name of a step: a Buildbot identifier of 1 to 50 code points (N1).
+///
+/// The first character is an ASCII letter, `_`, `-` or any code point from U+00A0 up; the others may
+/// also be ASCII digits. Names are equal when their code points are: case counts, and nothing is
+/// normalised, padded or trimmed (N4). In its build a name is unique: see [`naming`](crate::naming).
+///
+/// The rule is that of Buildbot's `buildbot.util.identifiers.isIdentifier` and of its column
+/// `steps.name`.
+///
+/// ```
+/// use steps_core::StepName;
+///
+/// let name = StepName::new("unit-tests")?;
+/// assert_eq!(name, "unit-tests");
+/// assert!(StepName::new("unit tests").is_err());
+/// assert_eq!(StepName::from_lossy("unit tests"), "unit_tests");
+/// # Ok::<(), steps_core::InputError>(())
+/// ```
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
+pub struct StepName(String);
+
+impl StepName {
+    /// Checks that `name` can be a step name.
+    ///
+    /// # Errors
+    /// [`InputError::NameEmpty`], [`InputError::NameTooLong`], [`InputError::NameFirstDigit`] or
+    /// [`InputError::NameCharacter`] (N1).
+    pub fn new(name: impl Into<String>) -> Result<Self, InputError> {
+        let name = name.into();
+        for (position, character) in name.chars().enumerate() {
+            if position == limits::NAME_CODE_POINTS {
+                return Err(InputError::NameTooLong { code_points: name.chars().count() });
+            }
+            if !is_allowed(position, character) {
+                return Err(if character.is_ascii_digit() {
+                    InputError::NameFirstDigit { digit: character }
+                } else {
+                    InputError::NameCharacter { character, position }
+                });
+            }
+        }
+        if name.is_empty() { Err(InputError::NameEmpty) } else { Ok(Self(name)) }
+    }
+
+    /// Makes a name of any text: each character that may not stand where it stands becomes `_`, what
+    /// is over 50 code points is cut off, and of the empty text it makes `_`.
+    ///
+    /// A text that is a name stays as it is. The idea is Buildbot's
+    /// `buildbot.util.identifiers.forceIdentifier`, which also replaces what is not ASCII and gives
+    /// back the empty text as it is.
+    ///
+    /// ```
+    /// use steps_core::StepName;
+    ///
+    /// assert_eq!(StepName::from_lossy("cargo test --all"), "cargo_test_--all");
+    /// assert_eq!(StepName::from_lossy("2nd try"), "_nd_try");
+    /// assert_eq!(StepName::from_lossy("übersetzen"), "übersetzen");
+    /// assert_eq!(StepName::from_lossy(""), "_");
+    /// ```
+    #[must_use]
+    pub fn from_lossy(text: &str) -> Self {
+        let allowed = |(position, character)| if is_allowed(position, character) { character } else { '_' };
+        let name: String = text.chars().take(limits::NAME_CODE_POINTS).enumerate().map(allowed).collect();
+        if name.is_empty() { Self("_".to_owned()) } else { Self(name) }
+    }
+
+    /// For [`naming`](crate::naming), whose names are made of a name's prefix, `_` and digits.
+    pub(crate) const fn from_checked(name: String) -> Self {
+        Self(name)
+    }
+}
+
+/// The rule of clause N1, for one character.
+const fn is_allowed(position: usize, character: char) -> bool {
+    matches!(character, 'a'..='z' | 'A'..='Z' | '_' | '-' | '\u{a0}'..) || (position > 0 && character.is_ascii_digit())
+}
+
+text::checked_text!(StepName);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_an_identifier() {
+        for name in ["a", "Z", "_", "-", "a0", "\u{a0}", "\u{10ffff}", "-_9", "e\u{301}", &"🚀".repeat(50)] {
+            assert_eq!(StepName::new(name).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_the_reason() {
+        let refused = |name: &str| StepName::new(name).unwrap_err();
+        assert_eq!(refused(""), InputError::NameEmpty);
+        assert_eq!(refused("7zip"), InputError::NameFirstDigit { digit: '7' });
+        assert_eq!(refused(&"é".repeat(51)), InputError::NameTooLong { code_points: 51 });
+        for character in [' ', '\n', '\0', '.', '/', '\u{7f}', '\u{80}', '\u{9f}'] {
+            assert_eq!(refused(&format!("é{character}")), InputError::NameCharacter { character, position: 1 });
+            assert_eq!(refused(&format!("{character}é")), InputError::NameCharacter { character, position: 0 });
+        }
+    }
+
+    #[test]
+    fn equal_means_equal_code_points() {
+        for (a, b) in [("a", "A"), ("é", "e\u{301}"), ("\u{a0}a", "a"), ("ſ", "s")] {
+            assert_ne!(StepName::new(a).unwrap(), StepName::new(b).unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_lossy_name_is_a_name_and_a_name_stays(text in any::<String>()) {
+            let name = StepName::from_lossy(&text);
+            prop_assert_eq!(StepName::new(name.as_str()), Ok(name.clone()));
+            prop_assert_eq!(StepName::from_lossy(name.as_str()), name);
+        }
+    }
+}

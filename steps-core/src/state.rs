@@ -1,0 +1,41 @@
+use crate::{InputError, limits, text};
+
+/// What a step is doing, in words: "compiling 3 of 12" (L1, L3).
+///
+/// Any Unicode without NUL, at most 1 MiB of UTF-8 ([`limits::STATE_STRING_BYTES`], T1). The empty
+/// one, which is the default, is fine. Buildbot calls it `state_string`.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
+pub struct StateString(String);
+
+impl StateString {
+    /// Checks that `text` can be a state string.
+    ///
+    /// # Errors
+    /// [`InputError::TextTooLong`] or [`InputError::Nul`] (T1).
+    pub fn new(text: impl Into<String>) -> Result<Self, InputError> {
+        let text = text.into();
+        text::check("state string", &text, limits::STATE_STRING_BYTES)?;
+        Ok(Self(text))
+    }
+}
+
+text::checked_text!(StateString);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_without_nul_up_to_its_limit() {
+        for text in ["", " ", "\n\t\u{1}\u{7f}\u{fffe}🚀", &"é".repeat(limits::STATE_STRING_BYTES / 2)] {
+            assert_eq!(StateString::new(text).unwrap(), text);
+        }
+        assert_eq!(
+            StateString::new("x".repeat(limits::STATE_STRING_BYTES + 1)),
+            Err(InputError::TextTooLong { what: "state string", bytes: 1_048_577, limit: 1_048_576 })
+        );
+        assert_eq!(StateString::new("é\0"), Err(InputError::Nul { what: "state string", position: 2 }));
+    }
+}

@@ -1,0 +1,30 @@
+use std::sync::Arc;
+
+use steps_core::{Clock, SystemClock};
+
+/// How a [`MemoryStore`](crate::MemoryStore) works.
+#[derive(Clone, Debug)]
+pub struct MemoryOptions {
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl MemoryOptions {
+    /// The defaults: the machine's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { clock: Arc::new(SystemClock) }
+    }
+
+    /// Takes the time from this clock (L4).
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,1 @@
+//! A `StepsStore` in a SQLite file.
