@@ -1,1 +1,53 @@
-//! A store for the steps of a build.
+//! A store for the steps of a build: one trait, [`StepsStore`], and several backends.
+//!
+//! Within a build, each step has a unique 0-based number and a unique name; a name already taken gets
+//! the smallest free suffix. A step has a state string, times, results, urls and a hidden flag. Who
+//! knows Buildbot knows this contract as `master.db.steps`.
+//!
+//! ```
+//! use steps::{Results, StepsStoreExt};
+//!
+//! # #[cfg(feature = "memory")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> steps::Result<()> {
+//! let store = steps::connect("memory:").await?; // or "sqlite:steps.db"
+//! let first = store.add(7, "test", "running").await?;
+//! let second = store.add(7, "test", "running").await?;
+//! assert_eq!(second.name, "test_1");
+//!
+//! store.link(second.id, "log", "https://ci.example.org/7/test_1").await?;
+//! store.finish(second.id, Results::SUCCESS).await?;
+//! assert_eq!(store.steps(7).await?.len(), 2);
+//! # let _ = first;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "memory"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Choosing a backend
+//!
+//! A feature compiles a backend in, a URL chooses it:
+//!
+//! | feature | URL | store |
+//! |---|---|---|
+//! | `memory` (default) | `memory:` | in this process; a fresh one at each connect |
+//! | `sqlite` (default) | `sqlite:PATH`, `sqlite:///PATH` | a file: see [`sqlite::SqliteOptions::from_url`] |
+//! | `full` | | all of them, and `serde` |
+//!
+//! [`connect`] takes the URL alone; a [`Connector`] takes [`ConnectOptions`] and schemes of your own.
+#![cfg_attr(not(feature = "sqlite"), allow(rustdoc::broken_intra_doc_links))]
+
+mod builtin;
+mod connect;
+
+pub use connect::{Backend, ConnectOptions, Connector, Durability, connect};
+pub use steps_core::*;
+
+/// The store in memory.
+#[cfg(feature = "memory")]
+pub use steps_memory as memory;
+
+/// The store in a SQLite file.
+#[cfg(feature = "sqlite")]
+pub use steps_sqlite as sqlite;

@@ -1,6 +1,6 @@
 //! The errors of this store.
 
-use steps_core::{Call, Error, ErrorKind};
+use steps_core::{Call, Error, ErrorKind, Operation};
 
 use crate::BACKEND;
 
@@ -15,5 +15,11 @@ pub(crate) fn closed(call: Call) -> Error {
 pub(crate) fn capacity_exceeded(call: Call) -> Error {
     Error::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers")
         .with_call(call)
+        .with_backend(BACKEND)
+}
+
+pub(crate) fn url() -> Error {
+    Error::new(ErrorKind::Config, "the URL of a store in memory is \"memory:\", with nothing after it")
+        .with_call(Call::on_store(Operation::Connect))
         .with_backend(BACKEND)
 }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use steps_core::{Clock, SystemClock};
+use steps_core::{Clock, Result, SystemClock};
+
+use crate::error;
 
 /// How a [`MemoryStore`](crate::MemoryStore) works.
 #[derive(Clone, Debug)]
@@ -13,6 +15,14 @@ impl MemoryOptions {
     #[must_use]
     pub fn new() -> Self {
         Self { clock: Arc::new(SystemClock) }
+    }
+
+    /// The defaults, for the URL `memory:`, which is the only one.
+    ///
+    /// # Errors
+    /// [`Config`](steps_core::ErrorKind::Config) for any other.
+    pub fn from_url(url: &str) -> Result<Self> {
+        if url == "memory:" { Ok(Self::new()) } else { Err(error::url()) }
     }
 
     /// Takes the time from this clock (L4).

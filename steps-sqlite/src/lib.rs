@@ -1,1 +1,4 @@
-//! A `StepsStore` in a SQLite file.
+//! A [`StepsStore`] in a SQLite file.
+mod error;
+mod options;
+pub use options::{Mode, SqliteOptions, Synchronous};

@@ -1,0 +1,132 @@
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use percent_encoding::percent_decode_str;
+use steps_core::{Clock, Result, SystemClock};
+
+use crate::error;
+
+/// Where a [`SqliteStore`](crate::SqliteStore) keeps its data, and how.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) mode: Mode,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) timeout: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What may be done with the file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Read it, write to it, and make it when it is missing: `mode=rwc`, the default.
+    Create,
+    /// Read it and write to it: `mode=rw`.
+    ReadWrite,
+    /// Read it: `mode=ro`.
+    ReadOnly,
+}
+
+/// What an answered write survives: SQLite's `PRAGMA synchronous`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// The death of the process and of the machine: `synchronous=full`, the default. All waiting
+    /// writes share one fsync.
+    Full,
+    /// The death of the process; that of the machine may take the last of them: `synchronous=normal`.
+    Normal,
+}
+
+impl SqliteOptions {
+    /// The defaults, for the file at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            mode: Mode::Create,
+            synchronous: Synchronous::Full,
+            timeout: Duration::from_secs(10),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// The options that a URL names: `sqlite:PATH` or `sqlite://PATH`, where a path that begins with `/`
+    /// is absolute and another is in the current folder; `?mode=rwc|rw|ro` and
+    /// `?synchronous=full|normal`.
+    ///
+    /// The path is percent-encoded; `?` ends it and `%` begins a code, every other character may stand
+    /// for itself.
+    ///
+    /// ```
+    /// use steps_sqlite::SqliteOptions;
+    ///
+    /// SqliteOptions::from_url("sqlite:builds/steps.db")?;
+    /// SqliteOptions::from_url("sqlite:///var/lib/ci/steps.db?mode=ro")?;
+    /// assert!(SqliteOptions::from_url("sqlite:steps.db?color=red").is_err());
+    /// # Ok::<(), steps_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Config`](steps_core::ErrorKind::Config) for any other URL.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let rest =
+            url.strip_prefix("sqlite:").ok_or_else(|| error::config("a URL of SQLite begins with \"sqlite:\""))?;
+        let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = decode(path.strip_prefix("//").unwrap_or(path))?;
+        match path.as_str() {
+            "" => return Err(error::config("the URL names no file; write it as sqlite:PATH")),
+            ":memory:" => return Err(error::config("a store in memory has the URL \"memory:\"")),
+            _ => {}
+        }
+        parameters.split('&').filter(|parameter| !parameter.is_empty()).try_fold(Self::new(path), Self::with_parameter)
+    }
+
+    fn with_parameter(self, parameter: &str) -> Result<Self> {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match (name, value) {
+            ("mode", "rwc") => Ok(self.with_mode(Mode::Create)),
+            ("mode", "rw") => Ok(self.with_mode(Mode::ReadWrite)),
+            ("mode", "ro") => Ok(self.with_mode(Mode::ReadOnly)),
+            ("synchronous", "full") => Ok(self.with_synchronous(Synchronous::Full)),
+            ("synchronous", "normal") => Ok(self.with_synchronous(Synchronous::Normal)),
+            ("mode", _) => Err(error::config("the URL's mode is rwc, rw or ro")),
+            ("synchronous", _) => Err(error::config("the URL's synchronous is full or normal")),
+            // The value may be a password that went to the wrong backend.
+            _ => Err(error::config(format!("the URL's parameter {name:?} is unknown; use mode or synchronous"))),
+        }
+    }
+
+    /// Says what may be done with the file.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Says what an answered write survives (D1).
+    #[must_use]
+    pub fn with_synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// Lets no call take longer than this, queueing included (D4); 10 s unless set.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Takes the time from this clock (L4).
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+fn decode(path: &str) -> Result<String> {
+    let path = percent_decode_str(path).decode_utf8().map_err(|_| error::config("the URL's path is not UTF-8"))?;
+    if path.contains('\0') { Err(error::config("the URL's path has a NUL character")) } else { Ok(path.into_owned()) }
+}
