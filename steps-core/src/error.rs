@@ -246,7 +246,9 @@ impl Operation {
         !matches!(self, Self::Connect | Self::Describe | Self::GetStep | Self::GetSteps | Self::Close)
     }
 
-    const fn name(self) -> &'static str {
+    /// Its name, which is that of the method.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Describe => "describe",

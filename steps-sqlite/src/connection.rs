@@ -1,0 +1,184 @@
+//! Connections to the file: how they are opened, and what must hold before one is used.
+
+use std::{
+    io,
+    path::{Path, absolute},
+};
+
+use sqlx::{
+    ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection,
+    migrate::{Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteSynchronous},
+};
+use steps_core::ErrorKind;
+
+use crate::{
+    error::Failure,
+    lane::busy_timeout,
+    options::{Mode, SqliteOptions, Synchronous},
+};
+
+/// In the header of a file of ours: "stps" in ASCII, as the first migration sets it.
+const APPLICATION_ID: i64 = 0x7374_7073;
+
+/// Where the versions of the schema are kept. The embedding program may have a `_sqlx_migrations` of its own.
+const MIGRATIONS_TABLE: &str = "steps_migrations";
+
+/// Opens connections to a file whose schema is as it should be.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener(SqliteConnectOptions);
+
+impl Opener {
+    pub(crate) async fn open(&self) -> Result<SqliteConnection, Failure> {
+        Ok(self.0.connect().await?)
+    }
+}
+
+/// Closes a connection. What it had not committed is rolled back, and what it had is in the file: an error
+/// of closing says nothing that a caller could use.
+pub(crate) async fn give_up(connection: SqliteConnection) {
+    let _ = connection.close().await;
+}
+
+/// Opens the file, makes it where it is missing and may be made, and brings its schema up to date.
+///
+/// Several processes may do so at once. A file that is not ours is left as it is.
+pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteConnection), Failure> {
+    check_place(options)?;
+    let connect = connect_options(options)?;
+    let mut connection = connect.clone().create_if_missing(options.mode == Mode::Create).connect().await?;
+    let prepared = match state(&mut connection).await {
+        Ok(State::Current) => Ok(()),
+        Ok(_) if options.mode == Mode::ReadOnly => Err(Failure::new(
+            ErrorKind::Config,
+            "the file has no schema, or an older one, and mode=ro does not change it; open it once without",
+        )),
+        Ok(State::New | State::Older) => migrate(&mut connection).await,
+        Err(failure) => Err(failure),
+    };
+    match prepared {
+        Ok(()) => Ok((Opener(connect), connection)),
+        Err(failure) => {
+            give_up(connection).await;
+            Err(failure)
+        }
+    }
+}
+
+/// What SQLite would only call a file that cannot be opened.
+fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
+    let path = &options.path;
+    let refuse = |what: &str| Err(Failure::new(ErrorKind::Config, format!("{} {what}", path.display())));
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => refuse("is a folder; name a file in it"),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if options.mode != Mode::Create {
+                refuse("does not exist, and this mode does not make it")
+            } else if !folder.is_dir() {
+                refuse("cannot be made: its folder does not exist; make the folder first")
+            } else {
+                Ok(())
+            }
+        }
+        // SQLite meets the same error, and says more.
+        Err(_) => Ok(()),
+    }
+}
+
+fn connect_options(options: &SqliteOptions) -> Result<SqliteConnectOptions, Failure> {
+    // Absolute, so that SQLite takes no name for a URI or for a database in memory.
+    let path = absolute(&options.path)
+        .map_err(|error| Failure::new(ErrorKind::Config, format!("the path of the file is no path: {error}")))?;
+    Ok(SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(options.mode == Mode::ReadOnly)
+        .busy_timeout(busy_timeout(options.timeout))
+        .synchronous(match options.synchronous {
+            Synchronous::Full => SqliteSynchronous::Full,
+            Synchronous::Normal => SqliteSynchronous::Normal,
+        })
+        .pragma("temp_store", "memory")
+        .thread_name(|id| format!("steps-sqlite-{id}"))
+        .disable_statement_logging())
+}
+
+/// What was found in a file.
+enum State {
+    /// Nothing at all.
+    New,
+    /// A schema of ours, which needs migrations.
+    Older,
+    /// The schema that this program knows.
+    Current,
+}
+
+async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
+    let row = sqlx::query("SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| not_a_database(error.into()))?;
+    match (row.try_get(0)?, row.try_get(1)?) {
+        (APPLICATION_ID, _) => {}
+        (0, 0) => return Ok(State::New),
+        _ => {
+            let message = "the file is a database of another program; choose another file";
+            return Err(Failure::new(ErrorKind::Config, message));
+        }
+    }
+    let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
+    let found: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM steps_migrations").fetch_one(connection).await?;
+    match found.cmp(&known) {
+        std::cmp::Ordering::Less => Ok(State::Older),
+        std::cmp::Ordering::Equal => Ok(State::Current),
+        std::cmp::Ordering::Greater => Err(Failure::new(
+            ErrorKind::Config,
+            format!("the file has version {found} of the schema, and this program knows {known}; use a newer program"),
+        )),
+    }
+}
+
+/// The first look at a file tells a damaged one from one that never was a database.
+fn not_a_database(failure: Failure) -> Failure {
+    const NOTADB: i32 = 26;
+    if failure.code() == Some(NOTADB) {
+        failure.with_kind(ErrorKind::Config, "the file is not a SQLite database; choose another file")
+    } else {
+        failure
+    }
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), Failure> {
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode = wal").fetch_one(&mut *connection).await?;
+    if mode != "wal" {
+        let message = format!("SQLite cannot use write-ahead logging here ({mode}); use a local file system");
+        return Err(Failure::new(ErrorKind::Config, message));
+    }
+    // The driver's migrator takes no lock on SQLite: of several processes that start at once, one gets
+    // past here at a time, and looks again at what it finds.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    if !matches!(state(&mut transaction).await?, State::Current) {
+        migrator().run(&mut *transaction).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+fn migrator() -> Migrator {
+    let steps = include_str!("../migrations/1_steps.sql");
+    let migrations = vec![Migration::new(1, "steps".into(), MigrationType::Simple, steps.into_sql_str(), false)];
+    let mut migrator = Migrator::with_migrations(migrations);
+    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
+    migrator
+}
+
+/// Of a store that is open: the version of its schema, and that of SQLite.
+pub(crate) async fn versions(opener: &Opener) -> Result<(i64, String), Failure> {
+    let mut connection = opener.open().await?;
+    let row =
+        sqlx::query("SELECT max(version), sqlite_version() FROM steps_migrations").fetch_one(&mut connection).await;
+    give_up(connection).await;
+    let row = row?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}

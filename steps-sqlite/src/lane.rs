@@ -1,0 +1,273 @@
+//! A lane: a task that has one connection, and takes all waiting requests to it as one batch.
+//!
+//! It is where clauses D4, D5 and D7 are kept. Only the lane knows whether a request is waiting or on its
+//! way, so it is the lane that ends those whose time is up, and says truly whether they may have been
+//! applied. A caller just waits for the answer, which comes in any case: when the runtime is gone, and the
+//! lane with it, so is the other end of the answer's channel.
+
+use std::{collections::VecDeque, future::Future, time::Duration};
+
+use steps_core::{Call, Error, ErrorKind, Operation, Result};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{BACKEND, error::Failure};
+
+/// What a lane does with its batches.
+pub(crate) trait Worker: Send + 'static {
+    type Request: Send + Sync + 'static;
+    type Answer: Send + 'static;
+
+    /// The greatest number of requests in a batch.
+    const BATCH: usize;
+
+    /// About how many bytes the request takes in its batch.
+    fn size(request: &Self::Request) -> usize;
+
+    /// Carries out the requests, all in one transaction, and gives an answer for each.
+    ///
+    /// A [busy](Failure::is_busy) failure means that nothing was done.
+    fn run(
+        &mut self,
+        requests: &[Self::Request],
+    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, Failure>>, Failure>> + Send;
+
+    /// Closes the connection.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// A batch has no more bytes than this, unless a single request has.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// The sending end of a lane.
+#[derive(Debug)]
+pub(crate) struct Lane<W: Worker> {
+    queue: mpsc::UnboundedSender<Message<W>>,
+    timeout: Duration,
+}
+
+enum Message<W: Worker> {
+    Request(W::Request, Waiter<W::Answer>),
+    Close(Waiter<()>),
+}
+
+/// Who waits for an answer, and until when.
+struct Waiter<A> {
+    call: Call,
+    deadline: Instant,
+    /// `None` once it has its answer.
+    answer: Option<oneshot::Sender<Result<A>>>,
+}
+
+impl<A> Waiter<A> {
+    fn answer(&mut self, answer: Result<A, Failure>) {
+        if let Some(sender) = self.answer.take() {
+            // An error means that the caller no longer waits, which is its right (D5).
+            let _ = sender.send(answer.map_err(|failure| failure.into_error(self.call)));
+        }
+    }
+
+    /// Ends the wait: `sent` says whether the request was on its way, `obstacle` what it waited for.
+    fn time_out(&mut self, timeout: Duration, sent: bool, obstacle: Option<&Failure>) {
+        if let Some(sender) = self.answer.take() {
+            let error = Error::timed_out(self.call, timeout, sent).with_backend(BACKEND);
+            let _ = sender.send(Err(match obstacle {
+                Some(obstacle) => error.with_source(obstacle.clone()),
+                None => error,
+            }));
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.answer.as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+}
+
+impl<W: Worker> Lane<W> {
+    /// Starts the lane's task on the current runtime.
+    pub(crate) fn start(worker: W, timeout: Duration) -> Self {
+        let (queue, messages) = mpsc::unbounded_channel();
+        let inbox = Inbox { messages, requests: VecDeque::new(), closing: Vec::new() };
+        let task = Task { worker, inbox, timeout, obstacle: None };
+        tokio::spawn(task.run());
+        Self { queue, timeout }
+    }
+
+    pub(crate) async fn call(&self, call: Call, request: W::Request) -> Result<W::Answer> {
+        self.send(call, |waiter| Message::Request(request, waiter)).await
+    }
+
+    /// Finishes what waits and closes the connection. A second time it just answers.
+    pub(crate) async fn close(&self) -> Result<()> {
+        match self.send(Call::on_store(Operation::Close), Message::Close).await {
+            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
+            answer => answer,
+        }
+    }
+
+    async fn send<A>(&self, call: Call, message: impl FnOnce(Waiter<A>) -> Message<W>) -> Result<A> {
+        let (sender, answer) = oneshot::channel();
+        let waiter = Waiter { call, deadline: Instant::now() + self.timeout, answer: Some(sender) };
+        if self.queue.send(message(waiter)).is_err() {
+            return Err(Error::closed(call).with_backend(BACKEND));
+        }
+        answer.await.unwrap_or_else(|_| {
+            let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
+            Err(failure.with_may_have_applied(true).into_error(call))
+        })
+    }
+}
+
+struct Task<W: Worker> {
+    worker: W,
+    inbox: Inbox<W>,
+    timeout: Duration,
+    /// What kept the last batch from being carried out.
+    obstacle: Option<Failure>,
+}
+
+/// What the lane was asked for and has not begun.
+struct Inbox<W: Worker> {
+    messages: mpsc::UnboundedReceiver<Message<W>>,
+    requests: VecDeque<(W::Request, Waiter<W::Answer>)>,
+    closing: Vec<Waiter<()>>,
+}
+
+impl<W: Worker> Inbox<W> {
+    fn accept(&mut self, message: Message<W>) {
+        match message {
+            Message::Request(request, waiter) => self.requests.push_back((request, waiter)),
+            Message::Close(waiter) => {
+                self.closing.push(waiter);
+                // What was sent before is still received; every later call finds the store closed (D7).
+                self.messages.close();
+            }
+        }
+    }
+
+    /// Waits until there is a request, and gives `false` when there will never be one again.
+    async fn fill(&mut self) -> bool {
+        while let Ok(message) = self.messages.try_recv() {
+            self.accept(message);
+        }
+        while self.requests.is_empty() {
+            match self.messages.recv().await {
+                Some(message) => self.accept(message),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn take_batch(&mut self) -> (Vec<W::Request>, Vec<Waiter<W::Answer>>) {
+        let (mut requests, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while requests.len() < W::BATCH
+            && let Some((request, waiter)) = self.requests.pop_front()
+        {
+            // A caller that no longer waits gets its write not at all (D5).
+            if !waiter.is_waiting() {
+                continue;
+            }
+            bytes += W::size(&request);
+            if bytes > BATCH_BYTES && !requests.is_empty() {
+                self.requests.push_front((request, waiter));
+                break;
+            }
+            requests.push(request);
+            waiters.push(waiter);
+        }
+        (requests, waiters)
+    }
+
+    /// Ends the wait of those whose time is up at `now`.
+    fn end_waiting(&mut self, now: Instant, timeout: Duration, obstacle: Option<&Failure>) {
+        while let Some((_, waiter)) = self.requests.front_mut().filter(|(_, waiter)| waiter.deadline <= now) {
+            waiter.time_out(timeout, false, obstacle);
+            self.requests.pop_front();
+        }
+    }
+}
+
+impl<W: Worker> Task<W> {
+    async fn run(mut self) {
+        while self.inbox.fill().await {
+            let (requests, waiters) = self.inbox.take_batch();
+            if !requests.is_empty() {
+                self.run_batch(requests, waiters).await;
+            }
+        }
+        self.close().await;
+    }
+
+    async fn run_batch(&mut self, requests: Vec<W::Request>, mut waiters: Vec<Waiter<W::Answer>>) {
+        match self.outcome(&requests, &mut waiters).await {
+            Ok(answers) => {
+                self.obstacle = None;
+                for (waiter, answer) in waiters.iter_mut().zip(answers) {
+                    waiter.answer(answer);
+                }
+            }
+            // Nothing was done: all wait again, in their order, but for those whose time would be up
+            // while the next try waits for the lock.
+            Err(failure) if failure.is_busy() => {
+                for (request, waiter) in requests.into_iter().zip(waiters).rev() {
+                    self.inbox.requests.push_front((request, waiter));
+                }
+                self.obstacle = Some(failure);
+                let next_try = Instant::now() + busy_timeout(self.timeout);
+                self.inbox.end_waiting(next_try, self.timeout, self.obstacle.as_ref());
+            }
+            // One request may have spoilt it for all: each gets a batch of its own.
+            Err(failure) if failure.is_certain() && requests.len() > 1 => {
+                for (request, waiter) in requests.into_iter().zip(waiters) {
+                    Box::pin(self.run_batch(vec![request], vec![waiter])).await;
+                }
+            }
+            Err(failure) => waiters.iter_mut().for_each(|waiter| waiter.answer(Err(failure.clone()))),
+        }
+    }
+
+    /// Runs a batch, and meanwhile takes in what is asked and ends those whose time is up.
+    async fn outcome(
+        &mut self,
+        requests: &[W::Request],
+        waiters: &mut [Waiter<W::Answer>],
+    ) -> Result<Vec<Result<W::Answer, Failure>>, Failure> {
+        let (inbox, timeout, obstacle) = (&mut self.inbox, self.timeout, self.obstacle.as_ref());
+        let mut batch = std::pin::pin!(self.worker.run(requests));
+        loop {
+            // All calls have the same time-out, so who came first is whose time is up first.
+            let on_their_way = waiters.iter().find(|waiter| waiter.answer.is_some());
+            let next = on_their_way.or(inbox.requests.front().map(|(_, waiter)| waiter));
+            let deadline = next.map(|waiter| waiter.deadline);
+            tokio::select! {
+                biased;
+                outcome = &mut batch => return outcome,
+                Some(message) = inbox.messages.recv() => inbox.accept(message),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    let now = Instant::now();
+                    for waiter in waiters.iter_mut().filter(|waiter| waiter.deadline <= now) {
+                        waiter.time_out(timeout, true, obstacle);
+                    }
+                    inbox.end_waiting(now, timeout, obstacle);
+                }
+            }
+        }
+    }
+
+    async fn close(mut self) {
+        let closing = &mut self.inbox.closing;
+        let deadline = closing.first().map_or_else(|| Instant::now() + self.timeout, |waiter| waiter.deadline);
+        match timeout_at(deadline, self.worker.close()).await {
+            Ok(()) => closing.iter_mut().for_each(|waiter| waiter.answer(Ok(()))),
+            Err(_) => closing.iter_mut().for_each(|waiter| waiter.time_out(self.timeout, true, None)),
+        }
+    }
+}
+
+/// How long SQLite itself waits for a lock before the lane looks after its callers again.
+pub(crate) fn busy_timeout(timeout: Duration) -> Duration {
+    (timeout / 4).min(Duration::from_millis(250))
+}
