@@ -1,0 +1,63 @@
+//! The cases. The group in a case's name is the module that has it.
+
+mod add_step;
+mod profile;
+mod values;
+
+use crate::{
+    Clause, Feature,
+    factory::LocalBoxFuture,
+    failure::Checked,
+    stage::{Setup, Stage},
+};
+
+/// Something that the suite looks at.
+pub(crate) struct Case {
+    /// Stable: profiles and people refer to it.
+    pub(crate) name: String,
+    /// The clauses that it checks. The first is blamed for what no other is.
+    pub(crate) clauses: Vec<Clause>,
+    pub(crate) needs: Option<Needs>,
+    pub(crate) body: Body,
+}
+
+/// What a case cannot do without.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Needs {
+    Feature(Feature),
+    /// A greatest build id that the profile declares.
+    GreatestBuildId,
+}
+
+const REOPEN: Needs = Needs::Feature(Feature::Reopen);
+const PEERS: Needs = Needs::Feature(Feature::Peers);
+
+/// How a case runs.
+#[derive(Clone)]
+pub(crate) enum Body {
+    /// Once, on a store of its own.
+    Example(for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, Checked>),
+    /// Many times, with what is drawn at random.
+    Property(for<'a> fn(&'a Setup) -> LocalBoxFuture<'a, Checked>),
+}
+
+/// All cases, in the order in which they are listed.
+pub(crate) fn all() -> Vec<Case> {
+    [profile::cases(), add_step::cases()].into_iter().flatten().collect()
+}
+
+/// Defines `cases()` of a module: the kind of its cases, their group, and for each the name of its function, the clauses that it
+/// checks, and what it needs.
+macro_rules! cases {
+    ($kind:ident $group:ident: $($name:ident [$($clause:ident),*] $(needs $need:expr)?;)*) => {
+        pub(super) fn cases() -> Vec<$crate::cases::Case> {
+            vec![$($crate::cases::Case {
+                name: concat!(stringify!($group), "::", stringify!($name)).into(),
+                clauses: vec![$($crate::Clause::$clause),*],
+                needs: <[$crate::cases::Needs]>::first(&[$($need)?]).copied(),
+                body: $crate::cases::Body::$kind(|case| Box::pin($name(case))),
+            }),*]
+        }
+    };
+}
+use cases;

@@ -1,0 +1,152 @@
+use std::{
+    env, fmt,
+    hash::{BuildHasher, RandomState},
+    str::FromStr,
+    time::Duration,
+};
+
+/// The environment variable that fixes the seed.
+const SEED: &str = "STEPS_CONFORMANCE_SEED";
+/// The environment variable that says how many random cases each property has.
+const CASES: &str = "STEPS_CONFORMANCE_CASES";
+
+const DEFAULT_CASES: u32 = 64;
+
+/// How the suite runs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// What all randomness comes from, but for the ids of builds, which are fresh in each run.
+    pub seed: u64,
+    /// How many random cases each property has.
+    pub cases: u32,
+    /// How long one call of the store may take. Longer is taken for a hang.
+    pub call_timeout: Duration,
+    /// How long one case may take: it ends what the time-out of a call cannot, such as a blocked thread. Properties get more
+    /// when they have more cases.
+    pub case_timeout: Duration,
+    /// Only the cases whose name contains this text.
+    pub filter: Option<String>,
+}
+
+impl Config {
+    /// A fresh seed, and as many random cases as an everyday run can afford.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            seed: random(),
+            cases: DEFAULT_CASES,
+            call_timeout: Duration::from_secs(30),
+            case_timeout: Duration::from_secs(120),
+            filter: None,
+        }
+    }
+
+    /// As [`new`](Self::new), but for what the environment fixes: `STEPS_CONFORMANCE_SEED`, the seed, and
+    /// `STEPS_CONFORMANCE_CASES`, how many random cases each property has.
+    ///
+    /// # Errors
+    /// When one of them is no whole number.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let mut config = Self::new();
+        if let Some(seed) = read(SEED)? {
+            config.seed = seed;
+        }
+        if let Some(cases) = read(CASES)? {
+            config.cases = cases;
+        }
+        Ok(config)
+    }
+
+    /// Fixes the seed.
+    #[must_use]
+    pub const fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Says how many random cases each property has.
+    #[must_use]
+    pub const fn with_cases(mut self, cases: u32) -> Self {
+        self.cases = cases;
+        self
+    }
+
+    /// Says how long one call of the store may take.
+    #[must_use]
+    pub const fn with_call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
+    /// Says how long one case may take.
+    #[must_use]
+    pub const fn with_case_timeout(mut self, timeout: Duration) -> Self {
+        self.case_timeout = timeout;
+        self
+    }
+
+    /// Runs only the cases whose name contains this text.
+    #[must_use]
+    pub fn with_filter(mut self, filter: impl Into<String>) -> Self {
+        self.filter = Some(filter.into());
+        self
+    }
+
+    pub(crate) fn selects(&self, case: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| case.contains(filter.as_str()))
+    }
+
+    /// How long a property may take: as long as a case, and as many times as it has more cases than usual.
+    pub(crate) fn property_timeout(&self) -> Duration {
+        self.case_timeout * self.cases.div_ceil(DEFAULT_CASES).max(1)
+    }
+
+    /// The command that runs one case again as it ran here.
+    pub(crate) fn replay(&self, case: &str) -> String {
+        let cases = if self.cases == DEFAULT_CASES { String::new() } else { format!(" {CASES}={}", self.cases) };
+        format!("{SEED}={}{cases} {} -- --exact {case}", self.seed, program())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A variable of the environment that is no whole number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigError {
+    variable: &'static str,
+    value: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}: it is no whole number from 0 up that fits", self.variable, self.value)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn read<T: FromStr>(variable: &'static str) -> Result<Option<T>, ConfigError> {
+    let Some(value) = env::var_os(variable) else { return Ok(None) };
+    let value = value.to_string_lossy().into_owned();
+    value.parse().map(Some).map_err(|_| ConfigError { variable, value })
+}
+
+/// 64 bits that nobody else has: the standard library's own source of them.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// How this program is started again: by cargo, if cargo runs it.
+fn program() -> String {
+    let program = env::current_exe().unwrap_or_default();
+    let Ok(package) = env::var("CARGO_PKG_NAME") else { return program.display().to_string() };
+    let name = program.file_stem().unwrap_or_default().to_string_lossy();
+    // Cargo appends a hash to the name of a test's program.
+    let test = name.rsplit_once('-').map_or(&*name, |(test, _)| test);
+    format!("cargo test -p {package} --test {test}")
+}

@@ -1,0 +1,221 @@
+//! Runs cases: each in a thread and a runtime of its own, so that one that panics or hangs ends alone.
+
+use std::{
+    num::NonZeroUsize,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use tokio::{runtime, sync::oneshot};
+
+use crate::{
+    Config, Failure, Profile, StoreFactory,
+    cases::{self, Body, Case, Needs},
+    context::FreshBuilds,
+    failure::Checked,
+    handle::message,
+    report::{CaseReport, Outcome, Report},
+    stage::Setup,
+};
+
+/// How long the runtime of a case may take to end what the store left running.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// Runs the suite as a test program: `tests/conformance.rs` of a backend is this one line, with
+/// `harness = false` in its `Cargo.toml`.
+///
+/// The arguments are those of `cargo test`: filters, `--exact`, `--skip`, `--list`, `--test-threads` and so on. The
+/// environment fixes the seed and scales the properties ([`Config::from_env`]).
+///
+/// ```no_run
+/// # use conformance_tests::{BoxError, CaseContext, Fixture, StoreFactory};
+/// # struct MyFactory;
+/// # #[async_trait::async_trait]
+/// # impl StoreFactory for MyFactory {
+/// #     fn name(&self) -> &str { "mine" }
+/// #     async fn create(&self, _: &CaseContext) -> Result<Fixture, BoxError> { Err("".into()) }
+/// # }
+/// fn main() -> std::process::ExitCode {
+///     conformance_tests::main(MyFactory)
+/// }
+/// ```
+pub fn main(factory: impl StoreFactory) -> ExitCode {
+    let arguments = Arguments::from_args();
+    match Config::from_env() {
+        Ok(config) => libtest_mimic::run(&arguments, trials(factory, config)).exit_code(),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The cases as trials of libtest-mimic, to run along with one's own.
+///
+/// What the store's profile opts out of is ignored, with the reason; it is never passed.
+#[must_use]
+pub fn trials(factory: impl StoreFactory, config: Config) -> Vec<Trial> {
+    let suite = Arc::new(Suite::new(factory, config));
+    let trial = |case: Case| {
+        let suite = Arc::clone(&suite);
+        Trial::ignorable_test(case.name.clone(), move || match suite.run(&case).outcome {
+            Outcome::Passed => Ok(Completion::Completed),
+            Outcome::Failed { failure } => Err(failure.into()),
+            Outcome::Skipped { reason } => Ok(Completion::ignored_with(reason)),
+            Outcome::KnownFailure { reason, .. } => Ok(Completion::ignored_with(format!("known failure: {reason}"))),
+        })
+    };
+    suite.cases().into_iter().map(trial).collect()
+}
+
+/// Runs the suite and reports.
+///
+/// It needs no runtime, and never panics: what panics inside, in the store or in the suite, is a failure of the
+/// case where it happened.
+pub async fn run(factory: impl StoreFactory, config: Config) -> Report {
+    let suite = Arc::new(Suite::new(factory, config));
+    let (sender, receiver) = oneshot::channel();
+    let runner = Arc::clone(&suite);
+    thread::spawn(move || sender.send(runner.run_all()));
+    let cases = receiver.await.unwrap_or_default();
+    Report { store: suite.factory.name().to_owned(), seed: suite.config.seed, cases }
+}
+
+/// A store's factory with what it takes to run cases on it.
+pub(crate) struct Suite {
+    pub(crate) factory: Box<dyn StoreFactory>,
+    pub(crate) config: Config,
+    pub(crate) profile: Profile,
+    pub(crate) builds: Arc<FreshBuilds>,
+}
+
+impl Suite {
+    pub(crate) fn new(factory: impl StoreFactory, config: Config) -> Self {
+        let profile = factory.profile();
+        let builds = Arc::new(FreshBuilds::new(&profile));
+        Self { factory: Box::new(factory), config, profile, builds }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        cases::all().into_iter().filter(|case| self.config.selects(&case.name)).collect()
+    }
+
+    fn run_all(self: &Arc<Self>) -> Vec<CaseReport> {
+        let cases = self.cases();
+        let next = AtomicUsize::new(0);
+        let reports = Mutex::new(Vec::new());
+        let work = || {
+            while let Some((place, case)) = {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                cases.get(place).map(|case| (place, case))
+            } {
+                let report = self.run(case);
+                reports.lock().unwrap_or_else(PoisonError::into_inner).push((place, report));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+                scope.spawn(work);
+            }
+        });
+        let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+        reports.sort_by_key(|(place, _)| *place);
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    fn run(self: &Arc<Self>, case: &Case) -> CaseReport {
+        let start = Instant::now();
+        let outcome = match self.reason_to_skip(case) {
+            Some(reason) => Outcome::Skipped { reason },
+            None => self.judge(case, self.perform(case)),
+        };
+        CaseReport { name: case.name.clone(), clauses: case.clauses.to_vec(), outcome, duration: start.elapsed() }
+    }
+
+    fn reason_to_skip(&self, case: &Case) -> Option<String> {
+        match case.needs? {
+            Needs::Feature(feature) => {
+                self.profile.opt_out(feature).map(|reason| format!("without {feature}: {reason}"))
+            }
+            Needs::GreatestBuildId => {
+                self.profile.greatest_build_id().is_none().then(|| "the store declares no greatest build id".into())
+            }
+        }
+    }
+
+    fn judge(&self, case: &Case, result: Checked) -> Outcome {
+        let traced = |failure: Failure| {
+            let (seed, replay) = (Some(self.config.seed), Some(self.config.replay(&case.name)));
+            Box::new(Failure { seed, replay, ..failure.or_clause(case.clauses.first().copied()) })
+        };
+        match (result, self.profile.known_failure(&case.name)) {
+            (Ok(()), None) => Outcome::Passed,
+            (Err(failure), None) => Outcome::Failed { failure: traced(failure) },
+            (Err(failure), Some(reason)) => {
+                Outcome::KnownFailure { reason: reason.to_owned(), failure: traced(failure) }
+            }
+            (Ok(()), Some(reason)) => {
+                let failure = Failure::new("a case that the profile declares as a known failure")
+                    .expected(format!("a failure, because of: {reason}"))
+                    .got("it passes: take it out of the profile");
+                Outcome::Failed { failure: traced(failure) }
+            }
+        }
+    }
+
+    /// Runs the case in a thread of its own and waits for it, as long as it may take.
+    fn perform(self: &Arc<Self>, case: &Case) -> Checked {
+        let setup = Setup::new(Arc::clone(self), &case.name);
+        let (sender, receiver) = mpsc::channel();
+        let (log, body) = (Arc::clone(&setup.log), case.body.clone());
+        let limit = match body {
+            Body::Example(_) => self.config.case_timeout,
+            Body::Property(_) => self.config.property_timeout(),
+        };
+        let work = move || {
+            let result = catch_unwind(AssertUnwindSafe(|| in_runtime(setup, body)));
+            let _ = sender.send(result.unwrap_or_else(|panic| {
+                Err(Failure::new("the case").expected("an end").got(format!("a panic: {}", message(&*panic))))
+            }));
+        };
+        let started = thread::Builder::new().name(case.name.clone()).spawn(work);
+        if let Err(error) = started {
+            return Err(Failure::new("starting a thread for the case").got(error.to_string()));
+        }
+        receiver.recv_timeout(limit).unwrap_or_else(|_| {
+            // The thread is left behind: nothing can end it, and the program can do without it.
+            let mut failure = Failure::no_answer(limit);
+            failure.what = "the case as a whole".into();
+            failure.calls = log.code();
+            Err(failure)
+        })
+    }
+}
+
+fn in_runtime(setup: Setup, body: Body) -> Checked {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("starting a runtime for the case").got(error.to_string()))?;
+    let result = runtime.block_on(async {
+        match body {
+            Body::Example(example) => {
+                let mut stage = setup.stage().await?;
+                let result = example(&mut stage).await;
+                stage.end(result).await
+            }
+            Body::Property(property) => property(&setup).await,
+        }
+    });
+    runtime.shutdown_timeout(LEFTOVERS);
+    result
+}

@@ -1,0 +1,187 @@
+//! What a case works with: a store, more handles on it, builds of its own, the clock.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use steps_core::{BuildId, StepsStore, Timestamp};
+use tokio::time::timeout;
+
+use crate::{
+    CaseContext, Clause, Feature, Fixture,
+    calls::{Call, CallLog},
+    factory::{Connect, Offers},
+    failure::{Checked, Failure},
+    handle::{Handle, caught},
+    harness::Suite,
+};
+
+/// What a case makes its stages from.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) suite: Arc<Suite>,
+    pub(crate) context: CaseContext,
+    /// Shared by all stages of the case, so that a case that hangs can still be shown.
+    pub(crate) log: Arc<CallLog>,
+}
+
+impl Setup {
+    pub(crate) fn new(suite: Arc<Suite>, name: &str) -> Self {
+        let context = CaseContext::new(name, Arc::clone(&suite.builds), suite.config.seed);
+        Self { suite, context, log: Arc::default() }
+    }
+
+    /// Whether the store claims this feature.
+    pub(crate) fn claims(&self, feature: Feature) -> bool {
+        self.suite.profile.claims(feature)
+    }
+
+    /// A store from the factory, with nothing called on it yet.
+    pub(crate) async fn stage(&self) -> Checked<Stage> {
+        let made = caught(self.suite.factory.create(&self.context)).await;
+        let Fixture { store, offers, guard } =
+            made.unwrap_or_else(|panic| Err(panic.into())).map_err(|error| not_made("making the store", &*error))?;
+        self.log.clear();
+        let mut stage = Stage { setup: self.clone(), store: None, peers: 0, offers, _guard: guard };
+        stage.store = Some(stage.handle(store, "store"));
+        Ok(stage)
+    }
+}
+
+/// A store for a case, and what the case may do with it.
+pub(crate) struct Stage {
+    setup: Setup,
+    /// None while it is reopened. The stage holds nothing else of the store, so that it can be dropped.
+    store: Option<Handle>,
+    peers: usize,
+    offers: Offers,
+    /// Last, so that it is dropped after the handle.
+    _guard: Option<Box<dyn Any + Send>>,
+}
+
+/// How a handle ends before the store is reopened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
+    Closed,
+    Dropped,
+}
+
+impl Stage {
+    /// The handle on the store.
+    pub(crate) fn store(&self) -> &Handle {
+        self.store.as_ref().expect("a case whose store could not be reopened has ended")
+    }
+
+    /// A build that nobody has added to.
+    pub(crate) fn build(&self) -> BuildId {
+        self.setup.context.fresh_build()
+    }
+
+    /// A build that nobody has added to, among the greatest that the store takes.
+    pub(crate) fn great_build(&self) -> BuildId {
+        self.setup.context.fresh_great_build()
+    }
+
+    /// The greatest build id, where the store declares one.
+    pub(crate) fn greatest_build_id(&self) -> Option<BuildId> {
+        self.setup.suite.profile.greatest_build_id()
+    }
+
+    /// Whether the fixture has what this feature needs.
+    pub(crate) fn offers(&self, feature: Feature) -> bool {
+        self.offers.has(feature)
+    }
+
+    /// Sets the clock that all handles take the time from.
+    pub(crate) fn set_clock(&self, now: Timestamp) {
+        self.setup.log.begin("clock", Call::SetClock(now));
+        self.setup.context.clock().set(now);
+    }
+
+    /// One more handle on the store: the first is called `peer`.
+    pub(crate) async fn peer(&mut self) -> Checked<Handle> {
+        const NAMES: [&str; 4] = ["peer", "peer_2", "peer_3", "peer_4"];
+        let store = connected(Feature::Peers, self.offers.peer.as_ref()).await?;
+        let name = NAMES[self.peers.min(NAMES.len() - 1)];
+        self.peers += 1;
+        self.setup.log.begin(name, Call::Opened("one more handle on the same store"));
+        Ok(self.handle(store, name))
+    }
+
+    /// Ends the handle and opens the store again. What peers there are must be gone.
+    pub(crate) async fn reopen(&mut self, ending: Ending) -> Checked {
+        if let (Some(store), Ending::Closed) = (&self.store, ending) {
+            store.close().await.map_err(|error| Failure::from(error).or_clause(Some(Clause::D7)))?;
+        }
+        self.store = None;
+        self.peers = 0;
+        let store = connected(Feature::Reopen, self.offers.reopen.as_ref())
+            .await
+            .map_err(|failure| failure.or_clause(Some(Clause::D1)))?;
+        self.setup.log.begin(
+            "store",
+            Call::Opened(match ending {
+                Ending::Closed => "opened again",
+                Ending::Dropped => "dropped without closing it, and opened again",
+            }),
+        );
+        self.store = Some(self.handle(store, "store"));
+        Ok(())
+    }
+
+    /// What the case came to, with the calls that led there.
+    pub(crate) fn judged(&self, result: Checked) -> Checked {
+        let log = &self.setup.log;
+        // A call that panicked or did not end decides the case, whatever the case made of it.
+        let result = log.fatal().map_or(result, Err);
+        result.map_err(|failure| Failure { calls: failure.calls.or_else(|| log.code()), ..failure })
+    }
+
+    /// As [`judged`](Self::judged), at the end of the case. The store is closed for politeness: how well, the cases of D7 judge.
+    pub(crate) async fn end(self, result: Checked) -> Checked {
+        let result = self.judged(result);
+        if let Some(store) = &self.store {
+            let _ = timeout(Duration::from_secs(1), caught(store.unlogged().close())).await;
+        }
+        result
+    }
+
+    fn handle(&self, store: Arc<dyn StepsStore>, name: &'static str) -> Handle {
+        Handle::new(store, name, Arc::clone(&self.setup.log), self.setup.suite.config.call_timeout)
+    }
+}
+
+async fn connected(feature: Feature, connect: Option<&Connect>) -> Checked<Arc<dyn StepsStore>> {
+    let connect = connect.ok_or_else(|| lacks(feature))?;
+    let connected = caught(async { connect().await }).await;
+    connected
+        .unwrap_or_else(|panic| Err(panic.into()))
+        .map_err(|error| not_made(format_args!("opening the store for the feature {feature}"), &*error))
+}
+
+/// The profile claims a feature that the fixture does not have.
+pub(crate) fn lacks(feature: Feature) -> Failure {
+    let method = match feature {
+        Feature::Reopen => "with_reopen",
+        Feature::Peers => "with_peer",
+        Feature::Processes => "with_token",
+        Feature::Faults => "what it takes",
+    };
+    Failure::new(format_args!("the feature {feature}, which the profile claims"))
+        .expected(format!("a fixture that has `{method}`, or `Profile::without`, with the reason"))
+        .got("a fixture without it")
+}
+
+fn not_made(what: impl std::fmt::Display, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failure {
+    Failure::new(what).expected("a store").got(in_full(error))
+}
+
+/// An error with what is behind it.
+fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
