@@ -11,6 +11,7 @@ mod factory;
 mod failure;
 mod handle;
 mod harness;
+mod model;
 mod profile;
 mod report;
 mod stage;

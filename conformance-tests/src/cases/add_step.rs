@@ -1,48 +1,415 @@
-//! Adding: numbers (I1 to I3), names (N1 to N4) and what a new step is (L1).
+//! Adding: numbers (I1 to I3), names (N1 to N4), and what a new step is (L1).
 
 use std::collections::HashSet;
 
 use steps_core::{BuildId, Step, StepsStore, StepsStoreExt};
-use tokio::task::JoinSet;
 
 use crate::{
     Clause,
     cases::{
+        at_once::add_at_once,
         cases,
-        values::{name, new_step},
+        values::{name, named, new_step},
     },
-    compare::expect_step,
-    failure::{Checked, expect, expect_eq, expect_some},
-    handle::Handle,
+    compare::{expect_found, expect_step},
+    failure::{Checked, expect, expect_eq, expect_some, expect_text},
+    model::names_of,
     stage::Stage,
 };
 
 cases! { Example add_step:
     a_new_step_has_its_state_string_and_nothing_else [L1];
+    answers_what_is_then_read [I1, I2, N2];
+    numbers_count_from_zero [I2];
+    numbers_are_counted_for_each_build_alone [I2, I3];
+    ids_are_unique_and_grow_within_a_build [I1];
+    great_builds_are_told_apart [I3];
+    a_free_name_is_used_as_it_is [N2];
+    a_free_name_that_looks_like_a_suffix_is_used_as_it_is [N2];
+    the_same_name_is_free_in_another_build [N2, I3];
     collision_takes_smallest_suffix [N3];
+    a_suffix_is_appended_to_the_name_as_requested [N3];
+    gaps_are_filled [N3];
+    explicit_names_in_the_way_are_stepped_over [N3];
+    a_suffix_with_a_leading_zero_is_no_suffix [N3];
+    long_names_are_cut_to_fit [N3];
+    long_names_share_the_suffixes_of_their_cut_prefix [N3];
+    a_cut_prefix_may_be_a_name_of_its_own [N3];
+    the_cut_counts_code_points [N3];
+    the_cut_may_part_what_belongs_together [N3];
+    suffixes_of_three_digits [N3];
+    suffixes_of_four_digits [N3];
+    many_long_names_share_suffixes_of_two_digits [N3];
+    names_at_the_edges_of_the_rule [N1];
+    names_differ_when_their_code_points_do [N4];
+    an_underscore_is_no_wildcard [N4];
 }
 
 async fn a_new_step_has_its_state_string_and_nothing_else(stage: &mut Stage) -> Checked {
     let (store, build) = (stage.store(), stage.build());
-    let added = store.add(build, "compile", "waiting for locks").await?;
-    let got = expect_some(Clause::L1, "the step just added", store.step(added.id).await?)?;
-    let expected = Step::builder(added.id, build, added.number, name("compile")?, "waiting for locks".parse()?).build();
-    expect_step(Some(Clause::L1), "the step just added", &got, &expected)
+    for state in ["waiting for locks", ""] {
+        let added = store.add(build, "compile", state).await?;
+        let got = expect_some(Clause::L1, "the step just added", store.step(added.id).await?)?;
+        let expected = Step::builder(added.id, build, added.number, added.name, state.parse()?).build();
+        expect_step(Some(Clause::L1), "the step just added", &got, &expected)?;
+    }
+    Ok(())
+}
+
+async fn answers_what_is_then_read(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    for (number, expected) in (0..).zip(["compile", "compile_1", "test"]) {
+        let added = store.add(build, expected.trim_end_matches("_1"), "").await?;
+        expect_eq(Clause::I2, "the number that the add answers", added.number.get(), number)?;
+        expect_text(Clause::N3, "the name that the add answers", added.name.as_str(), expected)?;
+        let got = expect_some(Clause::I1, "the step with the id that the add answered", store.step(added.id).await?)?;
+        let step = Step::builder(added.id, build, number.into(), name(expected)?, "".parse()?).build();
+        expect_step(None, "the step with the id that the add answered", &got, &step)?;
+    }
+    Ok(())
+}
+
+async fn numbers_count_from_zero(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    for number in 0..25 {
+        // Every other one collides: a suffix must cost no number.
+        let added = store.add(build, if number % 2 == 0 { "same".into() } else { format!("own-{number}") }, "").await?;
+        expect_eq(Clause::I2, "the number that the add answers", added.number.get(), number)?;
+    }
+    let numbers: Vec<_> = store.steps(build).await?.iter().map(|step| step.number.get()).collect();
+    expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..25).collect::<Vec<_>>())
+}
+
+async fn numbers_are_counted_for_each_build_alone(stage: &mut Stage) -> Checked {
+    let (store, builds) = (stage.store(), [stage.build(), stage.build(), stage.build()]);
+    for number in 0..5 {
+        for build in builds {
+            let added = store.add(build, "compile", "").await?;
+            expect_eq(Clause::I2, "the number that the add answers", added.number.get(), number)?;
+        }
+    }
+    for build in builds {
+        let steps = store.steps(build).await?;
+        expect_eq(Clause::I2, "how many steps the build has", steps.len(), 5)?;
+        expect(Clause::I3, steps.iter().all(|step| step.build_id == build), "that all are steps of the build")?;
+    }
+    Ok(())
+}
+
+async fn ids_are_unique_and_grow_within_a_build(stage: &mut Stage) -> Checked {
+    let (store, builds) = (stage.store(), [stage.build(), stage.build(), stage.build()]);
+    let (mut ids, mut last) = (HashSet::new(), [0; 3]);
+    for turn in 0..30 {
+        let place = turn * 7 % builds.len();
+        let id = store.add(builds[place], "compile", "").await?.id;
+        expect(Clause::I1, ids.insert(id), format_args!("that no other step has the id {id}"))?;
+        expect(
+            Clause::I1,
+            id.get() > last[place],
+            format_args!("an id greater than {}, which the build had before; it is {id}", last[place]),
+        )?;
+        last[place] = id.get();
+    }
+    Ok(())
+}
+
+async fn great_builds_are_told_apart(stage: &mut Stage) -> Checked {
+    // Neighbours past 2^53 are the same to what counts in floating point.
+    let great = stage.great_build();
+    let neighbours = (-2..=2).filter_map(|by| BuildId::new(great.get() + by).ok());
+    let within = |build: &BuildId| stage.greatest_build_id().is_none_or(|greatest| *build <= greatest);
+    let builds: Vec<_> = neighbours.filter(within).collect();
+    let store = stage.store();
+    for build in &builds {
+        let added = store.add(*build, "compile", "").await?;
+        expect_eq(Clause::I3, format!("the number in the fresh build {build}"), added.number.get(), 0)?;
+    }
+    for build in builds {
+        let steps = store.steps(build).await?;
+        expect_eq(Clause::I3, format!("how many steps build {build} has"), steps.len(), 1)?;
+        expect_eq(Clause::I3, "the build of the step", steps[0].build_id, build)?;
+    }
+    Ok(())
+}
+
+async fn a_free_name_is_used_as_it_is(stage: &mut Stage) -> Checked {
+    let (x50, rocket) = ("x".repeat(50), "🚀".repeat(50));
+    become_themselves(stage, Clause::N2, &["compile", "a", "A-b_c9", "-", "_", "übersetzen", &x50, &rocket]).await
+}
+
+async fn a_free_name_that_looks_like_a_suffix_is_used_as_it_is(stage: &mut Stage) -> Checked {
+    let long = format!("{}_1", "x".repeat(48));
+    become_themselves(stage, Clause::N2, &["foo_1", "foo", "foo_3", "_1", "__1", "_", "-_9", &long]).await
+}
+
+async fn the_same_name_is_free_in_another_build(stage: &mut Stage) -> Checked {
+    let (store, builds) = (stage.store(), [stage.build(), stage.build()]);
+    for expected in ["compile", "compile_1"] {
+        for build in builds {
+            let added = store.add(build, "compile", "").await?;
+            let clause = if expected == "compile" { Clause::N2 } else { Clause::N3 };
+            expect_text(clause, "the name that the add answers", added.name.as_str(), expected)?;
+        }
+    }
+    Ok(())
 }
 
 async fn collision_takes_smallest_suffix(stage: &mut Stage) -> Checked {
-    names_become(stage, &["foo", "foo", "foo"], &["foo", "foo_1", "foo_2"]).await
+    names_become(stage, &["foo", "foo", "foo", "bar", "foo"], &["foo", "foo_1", "foo_2", "bar", "foo_3"]).await
 }
 
-/// Adds steps to a build that ask for these names, one after the other, and expects what they become.
-async fn names_become(stage: &Stage, requested: &[&str], expected: &[&str]) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
-    for (place, (requested, expected)) in requested.iter().zip(expected).enumerate() {
-        let added = store.add(build, *requested, "").await?;
-        let clause = if requested == expected { Clause::N2 } else { Clause::N3 };
-        let what = format!("the name that add number {place} answers");
-        crate::failure::expect_text(clause, what, added.name.as_str(), expected)?;
+async fn a_suffix_is_appended_to_the_name_as_requested(stage: &mut Stage) -> Checked {
+    names_become(
+        stage,
+        &["foo", "foo", "foo_1", "foo_1", "foo_1_1", "foo"],
+        &["foo", "foo_1", "foo_1_1", "foo_1_2", "foo_1_1_1", "foo_2"],
+    )
+    .await
+}
+
+async fn gaps_are_filled(stage: &mut Stage) -> Checked {
+    names_become(
+        stage,
+        &["new", "new_2", "new_4", "new", "new", "new", "new_3"],
+        &["new", "new_2", "new_4", "new_1", "new_3", "new_5", "new_3_1"],
+    )
+    .await
+}
+
+async fn explicit_names_in_the_way_are_stepped_over(stage: &mut Stage) -> Checked {
+    // They come after the search has begun, where a remembered place could miss them.
+    names_become(
+        stage,
+        &["new", "new", "new_7", "new_2", "new_3", "new", "new", "new", "new", "new_9", "new", "new"],
+        &["new", "new_1", "new_7", "new_2", "new_3", "new_4", "new_5", "new_6", "new_8", "new_9", "new_10", "new_11"],
+    )
+    .await
+}
+
+async fn a_suffix_with_a_leading_zero_is_no_suffix(stage: &mut Stage) -> Checked {
+    names_become(stage, &["foo", "foo_01", "foo_0", "foo", "foo_01"], &["foo", "foo_01", "foo_0", "foo_1", "foo_01_1"])
+        .await
+}
+
+async fn long_names_are_cut_to_fit(stage: &mut Stage) -> Checked {
+    for length in 46..=50 {
+        let requested = format!("{}yz", "x".repeat(length - 2));
+        let first: String = requested.chars().take(48).collect::<String>() + "_1";
+        let second: String = requested.chars().take(48).collect::<String>() + "_2";
+        names_become(stage, &[&requested; 3], &[&requested, &first, &second]).await?;
     }
-    let got: Vec<_> = store.steps(build).await?.into_iter().map(|step| step.name.into_string()).collect();
-    expect_eq(Clause::N3, "the names of the build's steps", got, expected)
+    Ok(())
+}
+
+async fn long_names_share_the_suffixes_of_their_cut_prefix(stage: &mut Stage) -> Checked {
+    let cut = "x".repeat(48);
+    let [a, b, c] = ["aa", "bb", "c"].map(|end| format!("{cut}{end}"));
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(|k| format!("{cut}_{k}"));
+    names_become(stage, &[&a, &b, &c, &a, &b, &c, &a], &[&a, &b, &c, &first, &second, &third, &fourth]).await
+}
+
+async fn a_cut_prefix_may_be_a_name_of_its_own(stage: &mut Stage) -> Checked {
+    // A name that fits with its suffix, and one that is cut to the same.
+    let cut = "x".repeat(48);
+    let long = format!("{cut}ab");
+    let [first, second, third] = [1, 2, 3].map(|k| format!("{cut}_{k}"));
+    names_become(
+        stage,
+        &[&cut, &long, &cut, &long, &first, &cut],
+        &[
+            &cut,
+            &long,
+            &first,
+            &second,
+            // Of 50 code points itself, it is cut before a suffix is appended.
+            &third,
+            &format!("{cut}_4"),
+        ],
+    )
+    .await
+}
+
+async fn the_cut_counts_code_points(stage: &mut Stage) -> Checked {
+    for character in ["é", "中", "🚀", "\u{a0}", "\u{10ffff}"] {
+        let (requested, kept) = (character.repeat(50), character.repeat(48));
+        names_become(stage, &[&requested; 3], &[&requested, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
+    }
+    Ok(())
+}
+
+async fn the_cut_may_part_what_belongs_together(stage: &mut Stage) -> Checked {
+    // Of `e` and its accent, of a family and its joiners, of a flag's two letters, the cut takes what it takes.
+    for pair in ["e\u{301}", "👩\u{200d}", "🇩🇪"] {
+        let characters: Vec<char> = pair.chars().cycle().skip(1).take(50).collect();
+        let start: String = std::iter::once('x').chain(characters.iter().copied()).take(50).collect();
+        let kept: String = start.chars().take(48).collect();
+        names_become(stage, &[&start; 3], &[&start, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
+    }
+    Ok(())
+}
+
+async fn suffixes_of_three_digits(stage: &mut Stage) -> Checked {
+    names_at_once_become(stage, &vec!["é".repeat(50); 120]).await
+}
+
+async fn suffixes_of_four_digits(stage: &mut Stage) -> Checked {
+    names_at_once_become(stage, &vec!["x".repeat(47); 1_005]).await
+}
+
+async fn many_long_names_share_suffixes_of_two_digits(stage: &mut Stage) -> Checked {
+    // 40 names, each twice; the second time they come to one prefix. At `_10` the cut moves.
+    let names: Vec<_> = (0..80).map(|number| format!("{}-{:02}", "x".repeat(47), number % 40)).collect();
+    names_at_once_become(stage, &names).await
+}
+
+async fn names_at_the_edges_of_the_rule(stage: &mut Stage) -> Checked {
+    let longest = ["x", "9", "_", "-", "é", "🚀", "\u{a0}", "\u{10ffff}"].map(|text| format!("a{}", text.repeat(49)));
+    let longest = longest.iter().map(String::as_str);
+    let short = ["a", "z", "A", "Z", "_", "-", "\u{a0}", "\u{ad}", "\u{d7ff}", "\u{e000}", "\u{ffff}", "\u{10000}"];
+    let strange = [
+        "a\u{a0}",
+        "\u{2028}",
+        "\u{2029}",
+        "\u{feff}",
+        "\u{fffe}",
+        "\u{fdd0}",
+        "\u{fffd}",
+        "\u{200b}",
+        "\u{202e}abc",
+        "\u{301}",
+        "a\u{301}",
+        "\u{5d0}\u{5d1}",
+        "\u{1f469}\u{200d}\u{1f52c}",
+        "\u{10ffff}",
+        "中文",
+        "NULL",
+        "null",
+        "None",
+        "undefined",
+        "nan",
+        "true",
+        "select",
+        "-1",
+        "--",
+        "-e",
+        "__proto__",
+        "_id",
+        "x0",
+    ];
+    let names: Vec<&str> = short.into_iter().chain(strange).chain(longest).collect();
+    become_themselves(stage, Clause::N1, &names).await
+}
+
+async fn names_differ_when_their_code_points_do(stage: &mut Stage) -> Checked {
+    let names = [
+        "straße",
+        "strasse",
+        "STRASSE",
+        "Straße",
+        "é",
+        "e\u{301}",
+        "É",
+        "E",
+        "e",
+        "\u{e5}",
+        "\u{212b}",
+        "a\u{30a}",
+        "k",
+        "K",
+        "\u{212a}",
+        "s",
+        "\u{17f}",
+        "i",
+        "I",
+        "\u{131}",
+        "\u{130}",
+        "\u{ff41}",
+        "a",
+        "\u{430}",
+        "x",
+        "x\u{a0}",
+        "x\u{2003}",
+        "x\u{200b}",
+        "x\u{ad}",
+        "x\u{feff}",
+        "\u{feff}x",
+        "x\u{fe0f}",
+        "\u{3a3}",
+        "\u{3c3}",
+        "\u{3c2}",
+        "\u{fb01}",
+        "fi",
+        "\u{b2}",
+        "x2",
+        "x\u{b2}",
+        "\u{ac00}",
+        "\u{1100}\u{1161}",
+    ];
+    become_themselves(stage, Clause::N4, &names).await
+}
+
+async fn an_underscore_is_no_wildcard(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    for name in ["axb", "foo", "foox1"] {
+        store.add(build, name, "").await?;
+    }
+    let got = store.get_step(named(build, "a_b")?).await?;
+    expect_found(Some(Clause::N4), "the step named a_b, where there is only axb", got.as_ref(), None)?;
+    for (requested, clause, expected) in [("a_b", Clause::N2, "a_b"), ("foo", Clause::N3, "foo_1")] {
+        let added = store.add(build, requested, "").await?;
+        expect_text(clause, "the name that the last add answers", added.name.as_str(), expected)?;
+    }
+    Ok(())
+}
+
+/// Adds steps to a fresh build that ask for these names, one after the other, and expects what they become.
+async fn names_become(stage: &Stage, requested: &[impl AsRef<str>], expected: &[impl AsRef<str>]) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    for (requested, expected) in requested.iter().map(AsRef::as_ref).zip(expected.iter().map(AsRef::as_ref)) {
+        let added = store.add(build, requested, "").await?;
+        let clause = if requested == expected { Clause::N2 } else { Clause::N3 };
+        expect_text(clause, "the name that the last add answers", added.name.as_str(), expected)?;
+    }
+    expect_names(stage, build, expected).await
+}
+
+/// Adds steps to a fresh build, each with a name that no other has, and expects to find each under it.
+async fn become_themselves(stage: &Stage, clause: Clause, names: &[&str]) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    for name in names {
+        let added = store.add(build, *name, "").await?;
+        expect_text(clause, "the name that the last add answers", added.name.as_str(), name)?;
+    }
+    for (number, name) in (0..).zip(names) {
+        let got = store.get_step(named(build, *name)?).await?;
+        let got = expect_some(clause, "the step with this name", got)?;
+        expect_eq(clause, "the number of the step with this name", got.number.get(), number)?;
+        expect_text(clause, "the name of the step with this name", got.name.as_str(), name)?;
+    }
+    expect_names(stage, build, names).await
+}
+
+/// Adds steps to a fresh build that ask for these names, many at a time, and expects what they become in the order of their numbers.
+async fn names_at_once_become(stage: &Stage, requested: &[String]) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    // The state string remembers the name that was asked for.
+    let new = requested.iter().map(|name| new_step(build, name, name)).collect::<Result<Vec<_>, _>>()?;
+    add_at_once(store, new).await?;
+    let steps = store.steps(build).await?;
+    expect_eq(Clause::I2, "how many steps the build has", steps.len(), requested.len())?;
+    let expected = names_of(steps.iter().map(|step| step.state_string.as_str()));
+    for (step, expected) in steps.iter().zip(&expected) {
+        let what = format!("the name of the step number {}, where {:?} was asked for", step.number, step.state_string);
+        expect_text(Clause::N3, what, step.name.as_str(), expected)?;
+    }
+    Ok(())
+}
+
+async fn expect_names(stage: &Stage, build: BuildId, expected: &[impl AsRef<str>]) -> Checked {
+    let steps = stage.store().steps(build).await?;
+    for (step, expected) in steps.iter().zip(expected) {
+        let what = format!("the name of the step number {}, read back", step.number);
+        expect_text(Clause::N3, what, step.name.as_str(), expected.as_ref())?;
+    }
+    expect_eq(Clause::I2, "how many steps the build has", steps.len(), expected.len())
 }

@@ -1,7 +1,20 @@
 //! The cases. The group in a case's name is the module that has it.
 
 mod add_step;
+mod add_url;
+mod at_once;
+mod close;
+mod dropped;
+mod keys;
+mod lifecycle;
+mod limits;
+mod peers;
 mod profile;
+mod reads;
+mod reopen;
+mod tasks;
+mod text;
+mod times;
 mod values;
 
 use crate::{
@@ -43,7 +56,23 @@ pub(crate) enum Body {
 
 /// All cases, in the order in which they are listed.
 pub(crate) fn all() -> Vec<Case> {
-    [profile::cases(), add_step::cases()].into_iter().flatten().collect()
+    let groups = [
+        profile::cases(),
+        add_step::cases(),
+        keys::cases(),
+        limits::cases(),
+        lifecycle::cases(),
+        add_url::cases(),
+        reads::cases(),
+        text::cases(),
+        times::cases(),
+        tasks::cases(),
+        peers::cases(),
+        reopen::cases(),
+        close::cases(),
+        dropped::cases(),
+    ];
+    groups.into_iter().flatten().collect()
 }
 
 /// Defines `cases()` of a module: the kind of its cases, their group, and for each the name of its function, the clauses that it

@@ -1,0 +1,184 @@
+//! Urls (U1 to U4).
+
+use steps_core::{StepUrl, StepsStore, StepsStoreExt};
+
+use crate::{
+    Clause,
+    cases::{cases, values::url},
+    failure::{Checked, expect_eq, expect_some, expect_text},
+    stage::Stage,
+};
+
+cases! { Example add_url:
+    urls_are_read_in_the_order_in_which_they_were_added [U1];
+    many_urls_keep_their_order [U1, U2];
+    a_pair_that_is_there_is_ignored [U2];
+    a_pair_that_is_there_is_ignored_wherever_it_stands [U2];
+    the_same_name_with_another_url_is_kept [U2];
+    the_same_url_with_another_name_is_kept [U2];
+    name_and_url_are_told_apart [U2];
+    pairs_differ_when_their_code_points_do [U2];
+    long_pairs_differ_in_their_last_character [U2, T1];
+    the_same_pair_is_kept_on_each_step [U2];
+    any_text_is_a_url [U4];
+    the_empty_text_is_a_url [U4];
+}
+
+/// Adds these to a new step and expects to read those, in that order.
+async fn urls_become(stage: &Stage, clause: Clause, added: &[(&str, &str)], expected: &[(&str, &str)]) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let step = store.add(build, "compile", "").await?;
+    for (name, url) in added {
+        store.link(step.id, *name, *url).await?;
+    }
+    let got = expect_some(clause, "the step with the urls", store.step(step.id).await?)?.urls;
+    expect_urls(clause, &got, expected)?;
+    // A build's steps are often read by another statement than one step.
+    let steps = store.steps(build).await?;
+    expect_urls(clause, &expect_some(clause, "the step with the urls", steps.first())?.urls, expected)
+}
+
+fn expect_urls(clause: Clause, got: &[StepUrl], expected: &[(&str, &str)]) -> Checked {
+    for (place, (got, (name, url))) in got.iter().zip(expected).enumerate() {
+        expect_text(clause, format!("the name of the url number {place}"), got.name(), name)?;
+        expect_text(clause, format!("the url number {place}"), got.url(), url)?;
+    }
+    expect_eq(clause, "how many urls the step has", got.len(), expected.len())
+}
+
+async fn urls_are_read_in_the_order_in_which_they_were_added(stage: &mut Stage) -> Checked {
+    let urls = [("log", "z"), ("page", "a"), ("about", "m"), ("log", "b"), ("Log", "b"), ("", ""), ("a", "z")];
+    urls_become(stage, Clause::U1, &urls, &urls).await
+}
+
+async fn many_urls_keep_their_order(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let step = store.add(build, "compile", "").await?;
+    // Neither names nor urls come in any order, and every third pair was there before.
+    let urls: Vec<_> = (0..150).map(|n| (format!("log {}", n * 37 % 101), format!("u{}", n * 53 % 97))).collect();
+    for (place, (name, link)) in urls.iter().enumerate() {
+        store.link(step.id, name, link).await?;
+        if place % 3 == 0 {
+            let (name, link) = &urls[place / 2];
+            store.link(step.id, name, link).await?;
+        }
+    }
+    let got = expect_some(Clause::U1, "the step with the urls", store.step(step.id).await?)?.urls;
+    let expected: Vec<_> = urls.iter().map(|(name, link)| (name.as_str(), link.as_str())).collect();
+    expect_urls(Clause::U1, &got, &expected)
+}
+
+async fn a_pair_that_is_there_is_ignored(stage: &mut Stage) -> Checked {
+    urls_become(stage, Clause::U2, &[("log", "a"), ("log", "a"), ("log", "a")], &[("log", "a")]).await
+}
+
+async fn a_pair_that_is_there_is_ignored_wherever_it_stands(stage: &mut Stage) -> Checked {
+    let [a, b, c] = [("log", "a"), ("log", "b"), ("page", "c")];
+    urls_become(stage, Clause::U2, &[a, b, a, c, b, a, c], &[a, b, c]).await
+}
+
+async fn the_same_name_with_another_url_is_kept(stage: &mut Stage) -> Checked {
+    let urls = [("log", "a"), ("log", "b"), ("log", "")];
+    urls_become(stage, Clause::U2, &urls, &urls).await
+}
+
+async fn the_same_url_with_another_name_is_kept(stage: &mut Stage) -> Checked {
+    let urls = [("log", "a"), ("page", "a"), ("", "a")];
+    urls_become(stage, Clause::U2, &urls, &urls).await
+}
+
+async fn name_and_url_are_told_apart(stage: &mut Stage) -> Checked {
+    let urls = [
+        ("a", "bc"),
+        ("ab", "c"),
+        ("abc", ""),
+        ("", "abc"),
+        ("x", "y"),
+        ("y", "x"),
+        ("a\n", "b"),
+        ("a", "\nb"),
+        ("a,b", "c"),
+        ("a", "b,c"),
+        ("a\t", "b"),
+        ("a", "\tb"),
+        ("\"a\"", "b"),
+        ("a\u{1f}b", "c"),
+        ("a", "b\u{1f}c"),
+        ("1:a", "b"),
+        ("1", "a:b"),
+        ("a|b", "c"),
+        ("a", "b|c"),
+        ("a b", "c"),
+        ("a", "b c"),
+    ];
+    urls_become(stage, Clause::U2, &urls, &urls).await
+}
+
+async fn pairs_differ_when_their_code_points_do(stage: &mut Stage) -> Checked {
+    let urls = [
+        ("log", "a"),
+        ("Log", "a"),
+        ("log", "A"),
+        ("log ", "a"),
+        (" log", "a"),
+        ("log", "a "),
+        ("log", "a/"),
+        ("é", "a"),
+        ("e\u{301}", "a"),
+        ("log", "é"),
+        ("log", "e\u{301}"),
+        ("log", "%61"),
+        ("log", "\u{ff41}"),
+        ("log", "a\u{200b}"),
+        ("log", "\u{feff}a"),
+        ("ß", "a"),
+        ("ss", "a"),
+        ("log", "a\u{1}"),
+        ("log", "0"),
+        ("log", "00"),
+    ];
+    urls_become(stage, Clause::U2, &urls, &urls).await
+}
+
+async fn long_pairs_differ_in_their_last_character(stage: &mut Stage) -> Checked {
+    let long = "x".repeat(64 * 1024 - 1);
+    let [a, b] = ["a", "b"].map(|end| format!("{long}{end}"));
+    let urls = [(a.as_str(), a.as_str()), (&a, &b), (&b, &a), (&b, &b), (&long, &a)];
+    urls_become(stage, Clause::U2, &[urls, urls].concat(), &urls).await
+}
+
+async fn the_same_pair_is_kept_on_each_step(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let (first, second) = (store.add(build, "compile", "").await?, store.add(build, "test", "").await?);
+    for id in [first.id, second.id, first.id] {
+        store.add_url(id, url("log", "a")?).await?;
+    }
+    for step in store.steps(build).await? {
+        expect_urls(Clause::U2, &step.urls, &[("log", "a")])?;
+    }
+    Ok(())
+}
+
+async fn any_text_is_a_url(stage: &mut Stage) -> Checked {
+    let urls = [
+        ("log", "not a url"),
+        ("log", "http://"),
+        ("log", "javascript:alert(1)"),
+        ("log", "//x"),
+        ("log", "../.."),
+        ("two words", "https://example.org/a b?c=d&e=\"f\"#g"),
+        ("<b>", "<a href='x'>"),
+        ("\n", "\r\n"),
+        ("log", "http://[::1"),
+        ("日本", "https://例え.jp/パス"),
+        ("log", "mailto:a@b"),
+        ("log", "file:///C:\\x"),
+        ("log", "%zz"),
+    ];
+    urls_become(stage, Clause::U4, &urls, &urls).await
+}
+
+async fn the_empty_text_is_a_url(stage: &mut Stage) -> Checked {
+    let urls = [("", ""), ("", "a"), ("a", ""), (" ", ""), ("", " ")];
+    urls_become(stage, Clause::U4, &[urls, urls].concat(), &urls).await
+}

@@ -1,0 +1,114 @@
+//! Calls whose future is dropped half-way (D5).
+
+use steps_core::{FinishStep, Results, StartStep, StepsStore, StepsStoreExt};
+
+use crate::{
+    Clause,
+    cases::{
+        cases,
+        values::{new_step, time_number as at, url},
+    },
+    failure::{Checked, expect, expect_eq, expect_some, expect_text},
+    handle::polled,
+    model::names_of,
+    stage::Stage,
+};
+
+cases! { Example dropped:
+    an_add_is_whole_or_not_at_all [D5, I2];
+    a_change_is_whole_or_not_at_all [D5];
+    a_url_is_whole_or_not_at_all [D5, U2];
+    a_read_harms_nothing [D5];
+    a_close_harms_nothing [D5, D7];
+}
+
+/// How often a call is polled before it is dropped: never, and until it has got somewhere.
+const POLLS: std::ops::Range<usize> = 0..6;
+
+async fn an_add_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let mut answered = Vec::new();
+    for round in 0..30 {
+        let add = store.add_step(new_step(build, "compile", "")?);
+        answered.extend(polled(round % POLLS.len(), add).await.transpose()?);
+        if round % 3 == 0 {
+            answered.push(store.add(build, "compile", "").await?);
+        }
+    }
+    let last = store.add(build, "compile", "").await?;
+    answered.push(last);
+    // One that was dropped may still come: the last read is of a store at rest, or as good as.
+    let steps = store.steps(build).await?;
+    let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
+    expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())?;
+    let expected = names_of(std::iter::repeat_n("compile", steps.len()));
+    for (step, expected) in steps.iter().zip(&expected) {
+        expect_text(Clause::N3, "the name of a step", step.name.as_str(), expected)?;
+    }
+    for added in answered {
+        let is_there = steps.iter().any(|step| step.id == added.id && step.number == added.number);
+        expect(Clause::D5, is_there, format_args!("that {added:?}, which was answered, is there"))?;
+    }
+    Ok(())
+}
+
+async fn a_change_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    stage.set_clock(at(3));
+    for polls in POLLS {
+        let step = store.add(build, "compile", "waiting").await?;
+        let _ = polled(polls, store.start_step(step.id, StartStep::new(at(1)).with_locks_acquired(true))).await;
+        let _ = polled(polls, store.set_step_state_string(step.id, "running".parse()?)).await;
+        let _ = polled(polls, store.finish_step(step.id, FinishStep::new(Results::FAILURE).with_hidden(true))).await;
+        let got = expect_some(Clause::D5, "the step", store.step(step.id).await?)?;
+        let started = (got.started_at, got.locks_acquired_at);
+        let is_whole = [(None, None), (Some(at(1)), Some(at(1)))].contains(&started);
+        expect(Clause::D5, is_whole, format_args!("both times of the dropped start or none, not {started:?}"))?;
+        let is_whole = ["waiting", "running"].contains(&got.state_string.as_str());
+        expect(Clause::D5, is_whole, format_args!("the state before or after, not {:?}", got.state_string))?;
+        let finished = (got.complete_at, got.results, got.hidden);
+        let is_whole = [(None, None, false), (Some(at(3)), Some(Results::FAILURE), true)].contains(&finished);
+        expect(Clause::D5, is_whole, format_args!("all three of the dropped finish or none, not {finished:?}"))?;
+        // The store goes on.
+        store.state(step.id, "done").await?;
+    }
+    Ok(())
+}
+
+async fn a_url_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let step = store.add(build, "compile", "").await?;
+    for round in 0..20 {
+        let _ = polled(round % POLLS.len(), store.add_url(step.id, url("log", round.to_string())?)).await;
+    }
+    for round in 0..20 {
+        store.link(step.id, "log", round.to_string()).await?;
+    }
+    let urls = expect_some(Clause::D5, "the step", store.step(step.id).await?)?.urls;
+    let mut rounds: Vec<_> = urls.iter().map(|url| url.url().parse().unwrap_or(u32::MAX)).collect();
+    rounds.sort_unstable();
+    expect_eq(Clause::U2, "the urls, each of which was added twice", rounds, (0..20).collect::<Vec<_>>())
+}
+
+async fn a_read_harms_nothing(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let step = store.add(build, "compile", "").await?;
+    for round in 0..30 {
+        let _ = polled(round % POLLS.len(), store.get_steps(build)).await;
+        let _ = polled(round % POLLS.len(), store.get_step(step.id.into())).await;
+    }
+    expect_eq(Clause::D5, "how many steps the build has", store.steps(build).await?.len(), 1)?;
+    store.add(build, "compile", "").await?;
+    expect_eq(Clause::D5, "how many steps the build has", store.steps(build).await?.len(), 2)
+}
+
+async fn a_close_harms_nothing(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    store.add(build, "compile", "").await?;
+    for polls in POLLS {
+        let _ = polled(polls, store.close()).await;
+    }
+    // It is closed or it is not: either way it answers, and a close that is waited for closes it.
+    let _ = store.steps(build).await;
+    Ok(store.close().await?)
+}

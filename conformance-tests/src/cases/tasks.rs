@@ -1,0 +1,119 @@
+//! Several tasks on one handle.
+
+use std::collections::BTreeSet;
+
+use steps_core::{StepsStore, StepsStoreExt};
+
+use crate::{
+    Clause,
+    cases::{at_once::at_once, cases},
+    failure::{Checked, expect, expect_eq, expect_some, expect_text},
+    handle::Handle,
+    stage::Stage,
+};
+
+cases! { Example tasks:
+    adds_at_once_leave_no_gap [I2, N3];
+    adds_at_once_to_several_builds_are_kept_apart [I2, I3];
+    urls_at_once_are_neither_lost_nor_doubled [U3];
+    reads_beside_adds_see_one_snapshot [R2, R3];
+}
+
+async fn adds_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let answers = at_once((0..8).map(|_| {
+        let store = store.clone();
+        async move {
+            let mut answers = Vec::new();
+            for _ in 0..25 {
+                answers.push(store.add(build, "compile", "").await?);
+            }
+            Ok(answers)
+        }
+    }))
+    .await?;
+    for answers in &answers {
+        let in_order = answers.is_sorted_by(|one, next| one.number < next.number && one.id < next.id);
+        expect(Clause::I2, in_order, "that numbers and ids grow in the order in which one task adds")?;
+    }
+    let numbers: BTreeSet<_> = answers.iter().flatten().map(|added| added.number.get()).collect();
+    expect_eq(Clause::I2, "the numbers that the adds answer", numbers, (0..200).collect::<BTreeSet<_>>())?;
+    for step in store.steps(build).await? {
+        let k = step.number.get();
+        let expected = if k == 0 { "compile".into() } else { format!("compile_{k}") };
+        expect_text(Clause::N3, format!("the name of the step number {k}"), step.name.as_str(), &expected)?;
+    }
+    Ok(())
+}
+
+async fn adds_at_once_to_several_builds_are_kept_apart(stage: &mut Stage) -> Checked {
+    let (store, builds) = (stage.store(), [stage.build(), stage.build(), stage.build(), stage.build()]);
+    at_once((0..80).map(|number: usize| {
+        let (store, build) = (store.clone(), builds[number % builds.len()]);
+        async move { Ok(store.add(build, "compile", build.to_string()).await?) }
+    }))
+    .await?;
+    for build in builds {
+        let steps = store.steps(build).await?;
+        let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
+        expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..20).collect::<Vec<_>>())?;
+        for step in steps {
+            let what = "the state string, which names the build it was added to";
+            expect_text(Clause::I3, what, step.state_string.as_str(), &build.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+async fn urls_at_once_are_neither_lost_nor_doubled(stage: &mut Stage) -> Checked {
+    urls_at_once(stage, &[stage.store().clone()]).await
+}
+
+/// Adds urls to one step in 8 tasks, some their own and some that all of them add.
+pub(super) async fn urls_at_once(stage: &Stage, handles: &[Handle]) -> Checked {
+    let step = handles[0].add(stage.build(), "compile", "").await?;
+    at_once((0..8).map(|task: usize| {
+        let handle = handles[task % handles.len()].clone();
+        async move {
+            for number in 0..15 {
+                handle.link(step.id, format!("task {task}"), format!("{number:02}")).await?;
+                handle.link(step.id, "shared", format!("{number:02}")).await?;
+            }
+            Ok(())
+        }
+    }))
+    .await?;
+    let urls = expect_some(Clause::U3, "the step with the urls", handles[0].step(step.id).await?)?.urls;
+    let distinct: BTreeSet<_> = urls.iter().collect();
+    expect_eq(Clause::U3, "how many urls there are, each once", (urls.len(), distinct.len()), (9 * 15, 9 * 15))?;
+    for task in 0..8 {
+        let own = urls.iter().filter(|url| url.name() == format!("task {task}")).map(|url| url.url().to_owned());
+        let expected: Vec<_> = (0..15).map(|number| format!("{number:02}")).collect();
+        expect_eq(Clause::U1, "the urls of one task, in their order", own.collect::<Vec<_>>(), expected)?;
+    }
+    Ok(())
+}
+
+async fn reads_beside_adds_see_one_snapshot(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    at_once((0..6).map(|task| {
+        let store = store.clone();
+        async move {
+            let mut seen = 0;
+            for _ in 0..25 {
+                if task < 3 {
+                    seen = seen.max(store.add(build, "compile", "").await?.number.get() as usize + 1);
+                }
+                let steps = store.steps(build).await?;
+                let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
+                expect_eq(Clause::R2, "the numbers of a read", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())?;
+                let what = format_args!("at least the {seen} steps that were seen before, not {}", steps.len());
+                expect(Clause::R3, steps.len() >= seen, what)?;
+                seen = steps.len();
+            }
+            Ok(())
+        }
+    }))
+    .await?;
+    expect_eq(Clause::R3, "how many steps the build has", store.steps(build).await?.len(), 75)
+}
