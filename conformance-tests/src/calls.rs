@@ -112,6 +112,12 @@ impl CallLog {
         lock(&self.entries).clear();
     }
 
+    /// Forgets everything, for a new store.
+    pub(crate) fn reset(&self) {
+        self.clear();
+        lock(&self.fatal).take();
+    }
+
     /// The calls as code, or nothing if there were none. Of very many, those in the middle are left out.
     pub(crate) fn code(&self) -> Option<String> {
         const FIRST: usize = 20;

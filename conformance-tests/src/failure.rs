@@ -29,6 +29,9 @@ pub struct Failure {
     pub seed: Option<u64>,
     /// The command that runs the case again.
     pub replay: Option<String>,
+    /// Whether the first clause of the case is to blame, where none is named: the store was asked, and gave no answer to go by.
+    #[serde(skip)]
+    pub(crate) is_of_case: bool,
 }
 
 impl Failure {
@@ -51,9 +54,16 @@ impl Failure {
         self
     }
 
-    /// Blames this clause, unless one is blamed already.
+    /// A call that should have been answered with `Ok` was not.
+    pub(crate) fn no_ok(got: String) -> Self {
+        Self { is_of_case: true, ..Self::new("the last call below") }.expected("Ok").got(got)
+    }
+
+    /// Blames this clause, if the store was asked and no other is to blame.
     pub(crate) fn or_clause(mut self, clause: Option<Clause>) -> Self {
-        self.clause = self.clause.or(clause);
+        if self.is_of_case {
+            self.clause = self.clause.or(clause);
+        }
         self
     }
 
@@ -89,7 +99,7 @@ impl Display for Failure {
 /// A call that had to be answered with `Ok` was not.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new("the last call below").expected("Ok").got(format!("{:?}: {error}", error.kind()))
+        Self::no_ok(format!("{:?}: {error}", error.kind()))
     }
 }
 

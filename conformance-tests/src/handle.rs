@@ -51,7 +51,7 @@ impl Handle {
             }
             Ok(Err(message)) => {
                 self.log.end(place, Answer::Failed("it panicked".into()));
-                Failure::new("the last call below").expected("an answer").got(format!("a panic: {message}"))
+                Failure::no_ok(format!("a panic: {message}"))
             }
             Err(_) => Failure::no_answer(self.timeout),
         };

@@ -11,8 +11,10 @@ mod factory;
 mod failure;
 mod handle;
 mod harness;
+mod history;
 mod model;
 mod profile;
+mod property;
 mod report;
 mod stage;
 

@@ -59,11 +59,6 @@ impl Model {
         self.builds.get(&build).map_or(&[], Vec::as_slice)
     }
 
-    /// The builds that have steps.
-    pub(crate) fn builds(&self) -> impl Iterator<Item = (BuildId, &[Step])> {
-        self.builds.iter().map(|(build, steps)| (*build, steps.as_slice()))
-    }
-
     /// Every step there is, in no order that matters.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Step> {
         self.builds.values().flatten()

@@ -113,9 +113,7 @@ impl Stage {
         }
         self.store = None;
         self.peers = 0;
-        let store = connected(Feature::Reopen, self.offers.reopen.as_ref())
-            .await
-            .map_err(|failure| failure.or_clause(Some(Clause::D1)))?;
+        let store = connected(Feature::Reopen, self.offers.reopen.as_ref()).await?;
         self.setup.log.begin(
             "store",
             Call::Opened(match ending {

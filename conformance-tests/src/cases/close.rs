@@ -84,7 +84,11 @@ async fn calls_that_wait_end(stage: &mut Stage) -> Checked {
         match result {
             Err(error) if number != 30 => {
                 let is_right = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unavailable);
-                expect(Clause::D7, is_right, format_args!("Closed or Unavailable of an add beside a close, not {error:?}"))?;
+                expect(
+                    Clause::D7,
+                    is_right,
+                    format_args!("Closed or Unavailable of an add beside a close, not {error:?}"),
+                )?;
             }
             result => result?,
         }

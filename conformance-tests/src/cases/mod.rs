@@ -8,6 +8,7 @@ mod dropped;
 mod keys;
 mod lifecycle;
 mod limits;
+mod model;
 mod peers;
 mod profile;
 mod reads;
@@ -71,6 +72,7 @@ pub(crate) fn all() -> Vec<Case> {
         reopen::cases(),
         close::cases(),
         dropped::cases(),
+        model::cases(),
     ];
     groups.into_iter().flatten().collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use steps_core::{StepsStore, StepsStoreExt};
+use steps_core::StepsStoreExt;
 
 use crate::{
     Clause,

@@ -1,0 +1,245 @@
+//! Random histories beside the reference model, after each operation and at the end.
+
+use std::collections::HashSet;
+
+use proptest::{collection::vec, strategy::Strategy};
+use steps_core::{
+    BuildId, ErrorKind, IdempotencyKey, NewStep, StateString, StepId, StepName, StepSelector, StepUrl, StepsStore,
+    StepsStoreExt,
+};
+
+use crate::{
+    Clause, Feature,
+    cases::{
+        cases,
+        values::{missing_ids, new_step},
+    },
+    compare::{expect_found, expect_steps},
+    failure::{Checked, expect, expect_eq, expect_error, expect_text},
+    handle::Handle,
+    history::{Abilities, BUILDS, Operation, Target, Turn, adds, histories, long_names, names, urls},
+    model::{self, ExpectedAdd, Model, names_of},
+    property::check,
+    stage::{Ending, Setup, Stage},
+};
+
+cases! { Property model:
+    random_histories_agree [R3, I1, I2, I3, I5, N2, N3, N4, L1, L2, L3, L4, L5, L6, U1, U2, R1, R2];
+    random_adds_are_numbered [I2, I1, I5];
+    random_names_get_the_smallest_suffix [N3, N2];
+    random_urls_keep_their_order [U1, U2];
+}
+
+/// How many operations a history has at most.
+const LONGEST: usize = 40;
+
+async fn random_histories_agree(setup: &Setup) -> Checked {
+    let abilities = Abilities { reopen: setup.claims(Feature::Reopen), peers: setup.claims(Feature::Peers) };
+    check(setup, histories(LONGEST, abilities), async |stage, turns| play(stage, turns).await).await
+}
+
+async fn random_adds_are_numbered(setup: &Setup) -> Checked {
+    let turns = vec(adds(names()).prop_map(|operation| Turn { by_peer: false, operation }), 1..=LONGEST);
+    check(setup, turns, async |stage, turns| play(stage, turns).await).await
+}
+
+async fn random_names_get_the_smallest_suffix(setup: &Setup) -> Checked {
+    let requested = vec(long_names(), 1..=2 * LONGEST);
+    check(setup, requested, async |stage, requested| {
+        let (store, build) = (stage.store(), stage.build());
+        for (requested, expected) in requested.iter().zip(names_of(requested.iter().map(String::as_str))) {
+            let added = store.add_step(new_step(build, requested, "")?).await?;
+            let clause = if *requested == expected { Clause::N2 } else { Clause::N3 };
+            expect_text(clause, "the name that the last add answers", added.name.as_str(), &expected)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn random_urls_keep_their_order(setup: &Setup) -> Checked {
+    let urls = urls((0..2_usize).prop_map(Target::Added));
+    let urls = vec(urls.prop_map(|operation| Turn { by_peer: false, operation }), 1..=LONGEST);
+    check(setup, urls, async |stage, urls| {
+        let add = |name: &str| Operation::Add { build: 0, name: name.into(), state: String::new(), key: None };
+        let adds = ["a", "b"].map(|name| Turn { by_peer: false, operation: add(name) });
+        play(stage, adds.into_iter().chain(urls).collect()).await
+    })
+    .await
+}
+
+/// Plays a history in builds of its own and compares each answer, the build that was changed, and at the end everything.
+async fn play(stage: &mut Stage, turns: Vec<Turn>) -> Checked {
+    let mut player = Player::new(stage)?;
+    for Turn { by_peer, operation } in turns {
+        if let Operation::Reopen { close } = operation {
+            player.peer = None;
+            player.stage.reopen(if close { Ending::Closed } else { Ending::Dropped }).await?;
+            continue;
+        }
+        if by_peer && player.peer.is_none() {
+            player.peer = Some(player.stage.peer().await?);
+        }
+        player.turn(by_peer, operation).await?;
+    }
+    player.compare_all().await
+}
+
+struct Player<'a> {
+    stage: &'a mut Stage,
+    peer: Option<Handle>,
+    builds: [BuildId; BUILDS],
+    model: Model,
+    /// In the order of the adds.
+    steps: Vec<StepId>,
+    missing: StepId,
+}
+
+impl<'a> Player<'a> {
+    fn new(stage: &'a mut Stage) -> Checked<Self> {
+        let builds = std::array::from_fn(|_| stage.build());
+        let [missing, ..] = missing_ids()?;
+        Ok(Self { stage, peer: None, builds, model: Model::default(), steps: Vec::new(), missing })
+    }
+
+    fn handle(&self, by_peer: bool) -> &Handle {
+        self.peer.as_ref().filter(|_| by_peer).unwrap_or_else(|| self.stage.store())
+    }
+
+    fn id(&self, target: Target) -> StepId {
+        match target {
+            Target::Added(n) if !self.steps.is_empty() => self.steps[n % self.steps.len()],
+            Target::Added(_) | Target::Missing => self.missing,
+        }
+    }
+
+    async fn turn(&mut self, by_peer: bool, operation: Operation) -> Checked {
+        match operation {
+            Operation::Add { build, name, state, key } => {
+                let mut new = NewStep::new(self.builds[build], StepName::new(name)?, StateString::new(state)?);
+                if let Some(key) = key {
+                    new = new.with_idempotency_key(IdempotencyKey::new(format!("key {key}"))?);
+                }
+                self.add(by_peer, new).await
+            }
+            Operation::Start(step, start) => {
+                let id = self.id(step);
+                let got = self.handle(by_peer).start_step(id, start).await;
+                self.changed(by_peer, id, got, |step| model::start(step, start)).await
+            }
+            Operation::Locks(step, at) => {
+                let id = self.id(step);
+                let got = self.handle(by_peer).set_step_locks_acquired_at(id, at).await;
+                self.changed(by_peer, id, got, |step| step.locks_acquired_at = Some(at)).await
+            }
+            Operation::State(step, state) => {
+                let (id, state) = (self.id(step), StateString::new(state)?);
+                let got = self.handle(by_peer).set_step_state_string(id, state.clone()).await;
+                self.changed(by_peer, id, got, |step| step.state_string = state).await
+            }
+            Operation::Finish(step, finish, now) => {
+                let id = self.id(step);
+                self.stage.set_clock(now);
+                let got = self.handle(by_peer).finish_step(id, finish).await;
+                self.changed(by_peer, id, got, |step| model::finish(step, finish, now)).await
+            }
+            Operation::Url(step, name, link) => {
+                let (id, url) = (self.id(step), StepUrl::new(name, link)?);
+                let got = self.handle(by_peer).add_url(id, url.clone()).await;
+                self.changed(by_peer, id, got, |step| model::add_url(step, url)).await
+            }
+            Operation::GetById(step) => self.get(by_peer, self.id(step).into()).await,
+            Operation::GetByNumber { build, number } => {
+                self.get(by_peer, StepSelector::number(self.builds[build], number.into())).await
+            }
+            Operation::GetByName { build, name } => {
+                self.get(by_peer, StepSelector::name(self.builds[build], StepName::new(name)?)).await
+            }
+            Operation::GetSteps { build } => self.compare(by_peer, self.builds[build], None).await,
+            Operation::Reopen { .. } => unreachable!("it is no turn of a handle"),
+        }
+    }
+
+    async fn add(&mut self, by_peer: bool, new: NewStep) -> Checked {
+        let build = new.build_id;
+        let expected = self.model.expected_add(&new);
+        let added = self.handle(by_peer).add_step(new.clone()).await?;
+        let clause = match expected {
+            ExpectedAdd::Again(first) => {
+                expect_eq(Clause::I5, "the answer of the last add, whose key was used before", added, first)?;
+                Clause::I5
+            }
+            ExpectedAdd::New { number, name } => {
+                expect_eq(Clause::I2, "the number that the last add answers", added.number, number)?;
+                let clause = if name == new.name { Clause::N2 } else { Clause::N3 };
+                expect_text(clause, "the name that the last add answers", added.name.as_str(), name.as_str())?;
+                let is_new = self.model.all().all(|step| step.id != added.id);
+                expect(Clause::I1, is_new, format_args!("that no other step has the id {}", added.id))?;
+                let last = self.model.steps(build).last().map_or(0, |step| step.id.get());
+                let grows = added.id.get() > last;
+                expect(Clause::I1, grows, format_args!("an id greater than {last} in this build, not {}", added.id))?;
+                self.model.add(new, &added);
+                self.steps.push(added.id);
+                Clause::L1
+            }
+        };
+        self.compare(by_peer, build, Some(clause)).await
+    }
+
+    /// Applies a change that was answered to the model, or expects that there is no such step.
+    async fn changed(
+        &mut self,
+        by_peer: bool,
+        id: StepId,
+        got: steps_core::Result<()>,
+        change: impl FnOnce(&mut steps_core::Step),
+    ) -> Checked {
+        let Some(step) = self.model.step_mut(id) else {
+            expect_error(Clause::L6, "the last change, of a missing step", got, ErrorKind::NotFound)?;
+            return expect_found(
+                Some(Clause::L6),
+                "the missing step",
+                self.handle(by_peer).step(id).await?.as_ref(),
+                None,
+            );
+        };
+        got?;
+        change(step);
+        let build = step.build_id;
+        self.compare(by_peer, build, None).await
+    }
+
+    async fn get(&self, by_peer: bool, selector: StepSelector) -> Checked {
+        let got = self.handle(by_peer).get_step(selector.clone()).await?;
+        expect_found(Some(Clause::R1), "the answer of the last read", got.as_ref(), self.model.step(&selector))
+    }
+
+    /// Compares a build. `clause`, if any, is blamed for whatever differs.
+    async fn compare(&self, by_peer: bool, build: BuildId, clause: Option<Clause>) -> Checked {
+        let got = self.handle(by_peer).steps(build).await?;
+        expect_steps(clause, "the steps of the build", &got, self.model.steps(build))
+    }
+
+    /// Compares everything, read in every way, through every handle.
+    async fn compare_all(&self) -> Checked {
+        for by_peer in [false, true].into_iter().take(1 + usize::from(self.peer.is_some())) {
+            for build in self.builds {
+                self.compare(by_peer, build, None).await?;
+            }
+        }
+        let store = self.stage.store();
+        for expected in self.model.all() {
+            let ways = [
+                StepSelector::Id(expected.id),
+                StepSelector::number(expected.build_id, expected.number),
+                StepSelector::name(expected.build_id, expected.name.clone()),
+            ];
+            for selector in ways {
+                let got = store.get_step(selector).await?;
+                expect_found(Some(Clause::R1), "the answer of the last read", got.as_ref(), Some(expected))?;
+            }
+        }
+        let ids: HashSet<_> = self.steps.iter().collect();
+        expect_eq(Clause::I1, "how many ids there are", ids.len(), self.steps.len())
+    }
+}
