@@ -1,0 +1,145 @@
+use std::{process::ExitCode, time::Duration};
+
+use steps::{BuildId, Clock, Error, Step, StepsStore, SystemClock};
+
+use crate::{
+    child, cli, connect,
+    failure::Failure,
+    output::{
+        self, json,
+        lines::Changes,
+        screen::Screen,
+        table::{self, Look},
+    },
+    signals::Signals,
+    store_url::StoreUrl,
+};
+
+/// How often a build that is watched is read: often enough that durations seem to run.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+pub(super) async fn show(store: &StoreUrl, show: cli::Show) -> Result<ExitCode, Failure> {
+    let store = connect::to_read(store).await?;
+    if show.watch {
+        return watch(&*store, &show).await;
+    }
+    print(show.build, &store.get_steps(show.build).await?, show.all, show.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the steps of a build.
+pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) -> Result<(), Failure> {
+    if json {
+        return json::line(&json::Build { buildid: build_id, steps });
+    }
+    let shown = visible(steps, all).count();
+    if shown > 0 {
+        output::data(&table::of_steps(visible(steps, all), SystemClock.now(), Look::of_stdout()))?;
+    }
+    match (steps.len(), steps.len() - shown) {
+        (0, _) => output::note(&format!("build {build_id} has no steps")),
+        (_, 0) => {}
+        (_, 1) => output::note("1 hidden step is not shown; --all shows it"),
+        (_, hidden) => output::note(&format!("{hidden} hidden steps are not shown; --all shows them")),
+    }
+    Ok(())
+}
+
+async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen().map_err(Failure::System)?;
+    let mut view = View::open(show)?;
+    let mut last = Vec::new();
+    let mut is_answering = true;
+    let code = loop {
+        match store.get_steps(show.build).await {
+            Ok(steps) => {
+                is_answering = true;
+                view.show(&steps)?;
+                let is_done = !steps.is_empty() && steps.iter().all(|step| step.complete_at.is_some());
+                last = steps;
+                if show.until_done && is_done {
+                    break ExitCode::SUCCESS;
+                }
+            }
+            Err(error) if error.is_retryable() => {
+                view.not_answering(&error, is_answering)?;
+                is_answering = false;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            signal = signals.next() => break ExitCode::from(child::exit_code_of_signal(signal as i32)),
+        }
+    };
+    if view.leaves_nothing() {
+        drop(view);
+        print(show.build, &last, show.all, false)?;
+    }
+    Ok(code)
+}
+
+/// How a build is followed.
+#[derive(Debug)]
+enum View {
+    Screen { screen: Screen, build_id: BuildId, all: bool },
+    Lines { changes: Changes, all: bool },
+    Json { build_id: BuildId, last: Option<Vec<Step>> },
+}
+
+impl View {
+    fn open(show: &cli::Show) -> Result<Self, Failure> {
+        if show.json {
+            return Ok(Self::Json { build_id: show.build, last: None });
+        }
+        Ok(match Screen::take()? {
+            Some(screen) => Self::Screen { screen, build_id: show.build, all: show.all },
+            None => Self::Lines { changes: Changes::default(), all: show.all },
+        })
+    }
+
+    fn show(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        let now = SystemClock.now();
+        match self {
+            Self::Screen { screen, build_id, all } => {
+                let shown = visible(steps, *all);
+                if shown.clone().next().is_none() {
+                    return screen.draw(&format!("build {build_id} has no steps yet"));
+                }
+                screen.draw(&table::of_steps(shown, now, Look::of_stdout()))
+            }
+            Self::Lines { changes, all } => {
+                let lines = changes.lines(visible(steps, *all), now);
+                if lines.is_empty() { Ok(()) } else { output::data(&lines) }
+            }
+            Self::Json { last, .. } if last.as_deref() == Some(steps) => Ok(()),
+            Self::Json { build_id, last } => {
+                *last = Some(steps.to_vec());
+                json::line(&json::Build { buildid: *build_id, steps })
+            }
+        }
+    }
+
+    /// Says that the store does not answer now, the first time, and goes on: it may answer again.
+    fn not_answering(&self, error: &Error, is_news: bool) -> Result<(), Failure> {
+        let message = format!("trying again: {error}");
+        match self {
+            Self::Screen { screen, .. } => screen.draw(&output::text::shown(&message)),
+            Self::Lines { .. } | Self::Json { .. } => {
+                if is_news {
+                    output::warning(&message);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether nothing of it stays when it ends.
+    const fn leaves_nothing(&self) -> bool {
+        matches!(self, Self::Screen { .. })
+    }
+}
+
+fn visible(steps: &[Step], all: bool) -> impl Iterator<Item = &Step> + Clone {
+    steps.iter().filter(move |step| all || !step.hidden)
+}

@@ -1,0 +1,64 @@
+use std::{collections::HashMap, fmt::Write};
+
+use steps::{Step, StepId, Timestamp};
+
+use super::{duration, status::Status, table, text};
+
+/// What is new in a build since it was last looked at, as plain lines: for what is no terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(HashMap<StepId, Step>);
+
+impl Changes {
+    /// A line for each step that is new or has changed.
+    pub(crate) fn lines<'a>(&mut self, steps: impl Iterator<Item = &'a Step>, now: Timestamp) -> String {
+        let mut lines = String::new();
+        for step in steps {
+            if self.0.get(&step.id) != Some(step) {
+                lines.push_str(&line(step, now));
+                lines.push('\n');
+                self.0.insert(step.id, step.clone());
+            }
+        }
+        lines
+    }
+}
+
+/// `2 compile: success in 1.2s, make -j4, log: https://…`
+fn line(step: &Step, now: Timestamp) -> String {
+    let mut line = format!("{} {}: {}", step.number, table::name(step), Status::of(step).name());
+    if let Some(duration) = duration::of_step(step, now).filter(|_| step.complete_at.is_some()) {
+        let _ = write!(line, " in {duration}");
+    }
+    if !step.state_string.as_str().is_empty() {
+        let _ = write!(line, ", {}", text::shown(step.state_string.as_str()));
+    }
+    for url in &step.urls {
+        let _ = write!(line, ", {}", table::url(url));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use steps::{BuildId, Results, StateString, StepNumber, StepUrl};
+
+    use super::*;
+
+    #[test]
+    fn a_line_for_each_change_and_none_without() {
+        let at = |second: i64| Some(Timestamp::from_unix_micros(second * 1_000_000).unwrap());
+        let builder = || {
+            let (id, build_id) = (StepId::new(9).unwrap(), BuildId::new(7).unwrap());
+            let state = StateString::new("make\u{1b}").unwrap();
+            Step::builder(id, build_id, StepNumber::new(2), "compile".parse().unwrap(), state).started_at(at(0))
+        };
+        let mut changes = Changes::default();
+        let mut lines = |step: Step| changes.lines([&step].into_iter(), at(5).unwrap());
+        assert_eq!(lines(builder().build()), "2 compile: waiting, make\\u{1b}\n");
+        assert_eq!(lines(builder().build()), "");
+        let url = StepUrl::new("log", "https://example.org/").unwrap();
+        let complete = builder().complete_at(at(2)).results(Some(Results::FAILURE)).urls(vec![url]).hidden(true);
+        let expected = "2 compile (hidden): failure in 2.0s, make\\u{1b}, log: https://example.org/\n";
+        assert_eq!(lines(complete.build()), expected);
+    }
+}
