@@ -37,7 +37,16 @@ pub struct Failure {
 impl Failure {
     /// A failure that is no clause's matter, or not yet known to be.
     pub(crate) fn new(what: impl Display) -> Self {
-        Self { clause: None, what: what.to_string(), expected: None, got: None, calls: None, seed: None, replay: None }
+        Self {
+            clause: None,
+            what: what.to_string(),
+            expected: None,
+            got: None,
+            calls: None,
+            seed: None,
+            replay: None,
+            is_of_case: false,
+        }
     }
 
     pub(crate) fn of(clause: Clause, what: impl Display) -> Self {
