@@ -3,11 +3,12 @@
 use std::{
     io,
     path::{Path, absolute},
+    pin::Pin,
 };
 
 use sqlx::{
     ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::{Migrate, Migration, MigrationType},
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 use steps_core::ErrorKind;
@@ -29,10 +30,14 @@ const MIGRATIONS_TABLE: &str = "steps_migrations";
 pub(crate) struct Opener(SqliteConnectOptions);
 
 impl Opener {
-    pub(crate) async fn open(&self) -> Result<SqliteConnection, Failure> {
-        Ok(self.0.connect().await?)
+    pub(crate) fn open(&self) -> Sending<'_, SqliteConnection> {
+        Box::pin(async { Ok(self.0.connect().await?) })
     }
 }
+
+/// A boxed future. The compiler does not see that those of the driver may be sent between threads when
+/// they stand in an `async fn` that borrows (rust-lang/rust#100013); boxed where the type is known, it does.
+type Sending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// Closes a connection. What it had not committed is rolled back, and what it had is in the file: an error
 /// of closing says nothing that a caller could use.
@@ -127,7 +132,7 @@ async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
             return Err(Failure::new(ErrorKind::Config, message));
         }
     }
-    let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = migrations().len() as i64;
     let found: i64 =
         sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM steps_migrations").fetch_one(connection).await?;
     match found.cmp(&known) {
@@ -150,27 +155,33 @@ fn not_a_database(failure: Failure) -> Failure {
     }
 }
 
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), Failure> {
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode = wal").fetch_one(&mut *connection).await?;
-    if mode != "wal" {
-        let message = format!("SQLite cannot use write-ahead logging here ({mode}); use a local file system");
-        return Err(Failure::new(ErrorKind::Config, message));
-    }
-    // The driver's migrator takes no lock on SQLite: of several processes that start at once, one gets
-    // past here at a time, and looks again at what it finds.
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    if !matches!(state(&mut transaction).await?, State::Current) {
-        migrator().run(&mut *transaction).await?;
-    }
-    Ok(transaction.commit().await?)
+fn migrate(connection: &mut SqliteConnection) -> Sending<'_, ()> {
+    Box::pin(async move {
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode = wal").fetch_one(&mut *connection).await?;
+        if mode != "wal" {
+            let message = format!("SQLite cannot use write-ahead logging here ({mode}); use a local file system");
+            return Err(Failure::new(ErrorKind::Config, message));
+        }
+        // The driver's migrator takes no lock on SQLite: of several processes that start at once, one gets
+        // past here at a time, and looks again at what it finds.
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        if !matches!(state(&mut transaction).await?, State::Current) {
+            transaction.ensure_migrations_table(MIGRATIONS_TABLE).await?;
+            let applied = transaction.list_applied_migrations(MIGRATIONS_TABLE).await?;
+            for migration in migrations().iter().skip(applied.len()) {
+                transaction.apply(MIGRATIONS_TABLE, migration).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    })
 }
 
-fn migrator() -> Migrator {
-    let steps = include_str!("../migrations/1_steps.sql");
-    let migrations = vec![Migration::new(1, "steps".into(), MigrationType::Simple, steps.into_sql_str(), false)];
-    let mut migrator = Migrator::with_migrations(migrations);
-    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
-    migrator
+/// All versions of the schema, from 1 on without gaps.
+fn migrations() -> [Migration; 1] {
+    let migration = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    [migration(1, "steps", include_str!("../migrations/1_steps.sql"))]
 }
 
 /// Of a store that is open: the version of its schema, and that of SQLite.

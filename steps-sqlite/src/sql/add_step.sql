@@ -5,13 +5,13 @@ CREATE TEMP TRIGGER add_step INSTEAD OF INSERT ON requests WHEN NEW.operation = 
     FROM idempotency_keys JOIN steps ON steps.id = step_id
     WHERE idempotency_keys.build_id = NEW.target AND key = NEW.key;
 
-    -- I2, I4, N2: the next number, and the name as requested where it is free.
+    -- I2, I4, N2: the next number, and the name as requested where it is free. A plain max() in a query of
+    -- its own looks at one entry of the index; with a HAVING, or in a FROM, it would look at all (N5).
     INSERT INTO steps (build_id, number, name, state_string)
-    SELECT NEW.target, number, NEW.name, NEW.text
-    FROM (SELECT coalesce(max(number) + 1, 0) AS number FROM steps WHERE build_id = NEW.target)
+    SELECT NEW.target, coalesce((SELECT max(number) FROM steps WHERE build_id = NEW.target), -1) + 1, NEW.name, NEW.text
     WHERE changes() = 0
-      AND number <= 4294967295
-      AND NOT EXISTS (SELECT 1 FROM steps WHERE build_id = NEW.target AND name = NEW.name);
+      AND NOT EXISTS (SELECT 1 FROM steps WHERE build_id = NEW.target AND name = NEW.name)
+      AND NOT EXISTS (SELECT 1 FROM steps WHERE build_id = NEW.target AND number = 4294967295);
 
     INSERT INTO answers (request, id, number, name)
     SELECT NEW.request, id, number, name FROM steps WHERE changes() = 1 AND id = last_insert_rowid();
@@ -64,10 +64,11 @@ CREATE TEMP TRIGGER add_step_with_suffix INSTEAD OF INSERT ON collisions BEGIN
     ON CONFLICT (build_id, prefix, digits) DO UPDATE SET next = excluded.next WHERE next <> excluded.next;
 
     INSERT INTO steps (build_id, number, name, state_string)
-    SELECT NEW.build_id, number, prefix || '_' || next, NEW.state_string
-    FROM (SELECT max(number) + 1 AS number FROM steps WHERE build_id = NEW.build_id),
-         (SELECT prefix, next FROM searched ORDER BY digits DESC LIMIT 1)
-    WHERE number <= 4294967295;
+    SELECT NEW.build_id, (SELECT max(number) FROM steps WHERE build_id = NEW.build_id) + 1, prefix || '_' || next,
+           NEW.state_string
+    FROM searched
+    WHERE NOT EXISTS (SELECT 1 FROM steps WHERE build_id = NEW.build_id AND number = 4294967295)
+    ORDER BY digits DESC LIMIT 1;
 
     INSERT INTO answers (request, id, number, name)
     SELECT NEW.request, id, number, name FROM steps WHERE changes() = 1 AND id = last_insert_rowid();

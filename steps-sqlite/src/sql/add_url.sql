@@ -3,9 +3,8 @@ CREATE TEMP TRIGGER add_url INSTEAD OF INSERT ON requests WHEN NEW.operation = '
     INSERT INTO answers (request) SELECT NEW.request FROM steps WHERE id = NEW.target;
 
     INSERT INTO step_urls (step_id, position, digest, name, url)
-    SELECT NEW.target, coalesce(max(position) + 1, 0), unhex(NEW.key), NEW.name, NEW.text
-    FROM step_urls
-    WHERE step_id = NEW.target
-    HAVING EXISTS (SELECT 1 FROM answers WHERE request = NEW.request)
+    SELECT NEW.target, coalesce((SELECT max(position) FROM step_urls WHERE step_id = NEW.target), -1) + 1,
+           unhex(NEW.key), NEW.name, NEW.text
+    WHERE changes() = 1
     ON CONFLICT (step_id, digest) DO NOTHING;
 END;
