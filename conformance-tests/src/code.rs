@@ -1,5 +1,7 @@
 //! Values as Rust that can be pasted.
 
+use std::cmp::Reverse;
+
 /// An expression for this text: what repeats is written once.
 pub(crate) fn literal(text: &str) -> String {
     const LONG_RUN: usize = 12;
@@ -15,11 +17,13 @@ pub(crate) fn literal(text: &str) -> String {
     } else {
         return format!("{text:?}");
     };
-    // The unit that covers most of the text from its start.
+    // The unit that covers most of the text from its start, and the shortest of those.
     let ends = text.char_indices().map(|(start, c)| start + c.len_utf8()).take(longest_unit);
     let covers =
         |end: &usize| text.as_bytes().chunks(*end).take_while(|chunk| *chunk == &text.as_bytes()[..*end]).count();
-    let Some((end, times)) = ends.map(|end| (end, covers(&end))).max_by_key(|(end, times)| end * times) else {
+    let Some((end, times)) =
+        ends.map(|end| (end, covers(&end))).max_by_key(|(end, times)| (end * times, Reverse(*end)))
+    else {
         return format!("{text:?}");
     };
     let (unit, rest) = (&text[..end], &text[end * times..]);

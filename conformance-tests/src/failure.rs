@@ -112,10 +112,10 @@ impl From<Error> for Failure {
     }
 }
 
-/// A value that the suite itself made is none: the suite is wrong.
+/// A value that a case or a recorded scenario made is none: no store is to blame.
 impl From<InputError> for Failure {
     fn from(error: InputError) -> Self {
-        Self::new(format_args!("the suite made a value that cannot be: {error}"))
+        Self::new(format_args!("a value that cannot be: {error}"))
     }
 }
 

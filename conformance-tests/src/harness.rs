@@ -177,7 +177,7 @@ impl Suite {
         let (sender, receiver) = mpsc::channel();
         let (log, body) = (Arc::clone(&setup.log), case.body.clone());
         let limit = match body {
-            Body::Example(_) => self.config.case_timeout,
+            Body::Example(_) | Body::Scenario(_) => self.config.case_timeout,
             Body::Property(_) => self.config.property_timeout(),
         };
         let work = move || {
@@ -214,6 +214,11 @@ fn in_runtime(setup: Setup, body: Body) -> Checked {
                 stage.end(result).await
             }
             Body::Property(property) => property(&setup).await,
+            Body::Scenario(scenario) => {
+                let stage = setup.stage().await?;
+                let result = scenario.replay(&stage).await;
+                stage.end(result).await
+            }
         }
     });
     runtime.shutdown_timeout(LEFTOVERS);

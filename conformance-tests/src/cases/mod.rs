@@ -12,16 +12,20 @@ mod model;
 mod peers;
 mod profile;
 mod reads;
+mod recorded;
 mod reopen;
 mod tasks;
 mod text;
 mod times;
 mod values;
 
+use std::sync::Arc;
+
 use crate::{
     Clause, Feature,
     factory::LocalBoxFuture,
     failure::Checked,
+    recorded::Scenario,
     stage::{Setup, Stage},
 };
 
@@ -53,6 +57,8 @@ pub(crate) enum Body {
     Example(for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, Checked>),
     /// Many times, with what is drawn at random.
     Property(for<'a> fn(&'a Setup) -> LocalBoxFuture<'a, Checked>),
+    /// Once, on a store of its own, as it was recorded.
+    Scenario(Arc<Scenario>),
 }
 
 /// All cases, in the order in which they are listed.
@@ -73,6 +79,7 @@ pub(crate) fn all() -> Vec<Case> {
         close::cases(),
         dropped::cases(),
         model::cases(),
+        recorded::cases(),
     ];
     groups.into_iter().flatten().collect()
 }
@@ -92,3 +99,39 @@ macro_rules! cases {
     };
 }
 use cases;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The clauses that no case checks yet, each with the reason.
+    const WITHOUT_A_CASE: [(Clause, &str); 4] = [
+        (Clause::N5, "a cost: benchmarks measure it, a suite that others run on any machine does not"),
+        (Clause::U5, "a cost, as N5"),
+        (Clause::D2, "it takes a process or a server that dies: see `Feature::Faults` and `Feature::Processes`"),
+        (Clause::D6, "it takes a connection that is lost on cue: see `Feature::Faults`"),
+    ];
+
+    #[test]
+    fn every_clause_has_a_case_or_a_reason() {
+        let checked: BTreeSet<_> = all().into_iter().flat_map(|case| case.clauses).collect();
+        let without: Vec<_> = Clause::ALL.iter().filter(|clause| !checked.contains(clause)).collect();
+        assert_eq!(without, WITHOUT_A_CASE.iter().map(|(clause, _)| clause).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_case_has_a_name_of_its_own() {
+        let mut names = BTreeSet::new();
+        for case in all() {
+            let (group, name) = case.name.split_once("::").expect("a group and a name");
+            assert!(
+                !group.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+                "{}",
+                case.name
+            );
+            assert!(names.insert(case.name.clone()), "{} is there twice", case.name);
+        }
+    }
+}
