@@ -71,7 +71,8 @@ impl Recorder {
             return Ok(());
         };
         in_time(async {
-            self.catch_up(&*store).await?;
+            // A step that could not be started can still be finished.
+            let begun = self.catch_up(&*store).await;
             if let Some(step) = &self.added {
                 // Both at once, so that the store can keep both with one write to the disk.
                 let set_remark = async {
@@ -82,7 +83,7 @@ impl Recorder {
                 };
                 tokio::try_join!(set_remark, store.finish_step(step.id, finish))?;
             }
-            Ok(())
+            begun
         })
         .await
     }

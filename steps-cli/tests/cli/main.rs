@@ -1,0 +1,10 @@
+//! Runs the real program, with real commands and a real file.
+#![cfg(unix)]
+
+mod conventions;
+mod failing_store;
+mod operations;
+mod run;
+mod show;
+mod signals;
+mod support;
