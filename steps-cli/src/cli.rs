@@ -24,27 +24,16 @@ const EXIT_CODES: &str =
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command and record it as a step
     Run(Run),
-    /// Add a step to a build and print its id
     Add(Add),
-    /// Record that a step has started
     Start(Start),
-    /// Record that a step has its locks
     Locks(Locks),
-    /// Set what a step is doing, in words
     State(State),
-    /// Add a url to a step
     Url(Url),
-    /// Record that a step is complete, and how it ended
     Finish(Finish),
-    /// Print one step
     Get(Get),
-    /// Show the steps of a build
     Show(Show),
-    /// Say whether the store is reachable, what its format is and what it promises
     Doctor(Doctor),
-    /// Print the completions for a shell
     Completions(Completions),
 }
 
@@ -62,8 +51,8 @@ pub(crate) enum Command {
 /// says, until the command sets another; if the command could not be run or was killed, that is added at
 /// the end.
 ///
-/// Recording does not change what the command does: where the store fails, or takes longer than 2 s, there
-/// is one warning. With --strict, the exit code is 125 when the step could not be recorded: before the
+/// Recording does not change what the command does: where the store fails, or takes longer than 2 s before
+/// the command or after it, there is one warning. With --strict, the exit code is 125 when the step could not be recorded: before the
 /// command, which is then not run, and after one that exited with 0.
 #[derive(Args, Debug)]
 pub(crate) struct Run {

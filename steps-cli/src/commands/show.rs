@@ -9,7 +9,7 @@ use crate::{
         self, json,
         lines::Changes,
         screen::Screen,
-        table::{self, Look},
+        table::{self, Look, Steps},
     },
     signals::Signals,
     store_url::StoreUrl,
@@ -34,7 +34,8 @@ pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) ->
     }
     let shown = visible(steps, all).count();
     if shown > 0 {
-        output::data(&table::of_steps(visible(steps, all), SystemClock.now(), Look::of_stdout()))?;
+        let Steps { table, urls } = table::of_steps(visible(steps, all), SystemClock.now(), Look::of_stdout());
+        output::data(&(table + &urls))?;
     }
     match (steps.len(), steps.len() - shown) {
         (0, _) => output::note(&format!("build {build_id} has no steps")),
@@ -104,9 +105,10 @@ impl View {
             Self::Screen { screen, build_id, all } => {
                 let shown = visible(steps, *all);
                 if shown.clone().next().is_none() {
-                    return screen.draw(&format!("build {build_id} has no steps yet"));
+                    return screen.draw(&format!("build {build_id} has no steps yet"), "");
                 }
-                screen.draw(&table::of_steps(shown, now, Look::of_stdout()))
+                let Steps { table, urls } = table::of_steps(shown, now, Look::of_stdout());
+                screen.draw(&table, &urls)
             }
             Self::Lines { changes, all } => {
                 let lines = changes.lines(visible(steps, *all), now);
@@ -124,7 +126,7 @@ impl View {
     fn not_answering(&self, error: &Error, is_news: bool) -> Result<(), Failure> {
         let message = format!("trying again: {error}");
         match self {
-            Self::Screen { screen, .. } => screen.draw(&output::text::shown(&message)),
+            Self::Screen { screen, .. } => screen.draw(&output::text::shown(&message), ""),
             Self::Lines { .. } | Self::Json { .. } => {
                 if is_news {
                     output::warning(&message);

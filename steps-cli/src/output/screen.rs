@@ -23,23 +23,29 @@ impl Screen {
         Ok(Some(Self(())))
     }
 
-    /// Draws `text` over what is there. Of a text with too many lines, the first, which is the header,
-    /// and the last ones are drawn, where a build that runs has its news.
-    pub(crate) fn draw(&self, text: &str) -> Result<(), Failure> {
+    /// Draws a table over what is there, and under it the rest if there is room for all of it. Of a table
+    /// with too many lines, the first, which is the header, and the last ones are drawn, where a build that
+    /// runs has its news.
+    pub(crate) fn draw(&self, table: &str, rest: &str) -> Result<(), Failure> {
         let height =
             terminal_size::terminal_size_of(io::stdout()).map_or(24, |(_, height)| usize::from(height.0)).max(3);
         let mut stdout = io::stdout().lock();
-        let lines = fit(text, height);
+        let lines = fit(table, rest, height);
         let draw = |stdout: &mut io::StdoutLock<'_>| {
             queue!(stdout, terminal::BeginSynchronizedUpdate, cursor::MoveTo(0, 0))?;
             for (index, line) in lines.iter().enumerate() {
                 if index > 0 {
                     write!(stdout, "\r\n")?;
                 }
-                write!(stdout, "{line}")?;
+                // Before the line: after one as wide as the terminal, its last character would go too.
                 queue!(stdout, terminal::Clear(terminal::ClearType::UntilNewLine))?;
+                write!(stdout, "{line}")?;
             }
-            queue!(stdout, terminal::Clear(terminal::ClearType::FromCursorDown), terminal::EndSynchronizedUpdate)?;
+            if lines.len() < height {
+                write!(stdout, "\r\n")?;
+                queue!(stdout, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+            }
+            queue!(stdout, terminal::EndSynchronizedUpdate)?;
             stdout.flush()
         };
         draw(&mut stdout).map_err(Failure::Output)
@@ -53,15 +59,19 @@ impl Drop for Screen {
     }
 }
 
-fn fit(text: &str, height: usize) -> Vec<String> {
-    let lines: Vec<_> = text.lines().collect();
-    if lines.len() <= height {
-        return lines.into_iter().map(str::to_owned).collect();
+fn fit(table: &str, rest: &str, height: usize) -> Vec<String> {
+    let (table, rest): (Vec<_>, Vec<_>) = (table.lines().collect(), rest.lines().collect());
+    let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    if table.len() + rest.len() <= height {
+        return owned(&[table, rest].concat());
     }
-    let left_out = lines.len() - (height - 1);
-    let left_out_line = format!("… {left_out} lines …");
-    let last = lines[left_out + 1..].iter().map(|line| (*line).to_owned());
-    [lines[0].to_owned(), left_out_line].into_iter().chain(last).collect()
+    if table.len() <= height {
+        return owned(&table);
+    }
+    // The header, the line that says so, and as many as there is room for.
+    let left_out = table.len() - (height - 1);
+    let line = format!("… {left_out} lines …");
+    [owned(&table[..1]), vec![line], owned(&table[left_out + 1..])].concat()
 }
 
 #[cfg(test)]
@@ -70,7 +80,13 @@ mod tests {
 
     #[test]
     fn a_text_that_is_too_long_keeps_its_header_and_its_end() {
-        assert_eq!(fit("a\nb\nc\n", 3), ["a", "b", "c"]);
-        assert_eq!(fit("a\nb\nc\nd\ne\n", 4), ["a", "… 2 lines …", "d", "e"]);
+        assert_eq!(fit("a\nb\nc\n", "", 3), ["a", "b", "c"]);
+        assert_eq!(fit("a\nb\nc\nd\ne\n", "", 4), ["a", "… 2 lines …", "d", "e"]);
+    }
+
+    #[test]
+    fn what_stands_under_it_is_there_if_there_is_room() {
+        assert_eq!(fit("a\nb\n", "\nc\n", 4), ["a", "b", "", "c"]);
+        assert_eq!(fit("a\nb\n", "\nc\n", 3), ["a", "b"]);
     }
 }

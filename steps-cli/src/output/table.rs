@@ -46,21 +46,27 @@ impl Look {
 /// Columns apart by two blanks, and nothing drawn: lines cost width, and what is copied has none.
 const STYLE: TableStyle = presets::NOTHING;
 
+/// The steps of a build.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    /// The table.
+    pub(crate) table: String,
+    /// The urls under it, if they are not in it.
+    pub(crate) urls: String,
+}
+
 /// The table of a build's steps. Hidden steps have their mark.
 ///
 /// Where there is room, the urls are a column; otherwise they stand under the table, a line each, so
 /// that no url is torn.
-pub(crate) fn of_steps<'a>(steps: impl Iterator<Item = &'a Step> + Clone, now: Timestamp, look: Look) -> String {
+pub(crate) fn of_steps<'a>(steps: impl Iterator<Item = &'a Step> + Clone, now: Timestamp, look: Look) -> Steps {
     let with_urls = steps_table(steps.clone(), now, look, true);
     if fits(&with_urls, look) {
-        return lines(&with_urls);
+        return Steps { table: lines(&with_urls), urls: String::new() };
     }
-    let mut shown = lines(&steps_table(steps.clone(), now, look, false));
-    if steps.clone().any(|step| !step.urls.is_empty()) {
-        shown.push('\n');
-        shown.push_str(&lines(&urls_table(steps, look)));
-    }
-    shown
+    let table = lines(&steps_table(steps.clone(), now, look, false));
+    let has_urls = steps.clone().any(|step| !step.urls.is_empty());
+    Steps { table, urls: if has_urls { format!("\n{}", lines(&urls_table(steps, look))) } else { String::new() } }
 }
 
 fn steps_table<'a>(steps: impl Iterator<Item = &'a Step>, now: Timestamp, look: Look, urls: bool) -> Table {

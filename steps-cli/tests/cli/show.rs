@@ -224,8 +224,13 @@ fn watching_as_json_gives_the_build_on_each_change() {
 #[test]
 fn watching_on_a_terminal_is_in_place() {
     let place = build();
-    let terminal = Terminal::start(place.steps(["show", "1", "--watch", "--until-done"]), 100, 30);
+    // So narrow that the table is as wide as the terminal.
+    let terminal = Terminal::start(place.steps(["show", "1", "--watch", "--until-done"]), 80, 30);
     terminal.wait_for("waiting for its turn");
+    let table = terminal.contents();
+    let first = |what: &str| table.lines().next().unwrap().trim_end().ends_with(what);
+    assert!(first("WAITED"), "nothing is cut off: {table}");
+    assert_eq!(table.matches("1m 02s").count(), 2, "{table}");
     assert!(terminal.screen.lock().unwrap().screen().alternate_screen());
     place.answer(["state", "--step", "4", "sending"]);
     terminal.wait_for("sending");
