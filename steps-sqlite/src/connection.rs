@@ -51,7 +51,8 @@ pub(crate) async fn give_up(connection: SqliteConnection) {
 pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteConnection), Failure> {
     check_place(options)?;
     let connect = connect_options(options)?;
-    let mut connection = connect.clone().create_if_missing(options.mode == Mode::Create).connect().await?;
+    let first = Opener(connect.clone().create_if_missing(options.mode == Mode::Create));
+    let mut connection = first.open().await.map_err(at_first_sight)?;
     let prepared = match state(&mut connection).await {
         Ok(State::Current) => Ok(()),
         Ok(_) if options.mode == Mode::ReadOnly => Err(Failure::new(
@@ -123,7 +124,7 @@ async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
     let row = sqlx::query("SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id")
         .fetch_one(&mut *connection)
         .await
-        .map_err(|error| not_a_database(error.into()))?;
+        .map_err(|error| at_first_sight(error.into()))?;
     match (row.try_get(0)?, row.try_get(1)?) {
         (APPLICATION_ID, _) => {}
         (0, 0) => return Ok(State::New),
@@ -145,13 +146,17 @@ async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
     }
 }
 
-/// The first look at a file tells a damaged one from one that never was a database.
-fn not_a_database(failure: Failure) -> Failure {
+/// What SQLite's codes mean of a file that was never opened before: more than of one that was.
+fn at_first_sight(failure: Failure) -> Failure {
+    const CANTOPEN: i32 = 14;
     const NOTADB: i32 = 26;
-    if failure.code() == Some(NOTADB) {
-        failure.with_kind(ErrorKind::Config, "the file is not a SQLite database; choose another file")
-    } else {
-        failure
+    match failure.code() {
+        Some(CANTOPEN) => {
+            let message = "the file cannot be opened; check that it and its folder may be read and written";
+            failure.with_kind(ErrorKind::ReadOnly, message)
+        }
+        Some(NOTADB) => failure.with_kind(ErrorKind::Config, "the file is not a SQLite database; choose another file"),
+        _ => failure,
     }
 }
 

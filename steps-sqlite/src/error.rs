@@ -31,6 +31,12 @@ impl Failure {
         Self { kind, message: message.into(), may_have_applied: false, is_busy: false, source: None }
     }
 
+    /// Another connection has the lock: nothing was done.
+    pub(crate) fn busy() -> Self {
+        let message = "another connection holds the lock of the file; end what keeps it, and try again";
+        Self { is_busy: true, ..Self::new(ErrorKind::Unavailable, message) }
+    }
+
     pub(crate) fn with_may_have_applied(mut self, may_have_applied: bool) -> Self {
         self.may_have_applied = may_have_applied;
         self
@@ -52,7 +58,7 @@ impl Failure {
         !self.may_have_applied
     }
 
-    /// Whether another connection has the lock: nothing was done, and waiting helps.
+    /// Whether another connection has the lock: nothing was done, and it helps to wait.
     pub(crate) fn is_busy(&self) -> bool {
         self.is_busy
     }
@@ -125,10 +131,7 @@ fn from_code(code: i32) -> Failure {
     use ErrorKind::{CapacityExceeded, Corrupt, ReadOnly, Unavailable};
     match code {
         // BUSY, LOCKED
-        5 | 6 => {
-            let message = "the file is locked by another connection for too long; end what holds it and try again";
-            Failure { is_busy: true, ..Failure::new(Unavailable, message) }
-        }
+        5 | 6 => Failure::busy(),
         // PERM, READONLY, AUTH
         3 | 8 | 23 => Failure::new(ReadOnly, "the file cannot be written to; check its mode and permissions"),
         // NOMEM

@@ -187,6 +187,17 @@ impl<W: Worker> Inbox<W> {
             waiter.time_out(timeout, false, obstacle);
             self.requests.pop_front();
         }
+        for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
+            waiter.time_out(timeout, false, obstacle);
+        }
+    }
+
+    /// When the time of one who waits is up next. All calls have the same time-out, so those who came first
+    /// are first.
+    fn deadline(&self) -> Option<Instant> {
+        let request = self.requests.front().map(|(_, waiter)| waiter.deadline);
+        let closing = self.closing.iter().filter(|waiter| waiter.answer.is_some()).map(|waiter| waiter.deadline);
+        closing.chain(request).min()
     }
 }
 
@@ -238,10 +249,8 @@ impl<W: Worker> Task<W> {
         let (inbox, timeout, obstacle) = (&mut self.inbox, self.timeout, self.obstacle.as_ref());
         let mut batch = std::pin::pin!(self.worker.run(requests));
         loop {
-            // All calls have the same time-out, so who came first is whose time is up first.
-            let on_their_way = waiters.iter().find(|waiter| waiter.answer.is_some());
-            let next = on_their_way.or(inbox.requests.front().map(|(_, waiter)| waiter));
-            let deadline = next.map(|waiter| waiter.deadline);
+            let on_its_way = waiters.iter().find(|waiter| waiter.answer.is_some()).map(|waiter| waiter.deadline);
+            let deadline = on_its_way.or_else(|| inbox.deadline());
             tokio::select! {
                 biased;
                 outcome = &mut batch => return outcome,
@@ -271,3 +280,6 @@ impl<W: Worker> Task<W> {
 pub(crate) fn busy_timeout(timeout: Duration) -> Duration {
     (timeout / 4).min(Duration::from_millis(250))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,12 @@
 -- up to 64 steps, each with its first 8 urls; the second has JSON arrays of up to 512 further urls. A
 -- value of SQLite ends at 1 GB: with every text at its limit (T1) and every character escaped, neither
 -- has more than 0.85 GB.
-WITH RECURSIVE chunks (request, build, first, last) AS (
-    SELECT key, value, 0, (SELECT max(number) FROM steps WHERE build_id = value) FROM json_each(?1)
+WITH RECURSIVE chunks (request, build, first) AS (
+    SELECT key, value, 0 FROM json_each(?1)
     UNION ALL
-    SELECT request, build, first + 64, last FROM chunks WHERE first + 64 <= last
+    SELECT request, build, (SELECT min(number) FROM steps WHERE build_id = build AND number > first + 63)
+    FROM chunks
+    WHERE first IS NOT NULL
 )
 SELECT (SELECT json_group_array(json_array(
                    request, id, build_id, number, name, state_string, started_at, locks_acquired_at, complete_at,
@@ -16,6 +18,7 @@ SELECT (SELECT json_group_array(json_array(
         FROM steps WHERE build_id = build AND number BETWEEN first AND first + 63),
        NULL
 FROM chunks
+WHERE first IS NOT NULL
 
 UNION ALL
 

@@ -1,0 +1,228 @@
+//! What the lane promises, shown with a worker that does as it is told. Time stands still but for sleeps.
+
+use std::sync::{Arc, Mutex};
+
+use steps_core::{BuildId, StepId};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request says what happens to its batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Request {
+    Number(u32),
+    /// Spoils its batch.
+    Bad,
+    /// Never ends.
+    Stuck,
+    /// Another process has the lock until the test lets go.
+    Locked,
+}
+use Request::{Bad, Locked, Number, Stuck};
+
+struct Fake {
+    batches: Arc<Mutex<Vec<Vec<Request>>>>,
+    gate: Arc<Semaphore>,
+    lock: Arc<Semaphore>,
+}
+
+impl Worker for Fake {
+    type Request = Request;
+    type Answer = u32;
+
+    const BATCH: usize = 4;
+
+    fn size(_: &Request) -> usize {
+        1
+    }
+
+    async fn run(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, Failure>>, Failure> {
+        self.batches.lock().unwrap().push(requests.to_vec());
+        self.gate.acquire().await.unwrap().forget();
+        if requests.contains(&Stuck) {
+            std::future::pending::<()>().await;
+        }
+        if requests.contains(&Locked) && self.lock.available_permits() == 0 {
+            sleep(busy_timeout(TIMEOUT)).await;
+            self.gate.add_permits(1);
+            return Err(Failure::busy());
+        }
+        if requests.contains(&Bad) {
+            return Err(Failure::new(ErrorKind::Corrupt, "bad"));
+        }
+        Ok(requests.iter().map(|request| Ok(if let Number(number) = request { *number } else { 0 })).collect())
+    }
+
+    async fn close(&mut self) {}
+}
+
+/// A lane whose worker starts a batch for each permit of the gate.
+struct Fixture {
+    lane: Arc<Lane<Fake>>,
+    batches: Arc<Mutex<Vec<Vec<Request>>>>,
+    gate: Arc<Semaphore>,
+    lock: Arc<Semaphore>,
+}
+
+impl Fixture {
+    fn new(batches: usize) -> Self {
+        let (gate, lock) = (Arc::new(Semaphore::new(batches)), Arc::new(Semaphore::new(0)));
+        let seen = Arc::default();
+        let worker = Fake { batches: Arc::clone(&seen), gate: Arc::clone(&gate), lock: Arc::clone(&lock) };
+        Self { lane: Arc::new(Lane::start(worker, TIMEOUT)), batches: seen, gate, lock }
+    }
+
+    /// Calls, and gives the answer to come; the request is in the lane when this returns.
+    async fn call(&self, request: Request) -> tokio::task::JoinHandle<Result<u32>> {
+        let lane = Arc::clone(&self.lane);
+        let call = tokio::spawn(async move { lane.call(write(), request).await });
+        sleep(Duration::from_millis(1)).await;
+        call
+    }
+
+    fn batches(&self) -> Vec<Vec<Request>> {
+        self.batches.lock().unwrap().clone()
+    }
+}
+
+fn write() -> Call {
+    Call::on_step(Operation::FinishStep, StepId::new(1).unwrap())
+}
+
+fn assert_timed_out(answer: Result<u32>, sent: bool) {
+    let error = answer.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.may_have_applied(), sent, "{error}");
+    assert_eq!(error.is_retryable(), !sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_travels_together_in_its_order() {
+    let fixture = Fixture::new(0);
+    let mut calls = Vec::new();
+    for number in 0..6 {
+        calls.push(fixture.call(Number(number)).await);
+    }
+    fixture.gate.add_permits(3);
+    for (number, call) in (0..).zip(calls) {
+        assert_eq!(call.await.unwrap().unwrap(), number);
+    }
+    assert_eq!(fixture.batches(), [vec![Number(0)], (1..5).map(Number).collect(), vec![Number(5)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_in_time_and_says_whether_it_was_on_its_way() {
+    let fixture = Fixture::new(1);
+    let start = Instant::now();
+    let (stuck, waiting) = (fixture.call(Stuck).await, fixture.call(Number(1)).await);
+    assert_timed_out(stuck.await.unwrap(), true);
+    assert_timed_out(waiting.await.unwrap(), false);
+    assert!(start.elapsed() < TIMEOUT + Duration::from_millis(10), "{:?}", start.elapsed());
+
+    // The lane takes calls and ends them, though its worker never comes back.
+    assert_timed_out(fixture.call(Number(2)).await.await.unwrap(), false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_request_spoils_no_other() {
+    let fixture = Fixture::new(0);
+    let first = fixture.call(Number(0)).await;
+    let (good, bad, also_good) =
+        (fixture.call(Number(1)).await, fixture.call(Bad).await, fixture.call(Number(3)).await);
+    fixture.gate.add_permits(5);
+    assert_eq!(first.await.unwrap().unwrap(), 0);
+    assert_eq!(good.await.unwrap().unwrap(), 1);
+    assert_eq!(bad.await.unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(also_good.await.unwrap().unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lock_kept_from_being_done_was_not_applied() {
+    let fixture = Fixture::new(1);
+    let start = Instant::now();
+    let error = fixture.call(Locked).await.await.unwrap().unwrap_err();
+    assert!(start.elapsed() <= TIMEOUT, "{:?}", start.elapsed());
+    assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
+    assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("lock of the file")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_lock_is_done_once_it_is_free() {
+    let fixture = Fixture::new(1);
+    let (locked, waiting) = (fixture.call(Locked).await, fixture.call(Number(1)).await);
+    sleep(TIMEOUT / 2).await;
+    fixture.lock.add_permits(1);
+    fixture.gate.add_permits(1);
+    assert_eq!(locked.await.unwrap().unwrap(), 0);
+    assert_eq!(waiting.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_any_longer_is_not_sent() {
+    let fixture = Fixture::new(0);
+    let (first, dropped, last) =
+        (fixture.call(Number(0)).await, fixture.call(Number(1)).await, fixture.call(Number(2)).await);
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
+    fixture.gate.add_permits(2);
+    assert_eq!(first.await.unwrap().unwrap(), 0);
+    assert_eq!(last.await.unwrap().unwrap(), 2);
+    assert_eq!(fixture.batches(), [[Number(0)], [Number(2)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_finishes_what_waits_and_refuses_what_comes() {
+    let fixture = Fixture::new(0);
+    let (first, second) = (fixture.call(Number(0)).await, fixture.call(Number(1)).await);
+    let lane = Arc::clone(&fixture.lane);
+    let close = tokio::spawn(async move { lane.close().await });
+    sleep(Duration::from_millis(1)).await;
+    let refused = fixture.call(Number(2)).await.await.unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed);
+    fixture.gate.add_permits(2);
+    assert_eq!(first.await.unwrap().unwrap(), 0);
+    assert_eq!(second.await.unwrap().unwrap(), 1);
+    close.await.unwrap().unwrap();
+    fixture.lane.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_ends_in_time_too() {
+    let fixture = Fixture::new(1);
+    let stuck = fixture.call(Stuck).await;
+    let start = Instant::now();
+    let error = fixture.lane.close().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(start.elapsed() <= TIMEOUT, "{:?}", start.elapsed());
+    assert_timed_out(stuck.await.unwrap(), true);
+}
+
+#[test]
+fn when_the_runtime_is_gone_calls_end() {
+    let (ran, runs) = (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
+    let fixture = ran.block_on(async { Fixture::new(1) });
+    let (sender, mut sent) = mpsc::unbounded_channel();
+    let lane = Arc::clone(&fixture.lane);
+    let stuck = runs.spawn(async move {
+        sender.send(()).unwrap();
+        lane.call(write(), Stuck).await
+    });
+    runs.block_on(sent.recv());
+    while fixture.batches().is_empty() {
+        std::thread::yield_now();
+    }
+    ran.shutdown_background();
+    let in_the_middle = runs.block_on(stuck).unwrap().unwrap_err();
+    assert_eq!(in_the_middle.kind(), ErrorKind::Unavailable);
+    assert!(in_the_middle.may_have_applied());
+
+    let build = BuildId::new(1).unwrap();
+    let afterwards = runs.block_on(fixture.lane.call(Call::get_steps(build), Number(1))).unwrap_err();
+    assert_eq!(afterwards.kind(), ErrorKind::Closed);
+    assert!(!afterwards.may_have_applied());
+}

@@ -1,0 +1,278 @@
+//! Files in every state that one meets: what the store says, and that it leaves them as they are.
+
+use std::{fs, path::Path, process::Command};
+
+use libtest_mimic::Trial;
+use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
+use steps_core::{Error, ErrorKind, StepsStore, StepsStoreExt};
+use steps_sqlite::{Mode, SqliteOptions, SqliteStore};
+
+use crate::{
+    TestResult,
+    children::{BUILD, Job},
+    trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("files::a_missing_folder_is_not_made", missing_folder),
+        trial("files::a_missing_file_is_made_by_the_default_mode_alone", missing_file),
+        trial("files::a_folder_is_no_file", folder),
+        trial("files::a_name_that_sqlite_takes_for_something_else_is_a_file", odd_names),
+        trial("files::a_text_file_is_left_as_it_is", text_file),
+        trial("files::a_database_of_another_program_is_left_as_it_is", foreign_database),
+        trial("files::an_empty_file_becomes_a_store", empty_file),
+        trial("files::a_newer_schema_is_left_as_it_is", newer_schema),
+        trial("files::a_damaged_file_is_corrupt", damaged_file),
+        trial("files::a_step_that_cannot_be_read_back_is_corrupt_and_spoils_no_other", damaged_step),
+        trial("files::a_store_opened_for_reading_is_read_and_not_written", read_only_mode),
+        trial("files::a_file_without_the_right_to_write_is_read_and_not_written", no_right_to_write),
+        trial("files::a_full_disk_loses_nothing_that_was_answered", full_disk),
+        trial("files::a_build_without_a_number_left_refuses_a_step", no_number_left),
+        trial("files::an_id_is_not_used_again_after_its_step_was_deleted", deleted_step),
+    ]
+}
+
+async fn connect(path: &Path) -> steps_core::Result<SqliteStore> {
+    SqliteStore::connect(SqliteOptions::new(path)).await
+}
+
+/// A driver's connection to the file, to do to it what the store would not.
+async fn driver(path: &Path) -> sqlx::Result<SqliteConnection> {
+    SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await
+}
+
+/// The store refuses the file, and leaves it byte for byte as it was.
+async fn refuses(path: &Path, kind: ErrorKind) -> Result<Error, Box<dyn std::error::Error>> {
+    let before = fs::read(path)?;
+    let error = connect(path).await.err().ok_or("the store opened")?;
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(!error.is_retryable());
+    assert!(fs::read(path)? == before, "the file was changed");
+    Ok(error)
+}
+
+async fn missing_folder() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let error = connect(&folder.path().join("missing/steps.db")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("folder does not exist"), "{error}");
+    assert!(!folder.path().join("missing").exists());
+    Ok(())
+}
+
+async fn missing_file() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    for mode in [Mode::ReadWrite, Mode::ReadOnly] {
+        let error = SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(!path.exists());
+    }
+    connect(&path).await?.close().await?;
+    assert!(path.exists());
+    for mode in [Mode::ReadWrite, Mode::ReadOnly] {
+        SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await?.close().await?;
+    }
+    Ok(())
+}
+
+async fn folder() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    assert_eq!(connect(folder.path()).await.unwrap_err().kind(), ErrorKind::Config);
+    Ok(())
+}
+
+async fn odd_names() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    for name in ["file:a.db?mode=memory", ":memory:", "a b%20c#d.db", "ü.db"] {
+        let path = folder.path().join(name);
+        connect(&path).await?.add(7, "compile", "").await?;
+        assert!(path.exists(), "{name}");
+        assert_eq!(connect(&path).await?.steps(7).await?.len(), 1, "{name}");
+    }
+    Ok(())
+}
+
+async fn text_file() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("notes.txt");
+    fs::write(&path, "Dear diary, \n".repeat(1000))?;
+    refuses(&path, ErrorKind::Config).await?;
+    Ok(())
+}
+
+async fn foreign_database() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("state.sqlite");
+    let mut other = driver(&path).await?;
+    other.execute("CREATE TABLE steps (id INTEGER PRIMARY KEY, number INTEGER, name TEXT, buildid INTEGER)").await?;
+    other.close().await?;
+    refuses(&path, ErrorKind::Config).await?;
+
+    let path = folder.path().join("other.db");
+    let mut other = driver(&path).await?;
+    other.execute("PRAGMA application_id = 42").await?;
+    other.close().await?;
+    refuses(&path, ErrorKind::Config).await?;
+    Ok(())
+}
+
+async fn empty_file() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    fs::write(&path, "")?;
+    let read_only = SqliteStore::connect(SqliteOptions::new(&path).with_mode(Mode::ReadOnly)).await.unwrap_err();
+    assert_eq!(read_only.kind(), ErrorKind::Config);
+    assert_eq!(connect(&path).await?.add(7, "compile", "").await?.number.get(), 0);
+    Ok(())
+}
+
+async fn newer_schema() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    connect(&path).await?.close().await?;
+    let mut other = driver(&path).await?;
+    other
+        .execute(
+            "INSERT INTO steps_migrations SELECT 1000, 'later', installed_on, 1, checksum, 0 FROM steps_migrations",
+        )
+        .await?;
+    other.close().await?;
+    let error = refuses(&path, ErrorKind::Config).await?;
+    assert!(error.to_string().contains("use a newer program"), "{error}");
+    Ok(())
+}
+
+async fn damaged_file() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let store = connect(&path).await?;
+    for _ in 0..200 {
+        store.add(7, "compile", "x".repeat(500)).await?;
+    }
+    store.close().await?;
+    let mut bytes = fs::read(&path)?;
+    // All but the first page, which has the header and the schema.
+    bytes[4096..].fill(0x55);
+    fs::write(&path, &bytes)?;
+
+    let mut kinds = Vec::new();
+    match connect(&path).await {
+        Err(error) => kinds.push(error.kind()),
+        Ok(store) => {
+            kinds.push(store.steps(7).await.unwrap_err().kind());
+            let error = store.add(7, "compile", "").await.unwrap_err();
+            assert!(!error.may_have_applied());
+            kinds.push(error.kind());
+        }
+    }
+    assert!(kinds.iter().all(|kind| *kind == ErrorKind::Corrupt), "{kinds:?}");
+    assert!(fs::read(&path)? == bytes, "the file was changed");
+    Ok(())
+}
+
+async fn damaged_step() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let store = connect(&path).await?;
+    let (good, bad) = (store.add(7, "good", "").await?.id, store.add(8, "bad", "").await?.id);
+    driver(&path).await?.execute("UPDATE steps SET name = 'no name' WHERE name = 'bad'").await?;
+
+    let (read_good, read_bad, of_good, of_bad) =
+        tokio::join!(store.step(good), store.step(bad), store.steps(7), store.steps(8));
+    assert!(read_good?.is_some());
+    assert_eq!(of_good?.len(), 1);
+    for error in [read_bad.unwrap_err(), of_bad.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains(&format!("step {bad} cannot be read back")), "{error}");
+    }
+    Ok(())
+}
+
+async fn read_only_mode() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let writer = connect(&path).await?;
+    writer.add(7, "compile", "").await?;
+    let reader = SqliteStore::connect(SqliteOptions::new(&path).with_mode(Mode::ReadOnly)).await?;
+    assert_eq!(reader.steps(7).await?.len(), 1);
+    let error = reader.add(7, "compile", "").await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::ReadOnly, false));
+    writer.add(7, "compile", "").await?;
+    assert_eq!(reader.steps(7).await?.len(), 2);
+    Ok(())
+}
+
+/// Root may write to any file, but not in a user namespace of its own where nobody is mapped to it.
+async fn no_right_to_write() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let store = connect(&path).await?;
+    store.add(BUILD, "compile", "").await?;
+    for file in ["steps.db", "steps.db-wal", "steps.db-shm"] {
+        set_mode(&folder.path().join(file), 0o444)?;
+    }
+    let said = said(Job::WriteWithoutRights.start(&path, &["unshare", "--user"])?)?;
+    assert_eq!(said, ["1", "Err(ReadOnly)"]);
+    Ok(())
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// On a file system of its own with room for 2 MiB, half of it taken by `ballast`.
+async fn full_disk() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let script = r#"mount -t tmpfs -o size=2m tmpfs "$0" && head -c 1000000 /dev/zero > "$0/ballast" && exec "$1""#;
+    let mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script];
+    let place = folder.path().to_str().ok_or("the folder for temporary files is UTF-8")?;
+    let child = Job::FillTheDisk.start(&folder.path().join("steps.db"), &[&mount[..], &[place]].concat())?;
+
+    let said = said(child)?;
+    let answered = said[0].split(' ').next().ok_or("the child says how many adds were answered")?;
+    assert!(answered.parse::<u32>()? > 5, "{said:?}");
+    assert_eq!(said[0], format!("{answered} CapacityExceeded false"));
+    assert_eq!(said[1..], [answered, answered], "what was answered is kept, and the next number is the next");
+    Ok(())
+}
+
+fn said(child: std::process::Child) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let unshare = Command::new("unshare").arg("--version").output().is_ok_and(|output| output.status.success());
+        let hint = if unshare { "" } else { "; install the package util-linux" };
+        return Err(format!("the child ended with {}{hint}", output.status).into());
+    }
+    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+}
+
+async fn no_number_left() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let store = connect(&path).await?;
+    let last = store.add(7, "compile", "").await?.id;
+    driver(&path).await?.execute("UPDATE steps SET number = 4294967295").await?;
+    for name in ["test", "compile"] {
+        let (refused, other) = tokio::join!(store.add(7, name, ""), store.add(8, "compile", ""));
+        let error = refused.unwrap_err();
+        assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::CapacityExceeded, false));
+        other?;
+    }
+    assert_eq!(store.step_numbered(7, u32::MAX).await?.ok_or("the last step is there")?.id, last);
+    assert_eq!(store.steps(7).await?.len(), 1);
+    Ok(())
+}
+
+async fn deleted_step() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let store = connect(&path).await?;
+    let deleted = store.add(7, "compile", "").await?.id;
+    driver(&path).await?.execute("DELETE FROM steps").await?;
+    assert!(store.add(7, "compile", "").await?.id > deleted);
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Waiting for others, and not for ever (D4, D5).
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Trial;
+use sqlx::{ConnectOptions, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
+use steps_core::{ErrorKind, Results, StepsStoreExt};
+use steps_sqlite::{SqliteOptions, SqliteStore};
+
+use crate::{TestResult, trial};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_kept),
+        trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
+        trial("waiting::a_connect_that_gets_no_lock_ends_in_time", a_lock_while_connecting),
+        Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", || Ok(a_runtime_that_is_gone())),
+    ]
+}
+
+async fn connect(path: &Path) -> steps_core::Result<SqliteStore> {
+    SqliteStore::connect(SqliteOptions::new(path).with_timeout(TIMEOUT)).await
+}
+
+/// Another program, in the middle of a transaction.
+async fn lock(path: &Path) -> sqlx::Result<SqliteConnection> {
+    let mut connection = SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await?;
+    connection.execute("BEGIN EXCLUSIVE").await?;
+    Ok(connection)
+}
+
+async fn a_lock_that_is_kept() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let store = connect(&path).await?;
+    let step = store.add(7, "compile", "running").await?.id;
+    let mut lock = lock(&path).await?;
+
+    let start = Instant::now();
+    let (added, finished, read) =
+        tokio::join!(store.add(7, "test", ""), store.finish(step, Results::SUCCESS), store.steps(7));
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    for error in [added.unwrap_err(), finished.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
+    }
+    assert_eq!(read?.len(), 1, "a reader waits for no writer");
+
+    lock.execute("COMMIT").await?;
+    store.finish(step, Results::SUCCESS).await?;
+    assert_eq!(store.add(7, "test", "").await?.number.get(), 1);
+    Ok(())
+}
+
+async fn a_lock_that_is_let_go() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let store = connect(&path).await?;
+    let mut lock = lock(&path).await?;
+    let release = async {
+        tokio::time::sleep(TIMEOUT / 2).await;
+        lock.execute("COMMIT").await
+    };
+    let (added, released) = tokio::join!(store.add(7, "compile", ""), release);
+    released?;
+    assert_eq!(added?.number.get(), 0);
+    Ok(())
+}
+
+async fn a_lock_while_connecting() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let _lock = lock(&path).await?;
+    let start = Instant::now();
+    let error = connect(&path).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.is_retryable());
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    Ok(())
+}
+
+fn a_runtime_that_is_gone() {
+    let runtime = || tokio::runtime::Runtime::new().expect("a runtime starts");
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let path = folder.path().join("steps.db");
+    let first = runtime();
+    let store = first.block_on(connect(&path)).expect("the store opens");
+    first.block_on(store.add(7, "compile", "")).expect("an add succeeds");
+    drop(first);
+
+    let second = runtime();
+    let error = second.block_on(store.add(7, "compile", "")).expect_err("the runtime is gone");
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Closed, false));
+    let error = second.block_on(store.steps(7)).expect_err("the runtime is gone");
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    let again = second.block_on(connect(&path)).expect("the store opens again");
+    assert_eq!(second.block_on(again.steps(7)).expect("it reads").len(), 1);
+}
