@@ -1,0 +1,23 @@
+//! One program, any store: the URL decides.
+//!
+//! `cargo run --example switch_backend -- memory:` or `-- sqlite:steps.db`
+
+use std::env;
+
+use steps::{Results, StepsStore, StepsStoreExt};
+
+#[tokio::main]
+async fn main() -> steps::Result<()> {
+    let url = env::args().nth(1).unwrap_or_else(|| "memory:".to_owned());
+    let store = steps::connect(&url).await?;
+    record(&*store).await?;
+    store.close().await
+}
+
+/// It knows the trait, and no backend.
+async fn record(store: &dyn StepsStore) -> steps::Result<()> {
+    let step = store.add(7, "test", "running").await?;
+    store.finish(step.id, Results::SUCCESS).await?;
+    println!("build 7 has {} steps; the last is {}", store.steps(7).await?.len(), step.name);
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Connecting by URL: which backend a URL leads to, and what is said of one that leads to none.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use steps::{Backend, ConnectOptions, Connector, Description, Error, ErrorKind, Result, StepsStore};
+
+async fn refused(url: &str) -> Error {
+    let error = steps::connect(url).await.expect_err("the URL leads nowhere");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(!error.is_retryable() && !error.may_have_applied());
+    error
+}
+
+#[tokio::test]
+async fn an_unknown_scheme_is_refused_and_names_those_there_are() {
+    let message = refused("etcd://user:secret@host/").await.to_string();
+    assert!(message.contains("\"etcd\"") && !message.contains("secret"), "{message}");
+    for scheme in Connector::builtin().schemes() {
+        assert!(message.contains(scheme), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_without_a_scheme_is_refused() {
+    for url in ["", "steps.db", "/var/lib/steps.db"] {
+        assert!(refused(url).await.to_string().contains("has no scheme"));
+    }
+}
+
+#[cfg(not(feature = "sqlite"))]
+#[tokio::test]
+async fn a_backend_that_was_not_compiled_in_names_its_feature() {
+    let message = refused("sqlite:steps.db").await.to_string();
+    assert!(message.contains("enable the feature `sqlite`"), "{message}");
+}
+
+#[cfg(not(feature = "memory"))]
+#[tokio::test]
+async fn a_backend_that_was_not_compiled_in_names_its_feature_too() {
+    let message = refused("memory:").await.to_string();
+    assert!(message.contains("enable the feature `memory`"), "{message}");
+}
+
+#[cfg(feature = "memory")]
+mod memory {
+    use steps::{ManualClock, Results, StepsStoreExt, Timestamp};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_connect_makes_a_fresh_store() {
+        let (one, other) = (steps::connect("memory:").await.unwrap(), steps::connect("memory:").await.unwrap());
+        one.add(7, "compile", "").await.unwrap();
+        assert!(other.steps(7).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_may_follow_the_scheme() {
+        refused("memory:here").await;
+        refused("memory:?mode=ro").await;
+    }
+
+    #[tokio::test]
+    async fn the_clock_is_that_of_the_options() {
+        let clock = Arc::new(ManualClock::new(Timestamp::MAX));
+        let connector = Connector::builtin().with_options(ConnectOptions::new().with_clock(clock));
+        let store = connector.connect("memory:").await.unwrap();
+        let step = store.add(7, "compile", "").await.unwrap();
+        store.finish(step.id, Results::SUCCESS).await.unwrap();
+        assert_eq!(store.step(step.id).await.unwrap().unwrap().complete_at, Some(Timestamp::MAX));
+    }
+
+    /// A backend of an application's own: that of memory, under another name.
+    #[derive(Debug)]
+    struct Mine;
+
+    #[async_trait]
+    impl Backend for Mine {
+        async fn connect(&self, url: &str, options: &ConnectOptions) -> Result<Arc<dyn StepsStore>> {
+            assert_eq!(url, "mine://there");
+            Connector::builtin().with_options(options.clone()).connect("memory:").await
+        }
+
+        async fn describe(&self, url: &str, _: &ConnectOptions) -> Result<Description> {
+            Ok(Description::new("mine", url, "none"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scheme_of_ones_own_is_known_to_its_connector_alone() {
+        let connector = Connector::builtin().with_scheme("mine", Mine);
+        connector.connect("mine://there").await.unwrap().add(7, "compile", "").await.unwrap();
+        assert_eq!(connector.describe("mine://there").await.unwrap().backend, "mine");
+        refused("mine://there").await;
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::time::Duration;
+
+    use steps::{Durability, StepsStoreExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_path_is_relative_absolute_or_percent_encoded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let written = steps::connect(&format!("sqlite://{path}/a%20b%3F.db")).await.unwrap();
+        written.add(7, "compile", "").await.unwrap();
+        assert!(folder.path().join("a b?.db").exists());
+        for url in [format!("sqlite:{path}/a b%3f.db"), format!("sqlite://{path}/a%20b%3F.db?mode=ro&synchronous=full")]
+        {
+            assert_eq!(steps::connect(&url).await.unwrap().steps(7).await.unwrap().len(), 1, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_that_is_no_place_for_a_file_is_refused() {
+        for url in ["sqlite:", "sqlite://", "sqlite:?mode=rw", "sqlite::memory:", "sqlite:%00", "sqlite:%ff"] {
+            refused(url).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_parameter_is_refused_without_its_value() {
+        let message = refused("sqlite:steps.db?password=secret").await.to_string();
+        assert!(message.contains("\"password\"") && !message.contains("secret"), "{message}");
+        refused("sqlite:steps.db?mode=rwcx").await;
+        refused("sqlite:steps.db?synchronous=off").await;
+        assert!(!std::path::Path::new("steps.db").exists());
+    }
+
+    #[tokio::test]
+    async fn the_options_win_over_the_url() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/steps.db?synchronous=full", folder.path().display());
+        let full = Connector::builtin().describe(&url).await.unwrap();
+        assert!(full.warnings.is_empty() && full.promises.iter().any(|promise| promise.contains("machine")));
+        let options = ConnectOptions::new().with_durability(Durability::Process);
+        let normal = Connector::builtin().with_options(options).describe(&url).await.unwrap();
+        assert!(normal.warnings.iter().any(|warning| warning.contains("machine")));
+    }
+
+    #[tokio::test]
+    async fn the_timeout_is_that_of_the_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/steps.db", folder.path().display());
+        let options = ConnectOptions::new().with_timeout(Duration::ZERO);
+        let error = Connector::builtin().with_options(options).connect(&url).await.expect_err("no time at all");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+}
