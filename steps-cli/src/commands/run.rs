@@ -1,14 +1,15 @@
 use std::{env, process::ExitCode};
 
-use steps::{FinishStep, IdempotencyKey, NewStep, Results, StateString};
+use steps::{BuildId, FinishStep, IdempotencyKey, NewStep, Results, StateString, Step};
 
 use super::show;
 use crate::{
     child::{CommandLine, Environment},
     cli::Run,
+    connect,
     failure::Failure,
     output,
-    recorder::{Recorder, Trouble},
+    recorder::{Recorder, STORE_TIMEOUT, Trouble},
     signals::Signals,
     store_url::StoreUrl,
 };
@@ -33,9 +34,9 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, Failure>
     let mut complaints = Complaints { strict: run.strict, made: false };
 
     let mut recorder = Recorder::new(step, run.urls);
-    let begun = recorder.begin(store).await;
-    if let Err(trouble) = &begun {
-        complaints.make("the step is not recorded", trouble);
+    if let Err(trouble) = recorder.begin(connect::to_add_within(STORE_TIMEOUT, store)).await {
+        let what = if recorder.step().is_some() { "the start of the step" } else { "the step" };
+        complaints.make(&format!("{what} is not recorded"), &trouble);
         if run.strict {
             output::note("the command is not run");
             // What was added all the same must not look as if it ran.
@@ -60,20 +61,27 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, Failure>
 
     let finish = FinishStep::new(outcome.results()).with_hidden(run.hidden);
     let remark = outcome.remark().map(|remark| with_remark(&state, &remark));
-    if let Err(trouble) = recorder.end(finish, remark).await {
-        complaints.make("the end of the step is not recorded", &trouble);
-    }
-    if run.show {
+    let ended = recorder.end(finish, remark).await;
+    if let Err(trouble) = &ended {
+        complaints.make("the end of the step is not recorded", trouble);
+    } else if run.show {
         match recorder.steps(run.build.id).await {
-            Some(Ok(steps)) => complaints.about_showing(show::print(run.build.id, &steps, false, run.json)),
+            Some(Ok(steps)) => print(run.build.id, &steps, run.json),
             Some(Err(trouble)) => complaints.make("the build cannot be shown", &trouble),
             None => {}
         }
     }
     Ok(ExitCode::from(match outcome.exit_code() {
-        0 if run.strict && complaints.made => NOT_RECORDED,
+        0 if run.strict && ended.is_err() => NOT_RECORDED,
         code => code,
     }))
+}
+
+/// Prints the build's steps. Where that fails, it is no matter of the command.
+fn print(build_id: BuildId, steps: &[Step], json: bool) {
+    if let Err(failure) = show::print(build_id, steps, false, json) {
+        let _ = failure.report();
+    }
 }
 
 /// `make -j4 (killed by SIGKILL)`
@@ -99,13 +107,6 @@ impl Complaints {
             (false, false) => output::warning(&message),
         }
         self.made = true;
-    }
-
-    /// A table that cannot be printed is no matter of recording.
-    fn about_showing(&self, shown: Result<(), Failure>) {
-        if let Err(failure) = shown {
-            let _ = failure.report();
-        }
     }
 }
 

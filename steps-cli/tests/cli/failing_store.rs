@@ -52,6 +52,18 @@ fn a_store_that_hangs_before_holds_the_command_up_for_two_seconds() {
 }
 
 #[test]
+fn a_store_that_cannot_be_opened_in_time_holds_the_command_up_for_two_seconds() {
+    let place = Place::new();
+    finish(&mut place.run_sh(&[], ":"));
+    let lock = place.lock_out();
+    let (finished, time) = finish_timed(&mut place.run_sh(&["--show"], "echo ran; exit 3"));
+    assert_warned_once(&finished);
+    assert!(time < BOUND, "{time:?}");
+    lock.release();
+    assert_eq!(place.steps_of_build().len(), 1);
+}
+
+#[test]
 fn a_store_that_hangs_after_is_waited_for_no_longer_than_two_seconds() {
     let place = Place::new();
     let child = start(&mut place.run_sh(&[], &format!("{WAIT_FOR_GO} echo ran; exit 3")));

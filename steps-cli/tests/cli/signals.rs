@@ -87,9 +87,8 @@ fn a_terminals_interrupt_reaches_both() {
 #[test]
 fn every_signal_is_passed_on_not_just_the_first() {
     let place = Place::new();
-    let script =
-        "trap 'echo got TERM' TERM; trap 'echo got HUP; exit 3' HUP; touch running; while :; do sleep 0.02; done";
-    let mut child = start(&mut place.run_sh(&[], script));
+    let script = format!("trap 'echo got TERM' TERM; trap 'echo got HUP; exit 3' HUP; {WAIT_FOR_GO}");
+    let mut child = start(&mut place.run_sh(&[], &script));
     wait_until_running(&place);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGTERM, "TERM"), (Signal::SIGHUP, "HUP")] {

@@ -48,7 +48,14 @@ impl Place {
     /// The program, with nothing in its environment that would matter to it. Scripts find it as `$STEPS`.
     pub(crate) fn steps<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let program = env!("CARGO_BIN_EXE_steps");
-        let mut command = Command::new(program);
+        let mut command = if ignores_signals() {
+            // In the background of a script, SIGINT is ignored, and so it is by all that is started there.
+            let mut env = Command::new("env");
+            env.args(["--default-signal", program]);
+            env
+        } else {
+            Command::new(program)
+        };
         command.args(arguments).current_dir(self.path()).env("STEPS", program).stdin(Stdio::null());
         for name in ["STEPS_STORE", "STEPS_BUILD", "STEPS_STEP", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {
             command.env_remove(name);
@@ -94,6 +101,13 @@ impl Place {
         Lock(database)
     }
 
+    /// Takes the right to read, too. Nobody may have the file open.
+    pub(crate) fn lock_out(&self) -> Lock {
+        let mut database = self.database();
+        database.execute("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE");
+        Lock(database)
+    }
+
     /// Does something to the store behind its back.
     pub(crate) fn execute(&self, sql: &'static str) {
         let mut database = self.database();
@@ -107,6 +121,14 @@ impl Place {
         let connection = runtime.block_on(SqliteConnection::connect_with(&options)).unwrap();
         Database { runtime, connection }
     }
+}
+
+/// Whether the tests were started with SIGHUP, SIGINT, SIGQUIT or SIGTERM ignored.
+fn ignores_signals() -> bool {
+    const MASK: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & MASK != 0)
 }
 
 struct Database {
@@ -181,8 +203,9 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A script that says that it runs, and goes on once the file `go` is there.
-pub(crate) const WAIT_FOR_GO: &str = "touch running; while [ ! -e go ]; do sleep 0.02; done;";
+/// A script that says that it runs, and goes on once the file `go` is there, or nobody needs it any more.
+pub(crate) const WAIT_FOR_GO: &str =
+    "touch running; i=0; while [ ! -e go ] && [ $i -lt 3000 ]; do sleep 0.02; i=$((i+1)); done;";
 
 /// Waits until a script with [`WAIT_FOR_GO`] runs.
 pub(crate) fn wait_until_running(place: &Place) {
