@@ -107,7 +107,8 @@ fn a_signal_that_is_ignored_stays_ignored_for_the_command() {
         let command = place.run_sh(&[], &format!("kill -{signal} $$; echo survived"));
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signal}; exec \"$@\""), "sh"]);
-        shell.arg(command.get_program()).args(command.get_args()).current_dir(place.path());
+        let arguments = command.get_args().skip_while(|argument| *argument != "run");
+        shell.arg(env!("CARGO_BIN_EXE_steps")).args(arguments).current_dir(place.path());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => shell.env(name, value),
