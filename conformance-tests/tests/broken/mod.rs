@@ -1,0 +1,419 @@
+//! A store of a few lines that keeps every clause, unless it is told to break one.
+//!
+//! It shares nothing with `steps-memory` and nothing with the suite's own model: three ways to read the
+//! contract have to agree.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::pending,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use conformance_tests::{BoxError, CaseContext, Clause, Feature, Fixture, Profile, StoreFactory};
+use steps_core::{
+    AddedStep, BuildId, Call, Clock, Error, ErrorKind, FinishStep, ManualClock, NewStep, Operation, Result, Results,
+    StartStep, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl, StepsStore, Timestamp,
+};
+use tokio::task::yield_now;
+
+macro_rules! flaws {
+    ($($(#[$doc:meta])* $flaw:ident $clause:ident;)*) => {
+        /// One way to be wrong.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum Flaw {
+            $($(#[$doc])* $flaw,)*
+        }
+
+        impl Flaw {
+            pub(crate) const ALL: &[(Self, Clause)] = &[$((Self::$flaw, Clause::$clause)),*];
+        }
+    };
+}
+
+flaws! {
+    /// Each build counts its own ids.
+    IdsOfEachBuild I1;
+    /// After reopening, ids start again.
+    IdsUsedAgainAfterReopening I1;
+    /// A name that was taken costs a number.
+    GapAfterACollision I2;
+    /// A dropped add keeps the number that it took.
+    DroppedAddLeavesAGap I2;
+    /// Build ids pass through floating point.
+    BuildsInFloatingPoint I3;
+    /// A build past the limit is added to all the same.
+    NoLimit I4;
+    KeysIgnored I5;
+    KeysOfAllBuilds I5;
+    KeysForgottenOnReopening I5;
+    /// A free name that looks as if it had a suffix gets one.
+    SuffixWhereNoneIsNeeded N2;
+    SuffixTwoBeforeOne N3;
+    SuffixPastTheGreatest N3;
+    SuffixCountedUpInTheName N3;
+    CutByBytes N3;
+    CutForOneDigit N3;
+    NamesIgnoreCase N4;
+    NamesTrimmed N4;
+    NewStepIsStarted L1;
+    StartClearsLocks L2;
+    StateStringFinishes L3;
+    FinishKeepsTheFirstTime L4;
+    HiddenStays L4;
+    FinishedIsFinal L5;
+    MissingIsFine L6;
+    UrlsSorted U1;
+    UrlsComparedWithTheLast U2;
+    UrlsComparedByName U2;
+    UrlsJoinedWithoutTheirLengths U2;
+    UrlLostBetweenTasks U3;
+    EmptyUrlsIgnored U4;
+    NumbersFromOneInReads R1;
+    HiddenLeftOut R2;
+    /// A handle remembers what it read of a build.
+    ReadsRemembered R3;
+    BlanksTrimmed T1;
+    TextCutAt64KiB T1;
+    TimesInMilliseconds T2;
+    ResultsInOneByte T3;
+    LastWriteLostOnReopening D1;
+    NotFoundWithoutTheStep D3;
+    NoAnswer D4;
+    CloseIsNothing D7;
+}
+
+/// What all handles share.
+#[derive(Debug, Default)]
+struct Kept {
+    steps: Vec<Step>,
+    keys: HashMap<(Option<BuildId>, String), usize>,
+    /// Numbers that were taken for nothing.
+    lost: HashMap<BuildId, u32>,
+    next_id: i64,
+}
+
+#[derive(Debug)]
+pub(crate) struct PlainStore {
+    flaw: Option<Flaw>,
+    clock: Arc<ManualClock>,
+    kept: Arc<Mutex<Kept>>,
+    is_closed: AtomicBool,
+    remembered: Mutex<HashMap<BuildId, Vec<Step>>>,
+}
+
+impl PlainStore {
+    fn has(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
+    }
+
+    fn kept(&self, call: Call) -> Result<MutexGuard<'_, Kept>> {
+        if self.is_closed.load(Ordering::SeqCst) && !self.has(Flaw::CloseIsNothing) {
+            return Err(Error::closed(call));
+        }
+        Ok(self.kept.lock().unwrap())
+    }
+
+    fn change(&self, operation: Operation, id: StepId, change: impl FnOnce(&mut Step)) -> Result<()> {
+        let call = Call::on_step(operation, id);
+        let mut kept = self.kept(call)?;
+        match kept.steps.iter_mut().find(|step| step.id == id) {
+            Some(step) if self.has(Flaw::FinishedIsFinal) && step.results.is_some() => Ok(()),
+            Some(step) => {
+                change(step);
+                Ok(())
+            }
+            None if self.has(Flaw::MissingIsFine) => Ok(()),
+            None if self.has(Flaw::NotFoundWithoutTheStep) => {
+                Err(Error::new(ErrorKind::NotFound, "there is no such step"))
+            }
+            None => Err(Error::not_found(call)),
+        }
+    }
+
+    fn build(&self, build: BuildId) -> BuildId {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "that is what is wrong with it"
+        )]
+        let rounded = || BuildId::new(build.get() as f64 as i64).unwrap();
+        if self.has(Flaw::BuildsInFloatingPoint) { rounded() } else { build }
+    }
+
+    fn time(&self, time: Timestamp) -> Timestamp {
+        let micros = time.unix_micros();
+        if self.has(Flaw::TimesInMilliseconds) {
+            Timestamp::from_unix_micros(micros.div_euclid(1_000) * 1_000).unwrap()
+        } else {
+            time
+        }
+    }
+
+    fn state(&self, state: &StateString) -> StateString {
+        let text = state.as_str();
+        let text = match self.flaw {
+            Some(Flaw::BlanksTrimmed) => text.trim(),
+            Some(Flaw::TextCutAt64KiB) => &text[..text.floor_char_boundary(65_536)],
+            _ => text,
+        };
+        StateString::new(text).unwrap()
+    }
+
+    /// What names are compared by.
+    fn compared(&self, name: &str) -> String {
+        match self.flaw {
+            Some(Flaw::NamesIgnoreCase) => name.to_lowercase(),
+            Some(Flaw::NamesTrimmed) => name.trim().to_owned(),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// The name for a step, and whether the one it asks for was taken.
+    fn name(&self, requested: &str, taken: &HashSet<String>) -> (StepName, bool) {
+        let is_taken = |name: &str| taken.contains(&self.compared(name));
+        let looks_suffixed = requested.rsplit_once('_').is_some_and(|(_, k)| k.parse::<u32>().is_ok());
+        let needs_suffix = is_taken(requested) || (self.has(Flaw::SuffixWhereNoneIsNeeded) && looks_suffixed);
+        if !needs_suffix {
+            return (StepName::new(requested).unwrap(), false);
+        }
+        let (mut base, mut k) = (requested, 1);
+        if self.has(Flaw::SuffixTwoBeforeOne) {
+            k = 2;
+        }
+        if self.has(Flaw::SuffixPastTheGreatest) {
+            let used =
+                taken.iter().filter_map(|name| name.strip_prefix(base)?.strip_prefix('_')?.parse::<usize>().ok());
+            k = used.max().map_or(1, |k| k + 1);
+        }
+        if let (true, Some((start, number))) = (self.has(Flaw::SuffixCountedUpInTheName), requested.rsplit_once('_')) {
+            if let (Ok(number), false) = (number.parse::<usize>(), start.is_empty()) {
+                (base, k) = (start, number + 1);
+            }
+        }
+        loop {
+            let suffix = format!("_{k}");
+            let kept = 50 - if self.has(Flaw::CutForOneDigit) { 2 } else { suffix.len() };
+            let cut: String = if self.has(Flaw::CutByBytes) {
+                base[..base.floor_char_boundary(kept)].into()
+            } else {
+                base.chars().take(kept).collect()
+            };
+            let name = cut + &suffix;
+            if !is_taken(&name) {
+                return (StepName::new(name.chars().take(50).collect::<String>()).unwrap(), true);
+            }
+            k += 1;
+        }
+    }
+
+    fn seen(&self, step: &Step) -> Step {
+        let mut step = step.clone();
+        if self.has(Flaw::UrlsSorted) {
+            step.urls.sort();
+        }
+        step
+    }
+}
+
+#[async_trait]
+impl StepsStore for PlainStore {
+    async fn add_step(&self, new: NewStep) -> Result<AddedStep> {
+        let call = Call::add_step(&new);
+        if new.build_id.get() > GREATEST && !self.has(Flaw::NoLimit) {
+            drop(self.kept(call)?);
+            return Err(Error::new(ErrorKind::CapacityExceeded, "no such build fits").with_call(call));
+        }
+        let build = self.build(new.build_id);
+        if self.has(Flaw::DroppedAddLeavesAGap) {
+            *self.kept(call)?.lost.entry(build).or_default() += 1;
+            yield_now().await;
+            *self.kept(call)?.lost.entry(build).or_default() -= 1;
+        }
+        let mut kept = self.kept(call)?;
+        let of_build = (!self.has(Flaw::KeysOfAllBuilds)).then_some(build);
+        let key = new.idempotency_key.map(|key| (of_build, key.into_string()));
+        if let Some(place) = key.as_ref().and_then(|key| kept.keys.get(key)) {
+            let step = &kept.steps[*place];
+            return Ok(AddedStep::new(step.id, step.number, step.name.clone()));
+        }
+        let of_build = kept.steps.iter().filter(|step| step.build_id == build);
+        let taken: HashSet<_> = of_build.map(|step| self.compared(step.name.as_str())).collect();
+        let (name, collides) = self.name(new.name.as_str(), &taken);
+        let count = u32::try_from(taken.len()).unwrap();
+        let lost = kept.lost.entry(build).or_default();
+        if self.has(Flaw::GapAfterACollision) && collides {
+            *lost += 1;
+        }
+        let number = StepNumber::new(count + *lost);
+        kept.next_id += 1;
+        let id = if self.has(Flaw::IdsOfEachBuild) { i64::from(count) + 1 } else { kept.next_id };
+        let mut step = Step::builder(StepId::new(id)?, build, number, name, self.state(&new.state_string)).build();
+        if self.has(Flaw::NewStepIsStarted) {
+            step.started_at = Some(self.clock.now());
+        }
+        let added = AddedStep::new(step.id, step.number, step.name.clone());
+        if let Some(key) = key.filter(|_| !self.has(Flaw::KeysIgnored)) {
+            let place = kept.steps.len();
+            kept.keys.insert(key, place);
+        }
+        kept.steps.push(step);
+        Ok(added)
+    }
+
+    async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
+        let at = Some(self.time(start.started_at));
+        self.change(Operation::StartStep, id, |step| {
+            step.started_at = at;
+            if start.locks_acquired {
+                step.locks_acquired_at = at;
+            } else if self.has(Flaw::StartClearsLocks) {
+                step.locks_acquired_at = None;
+            }
+        })
+    }
+
+    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
+        self.change(Operation::SetStepLocksAcquiredAt, id, |step| step.locks_acquired_at = Some(self.time(at)))
+    }
+
+    async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
+        self.change(Operation::SetStepStateString, id, |step| {
+            step.state_string = self.state(&state_string);
+            if self.has(Flaw::StateStringFinishes) && state_string == "done" {
+                step.results = Some(Results::SUCCESS);
+            }
+        })
+    }
+
+    async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
+        let now = self.time(self.clock.now());
+        self.change(Operation::FinishStep, id, |step| {
+            if step.complete_at.is_none() || !self.has(Flaw::FinishKeepsTheFirstTime) {
+                step.complete_at = Some(now);
+            }
+            let code = finish.results.code();
+            #[expect(clippy::cast_possible_truncation, reason = "that is what is wrong with it")]
+            let code = if self.has(Flaw::ResultsInOneByte) { i32::from(code as i8) } else { code };
+            step.results = Some(Results::new(code));
+            step.hidden = finish.hidden || (self.has(Flaw::HiddenStays) && step.hidden);
+        })
+    }
+
+    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
+        if self.has(Flaw::NoAnswer) && url.name().len() > 1_000 {
+            return pending().await;
+        }
+        if self.has(Flaw::EmptyUrlsIgnored) && url.url().is_empty() {
+            return self.change(Operation::AddUrl, id, |_| {});
+        }
+        if self.has(Flaw::UrlLostBetweenTasks) {
+            let mut urls = Vec::new();
+            self.change(Operation::AddUrl, id, |step| urls.clone_from(&step.urls))?;
+            yield_now().await;
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+            return self.change(Operation::AddUrl, id, |step| step.urls = urls);
+        }
+        self.change(Operation::AddUrl, id, |step| {
+            let joined = |url: &StepUrl| format!("{}{}", url.name(), url.url());
+            let is_there = match self.flaw {
+                Some(Flaw::UrlsComparedWithTheLast) => step.urls.last() == Some(&url),
+                Some(Flaw::UrlsComparedByName) => step.urls.iter().any(|there| there.name() == url.name()),
+                Some(Flaw::UrlsJoinedWithoutTheirLengths) => {
+                    step.urls.iter().any(|there| joined(there) == joined(&url))
+                }
+                _ => step.urls.contains(&url),
+            };
+            if !is_there {
+                step.urls.push(url);
+            }
+        })
+    }
+
+    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
+        let kept = self.kept(Call::get_step(&step))?;
+        let found = kept.steps.iter().find(|there| match &step {
+            StepSelector::Id(id) => there.id == *id,
+            StepSelector::Number { build_id, number } => {
+                let first = u32::from(self.has(Flaw::NumbersFromOneInReads));
+                there.build_id == self.build(*build_id) && there.number.get() + first == number.get()
+            }
+            StepSelector::Name { build_id, name } => {
+                there.build_id == self.build(*build_id)
+                    && self.compared(there.name.as_str()) == self.compared(name.as_str())
+            }
+        });
+        Ok(found.map(|step| self.seen(step)))
+    }
+
+    async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
+        let kept = self.kept(Call::get_steps(build_id))?;
+        let build = self.build(build_id);
+        let is_left_out = |step: &Step| step.hidden && self.has(Flaw::HiddenLeftOut);
+        let steps = kept.steps.iter().filter(|step| step.build_id == build && !is_left_out(step));
+        let steps = steps.map(|step| self.seen(step)).collect();
+        if self.has(Flaw::ReadsRemembered) {
+            return Ok(self.remembered.lock().unwrap().entry(build).or_insert(steps).clone());
+        }
+        Ok(steps)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.is_closed.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// The greatest build that the store takes, to have a limit.
+const GREATEST: i64 = (1 << 60) - 1;
+
+/// Makes stores with one flaw, or with none.
+pub(crate) struct Plain(pub(crate) Option<Flaw>);
+
+#[async_trait]
+impl StoreFactory for Plain {
+    fn name(&self) -> &str {
+        "plain"
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::strict()
+            .with_greatest_build_id(BuildId::new(GREATEST).unwrap())
+            .without(Feature::Processes, "what it holds ends with the process")
+            .without(Feature::Faults, "it depends on nothing that can fail")
+    }
+
+    async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
+        let (flaw, clock, kept) = (self.0, case.clock(), Arc::new(Mutex::new(Kept::default())));
+        let open = move || PlainStore {
+            flaw,
+            clock: Arc::clone(&clock),
+            kept: Arc::clone(&kept),
+            is_closed: AtomicBool::new(false),
+            remembered: Mutex::default(),
+        };
+        let (peer, reopen) = (open.clone(), open.clone());
+        let reopen = move || {
+            let store = reopen();
+            {
+                let mut kept = store.kept.lock().unwrap();
+                match flaw {
+                    Some(Flaw::IdsUsedAgainAfterReopening) => kept.next_id = 0,
+                    Some(Flaw::KeysForgottenOnReopening) => kept.keys.clear(),
+                    Some(Flaw::LastWriteLostOnReopening) => drop(kept.steps.pop()),
+                    _ => {}
+                }
+            }
+            async { Ok(store) }
+        };
+        Ok(Fixture::new(open()).with_reopen(reopen).with_peer(move || {
+            let store = peer();
+            async { Ok(store) }
+        }))
+    }
+}
