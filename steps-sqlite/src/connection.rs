@@ -7,15 +7,16 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection,
-    migrate::{Migrate, Migration, MigrationType},
+    ConnectOptions, Connection, SqlSafeStr, SqliteConnection,
+    migrate::{Migrate, MigrateError, Migration, MigrationType},
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 use steps_core::ErrorKind;
 
+use steps_lane::{Failure, lock_timeout};
+
 use crate::{
-    error::Failure,
-    lane::busy_timeout,
+    error::{at_first_sight, failure, migration},
     options::{Mode, SqliteOptions, Synchronous},
 };
 
@@ -30,14 +31,14 @@ const MIGRATIONS_TABLE: &str = "steps_migrations";
 pub(crate) struct Opener(SqliteConnectOptions);
 
 impl Opener {
-    pub(crate) fn open(&self) -> Sending<'_, SqliteConnection> {
-        Box::pin(async { Ok(self.0.connect().await?) })
+    pub(crate) fn open(&self) -> Sending<'_, sqlx::Result<SqliteConnection>> {
+        Box::pin(self.0.connect())
     }
 }
 
 /// A boxed future. The compiler does not see that those of the driver may be sent between threads when
 /// they stand in an `async fn` that borrows (rust-lang/rust#100013); boxed where the type is known, it does.
-type Sending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+type Sending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Closes a connection. What it had not committed is rolled back, and what it had is in the file: an error
 /// of closing says nothing that a caller could use.
@@ -100,7 +101,7 @@ fn connect_options(options: &SqliteOptions) -> Result<SqliteConnectOptions, Fail
     Ok(SqliteConnectOptions::new()
         .filename(path)
         .read_only(options.mode == Mode::ReadOnly)
-        .busy_timeout(busy_timeout(options.timeout))
+        .busy_timeout(lock_timeout(options.timeout))
         .synchronous(match options.synchronous {
             Synchronous::Full => SqliteSynchronous::Full,
             Synchronous::Normal => SqliteSynchronous::Normal,
@@ -121,11 +122,8 @@ enum State {
 }
 
 async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
-    let row = sqlx::query("SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(|error| at_first_sight(error.into()))?;
-    match (row.try_get(0)?, row.try_get(1)?) {
+    let look = "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id";
+    match sqlx::query_as::<_, (i64, i64)>(look).fetch_one(&mut *connection).await.map_err(at_first_sight)? {
         (APPLICATION_ID, _) => {}
         (0, 0) => return Ok(State::New),
         _ => {
@@ -134,8 +132,8 @@ async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
         }
     }
     let known = migrations().len() as i64;
-    let found: i64 =
-        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM steps_migrations").fetch_one(connection).await?;
+    let version = "SELECT coalesce(max(version), 0) FROM steps_migrations";
+    let found: i64 = sqlx::query_scalar(version).fetch_one(connection).await.map_err(failure)?;
     match found.cmp(&known) {
         std::cmp::Ordering::Less => Ok(State::Older),
         std::cmp::Ordering::Equal => Ok(State::Current),
@@ -146,39 +144,31 @@ async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
     }
 }
 
-/// What SQLite's codes mean of a file that was never opened before: more than of one that was.
-fn at_first_sight(failure: Failure) -> Failure {
-    const CANTOPEN: i32 = 14;
-    const NOTADB: i32 = 26;
-    match failure.code() {
-        Some(CANTOPEN) => {
-            let message = "the file cannot be opened; check that it and its folder may be read and written";
-            failure.with_kind(ErrorKind::ReadOnly, message)
-        }
-        Some(NOTADB) => failure.with_kind(ErrorKind::Config, "the file is not a SQLite database; choose another file"),
-        _ => failure,
-    }
-}
-
-fn migrate(connection: &mut SqliteConnection) -> Sending<'_, ()> {
+fn migrate(connection: &mut SqliteConnection) -> Sending<'_, Result<(), Failure>> {
     Box::pin(async move {
-        let mode: String = sqlx::query_scalar("PRAGMA journal_mode = wal").fetch_one(&mut *connection).await?;
+        let mode = "PRAGMA journal_mode = wal";
+        let mode: String = sqlx::query_scalar(mode).fetch_one(&mut *connection).await.map_err(failure)?;
         if mode != "wal" {
             let message = format!("SQLite cannot use write-ahead logging here ({mode}); use a local file system");
             return Err(Failure::new(ErrorKind::Config, message));
         }
         // The driver's migrator takes no lock on SQLite: of several processes that start at once, one gets
         // past here at a time, and looks again at what it finds.
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?;
         if !matches!(state(&mut transaction).await?, State::Current) {
-            transaction.ensure_migrations_table(MIGRATIONS_TABLE).await?;
-            let applied = transaction.list_applied_migrations(MIGRATIONS_TABLE).await?;
-            for migration in migrations().iter().skip(applied.len()) {
-                transaction.apply(MIGRATIONS_TABLE, migration).await?;
-            }
+            run_migrations(&mut transaction).await.map_err(migration)?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await.map_err(failure)
     })
+}
+
+async fn run_migrations(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
+    connection.ensure_migrations_table(MIGRATIONS_TABLE).await?;
+    let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await?;
+    for migration in migrations().iter().skip(applied.len()) {
+        connection.apply(MIGRATIONS_TABLE, migration).await?;
+    }
+    Ok(())
 }
 
 /// All versions of the schema, from 1 on without gaps.
@@ -190,11 +180,10 @@ fn migrations() -> [Migration; 1] {
 }
 
 /// Of a store that is open: the version of its schema, and that of SQLite.
-pub(crate) async fn versions(opener: &Opener) -> Result<(i64, String), Failure> {
+pub(crate) async fn versions(opener: &Opener) -> sqlx::Result<(i64, String)> {
     let mut connection = opener.open().await?;
-    let row =
-        sqlx::query("SELECT max(version), sqlite_version() FROM steps_migrations").fetch_one(&mut connection).await;
+    let versions = "SELECT max(version), sqlite_version() FROM steps_migrations";
+    let versions = sqlx::query_as(versions).fetch_one(&mut connection).await;
     give_up(connection).await;
-    let row = row?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+    versions
 }

@@ -1,121 +1,58 @@
 //! The errors of this store: what SQLite says, as the contract's kinds.
 
-use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+use std::borrow::Cow;
 
 use sqlx::migrate::MigrateError;
 use steps_core::{Call, Error, ErrorKind, Operation};
+use steps_lane::Failure;
 
 use crate::BACKEND;
 
 pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
-    Failure::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect))
+    Failure::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect), BACKEND)
 }
 
-/// An answer of a committed write that cannot be read: the write is there all the same.
-pub(crate) fn unreadable(message: impl Into<Cow<'static, str>>) -> Failure {
-    Failure::new(ErrorKind::Corrupt, message).with_may_have_applied(true)
+/// What the driver's error means.
+pub(crate) fn failure(error: sqlx::Error) -> Failure {
+    match primary_code(&error) {
+        Some(code) => from_code(code),
+        None => from_driver(&error),
+    }
+    .with_source(error)
 }
 
-/// What went wrong, before it is known which calls it concerns: one failed batch fails many.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    kind: ErrorKind,
-    message: Cow<'static, str>,
-    may_have_applied: bool,
-    is_busy: bool,
-    source: Option<Arc<sqlx::Error>>,
+/// What an error of the first look at a file means: more than after a successful one.
+pub(crate) fn at_first_sight(error: sqlx::Error) -> Failure {
+    match primary_code(&error) {
+        Some(CANTOPEN) => {
+            let message = "the file cannot be opened; check that it and its folder may be read and written";
+            Failure::new(ErrorKind::ReadOnly, message).with_source(error)
+        }
+        Some(NOTADB) => {
+            let message = "the file is not a SQLite database; choose another file";
+            Failure::new(ErrorKind::Config, message).with_source(error)
+        }
+        _ => failure(error),
+    }
 }
 
-impl Failure {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), may_have_applied: false, is_busy: false, source: None }
-    }
-
-    /// Another connection has the lock: nothing was done.
-    pub(crate) fn busy() -> Self {
-        let message = "another connection holds the lock of the file; end what keeps it, and try again";
-        Self { is_busy: true, ..Self::new(ErrorKind::Unavailable, message) }
-    }
-
-    pub(crate) fn with_may_have_applied(mut self, may_have_applied: bool) -> Self {
-        self.may_have_applied = may_have_applied;
-        self
-    }
-
-    pub(crate) fn with_kind(mut self, kind: ErrorKind, message: &'static str) -> Self {
-        self.kind = kind;
-        self.message = message.into();
-        self
-    }
-
-    /// SQLite's primary result code, if it was SQLite that failed.
-    pub(crate) fn code(&self) -> Option<i32> {
-        self.source.as_deref().and_then(primary_code)
-    }
-
-    /// Whether it is certain that nothing was applied.
-    pub(crate) fn is_certain(&self) -> bool {
-        !self.may_have_applied
-    }
-
-    /// Whether another connection has the lock: nothing was done, and it helps to wait.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.is_busy
-    }
-
-    pub(crate) fn into_error(self, call: Call) -> Error {
-        let error = if self.kind == ErrorKind::NotFound {
-            Error::not_found(call)
-        } else {
-            Error::new(self.kind, self.message).with_call(call).with_may_have_applied(self.may_have_applied)
-        };
-        let error = error.with_backend(BACKEND);
-        match self.source {
-            Some(source) => error.with_source(source),
-            None => error,
+/// What an error of a migration means.
+pub(crate) fn migration(error: MigrateError) -> Failure {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failure(error),
+        error => {
+            Failure::new(ErrorKind::Config, "the schema of the file is not one of this program").with_source(error)
         }
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
+/// Rows that cannot be read.
+pub(crate) fn unreadable(error: serde_json::Error) -> Failure {
+    Failure::new(ErrorKind::Corrupt, "what is stored cannot be read back").with_source(error)
 }
 
-impl StdError for Failure {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        let mut failure = match primary_code(&error) {
-            Some(code) => from_code(code),
-            None => from_driver(&error),
-        };
-        failure.source = Some(Arc::new(error));
-        failure
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        Self::new(ErrorKind::Corrupt, format!("what is stored cannot be read back: {error}"))
-    }
-}
-
-impl From<MigrateError> for Failure {
-    fn from(error: MigrateError) -> Self {
-        match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-            error => {
-                Self::new(ErrorKind::Config, format!("the schema of the file is not one of this program: {error}"))
-            }
-        }
-    }
-}
+const CANTOPEN: i32 = 14;
+const NOTADB: i32 = 26;
 
 /// SQLite's primary result code, if the error is SQLite's.
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
@@ -131,7 +68,7 @@ fn from_code(code: i32) -> Failure {
     use ErrorKind::{CapacityExceeded, Corrupt, ReadOnly, Unavailable};
     match code {
         // BUSY, LOCKED
-        5 | 6 => Failure::busy(),
+        5 | 6 => Failure::busy("another connection holds the lock of the file; end what keeps it, and try again"),
         // PERM, READONLY, AUTH
         3 | 8 | 23 => Failure::new(ReadOnly, "the file cannot be written to; check its mode and permissions"),
         // NOMEM
@@ -140,8 +77,7 @@ fn from_code(code: i32) -> Failure {
         13 => Failure::new(CapacityExceeded, "the disk is full; make room"),
         // TOOBIG
         18 => Failure::new(CapacityExceeded, "a value is larger than SQLite holds"),
-        // CANTOPEN
-        14 => Failure::new(Unavailable, "the file cannot be opened"),
+        CANTOPEN => Failure::new(Unavailable, "the file cannot be opened"),
         // IOERR
         10 => Failure::new(Unavailable, "reading or writing the file failed").with_may_have_applied(true),
         // INTERRUPT, PROTOCOL

@@ -26,7 +26,6 @@
 
 mod connection;
 mod error;
-mod lane;
 mod options;
 mod reader;
 mod writer;
@@ -36,12 +35,11 @@ use steps_core::{
     AddedStep, BuildId, Call, Clock, Description, Error, FinishStep, NewStep, Operation, Result, StartStep,
     StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
+use steps_lane::{Failure, Lane, lock_timeout};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     connection::Opener,
-    error::Failure,
-    lane::Lane,
     reader::{Read, Reader},
     writer::{Write, Writer, Written},
 };
@@ -76,7 +74,7 @@ impl SqliteStore {
         let call = Call::on_store(Operation::Connect);
         let deadline = Instant::now() + options.timeout;
         match timeout_at(deadline, Self::open(options.clone(), deadline)).await {
-            Ok(store) => store.map_err(|failure| failure.into_error(call)),
+            Ok(store) => store.map_err(|failure| failure.into_error(call, BACKEND)),
             Err(_) => Err(Error::timed_out(call, options.timeout, false).with_backend(BACKEND)),
         }
     }
@@ -86,7 +84,7 @@ impl SqliteStore {
             match connection::prepare(&options).await {
                 // SQLite itself does not wait in all cases, such as when two make one file.
                 Err(failure) if failure.is_busy() => {
-                    let next_try = Instant::now() + lane::busy_timeout(options.timeout) / 10;
+                    let next_try = Instant::now() + lock_timeout(options.timeout) / 10;
                     if next_try >= deadline {
                         return Err(failure);
                     }
@@ -95,7 +93,8 @@ impl SqliteStore {
                 prepared => break prepared?,
             }
         };
-        let writer = Lane::start(Writer::new(opener.clone(), connection).await?, options.timeout);
+        let writer = Writer::new(opener.clone(), connection).await.map_err(error::failure)?;
+        let writer = Lane::start(writer, options.timeout);
         let reader = Lane::start(Reader::new(opener.clone()), options.timeout);
         Ok(Self { options, opener, writer, reader })
     }
@@ -110,7 +109,7 @@ impl SqliteStore {
         let versions = timeout_at(deadline, connection::versions(&self.opener)).await;
         let (schema, sqlite) = versions
             .map_err(|_| Error::timed_out(call, self.options.timeout, false).with_backend(BACKEND))?
-            .map_err(|failure| failure.into_error(call))?;
+            .map_err(|error| error::failure(error).into_error(call, BACKEND))?;
         let location = self.options.path.display().to_string();
         let mut description = Description::new(BACKEND, location, format!("schema {schema}, SQLite {sqlite}"));
         description.promises.push("An answered write survives the death of the process.".into());
@@ -136,7 +135,9 @@ impl StepsStore for SqliteStore {
         let call = Call::add_step(&step);
         match self.writer.call(call, Write::AddStep(step)).await? {
             Written::Added(added) => Ok(added),
-            Written::Changed => Err(error::unreadable("the answer of an add is that of a change").into_error(call)),
+            Written::Changed => {
+                Err(Failure::unreadable("the answer of an add is that of a change").into_error(call, BACKEND))
+            }
         }
     }
 

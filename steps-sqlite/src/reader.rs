@@ -8,11 +8,12 @@ use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
 };
+use steps_lane::{Failure, Worker};
 
 use crate::{
+    BACKEND,
     connection::{Opener, give_up},
-    error::Failure,
-    lane::Worker,
+    error::{failure, unreadable},
 };
 
 /// A read.
@@ -34,7 +35,7 @@ impl Reader {
         Self { opener, connection: None }
     }
 
-    async fn fetch(&mut self, sql: &'static str, requests: String) -> Result<Rows, Failure> {
+    async fn fetch(&mut self, sql: &'static str, requests: String) -> sqlx::Result<Rows> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.opener.open().await?,
@@ -51,7 +52,7 @@ impl Reader {
             }
             Err(error) => {
                 give_up(connection).await;
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -61,6 +62,7 @@ impl Worker for Reader {
     type Request = Read;
     type Answer = Vec<Step>;
 
+    const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 64;
 
     fn size(_: &Read) -> usize {
@@ -77,11 +79,11 @@ impl Worker for Reader {
         }
         let mut answers: Vec<_> = requests.iter().map(|_| Ok(Vec::new())).collect();
         if let Some(json) = selectors.json()? {
-            let rows = self.fetch(include_str!("sql/get_step.sql"), json).await?;
+            let rows = self.fetch(include_str!("sql/get_step.sql"), json).await.map_err(failure)?;
             rows.answer(&selectors.requests, &mut answers);
         }
         if let Some(json) = builds.json()? {
-            let rows = self.fetch(include_str!("sql/get_steps.sql"), json).await?;
+            let rows = self.fetch(include_str!("sql/get_steps.sql"), json).await.map_err(failure)?;
             rows.answer(&builds.requests, &mut answers);
         }
         Ok(answers)
@@ -112,7 +114,8 @@ impl<T: Serialize> Batch<T> {
 
     /// What the statement is given, unless there is nothing to ask.
     fn json(&self) -> Result<Option<String>, Failure> {
-        if self.arguments.is_empty() { Ok(None) } else { Ok(Some(serde_json::to_string(&self.arguments)?)) }
+        let json = || serde_json::to_string(&self.arguments).map_err(unreadable);
+        if self.arguments.is_empty() { Ok(None) } else { json().map(Some) }
     }
 }
 
@@ -214,6 +217,6 @@ struct UrlRow {
 }
 
 /// A column that has a JSON array, or nothing.
-fn parse<T: DeserializeOwned>(json: Option<&str>) -> Result<Vec<T>, Failure> {
-    json.map_or_else(|| Ok(Vec::new()), |json| Ok(serde_json::from_str(json)?))
+fn parse<T: DeserializeOwned>(json: Option<&str>) -> sqlx::Result<Vec<T>> {
+    json.map_or_else(|| Ok(Vec::new()), serde_json::from_str).map_err(|error| sqlx::Error::Decode(error.into()))
 }

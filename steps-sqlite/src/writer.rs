@@ -6,11 +6,12 @@ use steps_core::{
     AddedStep, ErrorKind, FinishStep, InputError, NewStep, Operation, StartStep, StateString, StepId, StepName,
     StepNumber, StepUrl, Timestamp,
 };
+use steps_lane::{Failure, Worker};
 
 use crate::{
+    BACKEND,
     connection::{Opener, give_up},
-    error::{Failure, unreadable},
-    lane::Worker,
+    error::{failure, unreadable},
 };
 
 /// The temporary objects that `write_batch.sql` needs on its connection.
@@ -50,12 +51,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) async fn new(opener: Opener, mut connection: SqliteConnection) -> Result<Self, Failure> {
+    pub(crate) async fn new(opener: Opener, mut connection: SqliteConnection) -> sqlx::Result<Self> {
         connection.execute(SETUP).await?;
         Ok(Self { opener, connection: Some(connection) })
     }
 
-    async fn commit(&mut self, requests: String) -> Result<String, Failure> {
+    async fn commit(&mut self, requests: String) -> sqlx::Result<String> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -74,7 +75,7 @@ impl Writer {
             }
             Err(error) => {
                 give_up(connection).await;
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -84,6 +85,7 @@ impl Worker for Writer {
     type Request = Write;
     type Answer = Written;
 
+    const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 4096;
 
     fn size(request: &Write) -> usize {
@@ -98,14 +100,16 @@ impl Worker for Writer {
 
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
         let rows: Vec<_> = requests.iter().map(RequestRow::new).collect();
-        let answers = self.commit(serde_json::to_string(&rows)?).await?;
+        let rows = serde_json::to_string(&rows).map_err(unreadable)?;
+        let answers = self.commit(rows).await.map_err(failure)?;
         // From here on everything is committed: an answer that cannot be read does not undo it.
-        let answers: Vec<AnswerRow> = serde_json::from_str(&answers).map_err(|error| unreadable(error.to_string()))?;
+        let answers: Vec<AnswerRow> =
+            serde_json::from_str(&answers).map_err(|error| Failure::unreadable(error.to_string()))?;
 
         let mut written: Vec<_> = requests.iter().map(|request| Err(unanswered(request))).collect();
         for answer in answers {
             if let Some(request) = written.get_mut(answer.request) {
-                *request = answer.written().map_err(|error| unreadable(error.to_string()));
+                *request = answer.written().map_err(|error| Failure::unreadable(error.to_string()));
             }
         }
         Ok(written)

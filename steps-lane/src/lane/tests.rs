@@ -35,6 +35,7 @@ impl Worker for Fake {
     type Request = Request;
     type Answer = u32;
 
+    const BACKEND: &'static str = "fake";
     const BATCH: usize = 4;
 
     fn size(_: &Request) -> usize {
@@ -48,9 +49,9 @@ impl Worker for Fake {
             std::future::pending::<()>().await;
         }
         if requests.contains(&Locked) && self.lock.available_permits() == 0 {
-            sleep(busy_timeout(TIMEOUT)).await;
+            sleep(lock_timeout(TIMEOUT)).await;
             self.gate.add_permits(1);
-            return Err(Failure::busy());
+            return Err(Failure::busy("locked"));
         }
         if requests.contains(&Bad) {
             return Err(Failure::new(ErrorKind::Corrupt, "bad"));
@@ -148,7 +149,7 @@ async fn what_a_lock_kept_from_being_done_was_not_applied() {
     let error = fixture.call(Locked).await.await.unwrap().unwrap_err();
     assert!(start.elapsed() <= TIMEOUT, "{:?}", start.elapsed());
     assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
-    assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("lock of the file")));
+    assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("locked")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,4 @@
-//! A lane: a task that has one connection, and takes all waiting requests to it as one batch.
-//!
-//! It is where clauses D4, D5 and D7 are kept. Only the lane knows whether a request is waiting or on its
-//! way, so it is the lane that ends those whose time is up, and says truly whether they may have been
-//! applied. A caller just waits for the answer, which comes in any case: when the runtime is gone, and the
-//! lane with it, so is the other end of the answer's channel.
-
-use std::{collections::VecDeque, future::Future, time::Duration};
+use std::{collections::VecDeque, fmt, future::Future, time::Duration};
 
 use steps_core::{Call, Error, ErrorKind, Operation, Result};
 use tokio::{
@@ -13,12 +6,17 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use crate::{BACKEND, error::Failure};
+use crate::Failure;
 
 /// What a lane does with its batches.
-pub(crate) trait Worker: Send + 'static {
+pub trait Worker: Send + 'static {
+    /// What it is asked for.
     type Request: Send + Sync + 'static;
+    /// What it answers.
     type Answer: Send + 'static;
+
+    /// The name of the backend, for errors.
+    const BACKEND: &'static str;
 
     /// The greatest number of requests in a batch.
     const BATCH: usize;
@@ -26,9 +24,12 @@ pub(crate) trait Worker: Send + 'static {
     /// About how many bytes the request takes in its batch.
     fn size(request: &Self::Request) -> usize;
 
-    /// Carries out the requests, all in one transaction, and gives an answer for each.
+    /// Carries out the requests, all in one transaction, and gives an answer for each, in their order.
     ///
-    /// A [busy](Failure::is_busy) failure means that nothing was done.
+    /// # Errors
+    /// A failure of the batch as a whole. After a [busy](Failure::is_busy) one all requests wait again;
+    /// after one that is [certain](Failure::is_certain) to have applied nothing each is tried alone, since
+    /// one may have spoilt it for all.
     fn run(
         &mut self,
         requests: &[Self::Request],
@@ -41,11 +42,16 @@ pub(crate) trait Worker: Send + 'static {
 /// A batch has no more bytes than this, unless a single request has.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// The sending end of a lane.
-#[derive(Debug)]
-pub(crate) struct Lane<W: Worker> {
+/// The end of a lane that stores call. Dropped, the lane finishes what waits and closes its connection.
+pub struct Lane<W: Worker> {
     queue: mpsc::UnboundedSender<Message<W>>,
     timeout: Duration,
+}
+
+impl<W: Worker> fmt::Debug for Lane<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("backend", &W::BACKEND).field("timeout", &self.timeout).finish()
+    }
 }
 
 enum Message<W: Worker> {
@@ -55,6 +61,7 @@ enum Message<W: Worker> {
 
 /// Who waits for an answer, and until when.
 struct Waiter<A> {
+    backend: &'static str,
     call: Call,
     deadline: Instant,
     /// `None` once it has its answer.
@@ -65,14 +72,14 @@ impl<A> Waiter<A> {
     fn answer(&mut self, answer: Result<A, Failure>) {
         if let Some(sender) = self.answer.take() {
             // An error means that the caller no longer waits, which is its right (D5).
-            let _ = sender.send(answer.map_err(|failure| failure.into_error(self.call)));
+            let _ = sender.send(answer.map_err(|failure| failure.into_error(self.call, self.backend)));
         }
     }
 
     /// Ends the wait: `sent` says whether the request was on its way, `obstacle` what it waited for.
     fn time_out(&mut self, timeout: Duration, sent: bool, obstacle: Option<&Failure>) {
         if let Some(sender) = self.answer.take() {
-            let error = Error::timed_out(self.call, timeout, sent).with_backend(BACKEND);
+            let error = Error::timed_out(self.call, timeout, sent).with_backend(self.backend);
             let _ = sender.send(Err(match obstacle {
                 Some(obstacle) => error.with_source(obstacle.clone()),
                 None => error,
@@ -86,8 +93,9 @@ impl<A> Waiter<A> {
 }
 
 impl<W: Worker> Lane<W> {
-    /// Starts the lane's task on the current runtime.
-    pub(crate) fn start(worker: W, timeout: Duration) -> Self {
+    /// Starts the lane's task on the current tokio runtime, which needs its time driver. Each call may take
+    /// as long as `timeout`, waiting included (D4).
+    pub fn start(worker: W, timeout: Duration) -> Self {
         let (queue, messages) = mpsc::unbounded_channel();
         let inbox = Inbox { messages, requests: VecDeque::new(), closing: Vec::new() };
         let task = Task { worker, inbox, timeout, obstacle: None };
@@ -95,12 +103,20 @@ impl<W: Worker> Lane<W> {
         Self { queue, timeout }
     }
 
-    pub(crate) async fn call(&self, call: Call, request: W::Request) -> Result<W::Answer> {
+    /// Has a request carried out in one of the next batches. `call` is what errors name.
+    ///
+    /// # Errors
+    /// What the worker gives; and `Unavailable` when the time is up or the runtime gone, `Closed` when the
+    /// lane is.
+    pub async fn call(&self, call: Call, request: W::Request) -> Result<W::Answer> {
         self.send(call, |waiter| Message::Request(request, waiter)).await
     }
 
-    /// Finishes what waits and closes the connection. A second time it just answers.
-    pub(crate) async fn close(&self) -> Result<()> {
+    /// Finishes what waits and closes the connection (D7). A second time it just answers.
+    ///
+    /// # Errors
+    /// `Unavailable` when that takes longer than the time-out.
+    pub async fn close(&self) -> Result<()> {
         match self.send(Call::on_store(Operation::Close), Message::Close).await {
             Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
             answer => answer,
@@ -109,13 +125,14 @@ impl<W: Worker> Lane<W> {
 
     async fn send<A>(&self, call: Call, message: impl FnOnce(Waiter<A>) -> Message<W>) -> Result<A> {
         let (sender, answer) = oneshot::channel();
-        let waiter = Waiter { call, deadline: Instant::now() + self.timeout, answer: Some(sender) };
+        let waiter =
+            Waiter { backend: W::BACKEND, call, deadline: Instant::now() + self.timeout, answer: Some(sender) };
         if self.queue.send(message(waiter)).is_err() {
-            return Err(Error::closed(call).with_backend(BACKEND));
+            return Err(Error::closed(call).with_backend(W::BACKEND));
         }
         answer.await.unwrap_or_else(|_| {
             let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
-            Err(failure.with_may_have_applied(true).into_error(call))
+            Err(failure.with_may_have_applied(true).into_error(call, W::BACKEND))
         })
     }
 }
@@ -227,7 +244,7 @@ impl<W: Worker> Task<W> {
                     self.inbox.requests.push_front((request, waiter));
                 }
                 self.obstacle = Some(failure);
-                let next_try = Instant::now() + busy_timeout(self.timeout);
+                let next_try = Instant::now() + lock_timeout(self.timeout);
                 self.inbox.end_waiting(next_try, self.timeout, self.obstacle.as_ref());
             }
             // One request may have spoilt it for all: each gets a batch of its own.
@@ -276,8 +293,10 @@ impl<W: Worker> Task<W> {
     }
 }
 
-/// How long SQLite itself waits for a lock before the lane looks after its callers again.
-pub(crate) fn busy_timeout(timeout: Duration) -> Duration {
+/// How long a worker should wait for a lock before it gives up with [`Failure::busy`], so that the lane can
+/// look after its callers.
+#[must_use]
+pub fn lock_timeout(timeout: Duration) -> Duration {
     (timeout / 4).min(Duration::from_millis(250))
 }
 
