@@ -82,8 +82,10 @@ fn from_code(code: i32) -> Failure {
         10 => Failure::new(Unavailable, "reading or writing the file failed").with_may_have_applied(true),
         // INTERRUPT, PROTOCOL
         9 | 15 => Failure::new(Unavailable, "SQLite gave up"),
-        // Among them CORRUPT and NOTADB, and ERROR: tables that are not as this program made them.
-        _ => Failure::new(Corrupt, "the file is damaged; restore it from a backup"),
+        // CORRUPT, NOTADB
+        11 | NOTADB => Failure::new(Corrupt, "the file is damaged; restore it from a backup"),
+        // ERROR and the rest: tables that are not as this program made them.
+        _ => Failure::new(Corrupt, "the file does not hold what this program keeps there"),
     }
 }
 
