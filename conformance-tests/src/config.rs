@@ -27,6 +27,8 @@ pub struct Config {
     pub case_timeout: Duration,
     /// Only the cases whose name contains this text.
     pub filter: Option<String>,
+    /// The command that runs one case again, where `{case}` stands for its name: what a failure shows, after the seed.
+    pub command: String,
 }
 
 impl Config {
@@ -39,6 +41,7 @@ impl Config {
             call_timeout: Duration::from_secs(30),
             case_timeout: Duration::from_secs(120),
             filter: None,
+            command: command(),
         }
     }
 
@@ -93,6 +96,13 @@ impl Config {
         self
     }
 
+    /// Says how one case is run again, where `{case}` stands for its name: for programs that are not started by `cargo test`.
+    #[must_use]
+    pub fn with_command(mut self, command: impl Into<String>) -> Self {
+        self.command = command.into();
+        self
+    }
+
     pub(crate) fn selects(&self, case: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| case.contains(filter.as_str()))
     }
@@ -105,7 +115,7 @@ impl Config {
     /// The command that runs one case again as it ran here.
     pub(crate) fn replay(&self, case: &str) -> String {
         let cases = if self.cases == DEFAULT_CASES { String::new() } else { format!(" {CASES}={}", self.cases) };
-        format!("{SEED}={}{cases} {} -- --exact {case}", self.seed, program())
+        format!("{SEED}={}{cases} {}", self.seed, self.command.replace("{case}", case))
     }
 }
 
@@ -141,12 +151,12 @@ pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// How this program is started again: by cargo, if cargo runs it.
-fn program() -> String {
+/// How a case of this program is run again: by cargo, if cargo runs it.
+fn command() -> String {
     let program = env::current_exe().unwrap_or_default();
-    let Ok(package) = env::var("CARGO_PKG_NAME") else { return program.display().to_string() };
+    let Ok(package) = env::var("CARGO_PKG_NAME") else { return format!("{} --exact {{case}}", program.display()) };
     let name = program.file_stem().unwrap_or_default().to_string_lossy();
     // Cargo appends a hash to the name of a test's program.
     let test = name.rsplit_once('-').map_or(&*name, |(test, _)| test);
-    format!("cargo test -p {package} --test {test}")
+    format!("cargo test -p {package} --test {test} -- --exact {{case}}")
 }

@@ -25,10 +25,6 @@ pub struct Failure {
     pub got: Option<String>,
     /// The calls that led there, as Rust that can be pasted into a test; of a property, the fewest that were found.
     pub calls: Option<String>,
-    /// The seed of the run.
-    pub seed: Option<u64>,
-    /// The command that runs the case again.
-    pub replay: Option<String>,
     /// Whether the first clause of the case is to blame, where none is named: the store was asked, and gave no answer to go by.
     #[serde(skip)]
     pub(crate) is_of_case: bool,
@@ -37,16 +33,7 @@ pub struct Failure {
 impl Failure {
     /// A failure that is no clause's matter, or not yet known to be.
     pub(crate) fn new(what: impl Display) -> Self {
-        Self {
-            clause: None,
-            what: what.to_string(),
-            expected: None,
-            got: None,
-            calls: None,
-            seed: None,
-            replay: None,
-            is_of_case: false,
-        }
+        Self { clause: None, what: what.to_string(), expected: None, got: None, calls: None, is_of_case: false }
     }
 
     pub(crate) fn of(clause: Clause, what: impl Display) -> Self {
@@ -96,10 +83,7 @@ impl Display for Failure {
             }
         }
         if let Some(calls) = &self.calls {
-            writeln!(f, "\nthe calls, to paste into a test:\n{calls}")?;
-        }
-        if let (Some(seed), Some(replay)) = (self.seed, &self.replay) {
-            write!(f, "\nseed {seed}; run it again with\n    {replay}")?;
+            write!(f, "\nthe calls, to paste into a test:\n{calls}\n")?;
         }
         Ok(())
     }

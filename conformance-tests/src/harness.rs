@@ -66,11 +66,16 @@ pub fn trials(factory: impl StoreFactory, config: Config) -> Vec<Trial> {
     let suite = Arc::new(Suite::new(factory, config));
     let trial = |case: Case| {
         let suite = Arc::clone(&suite);
-        Trial::ignorable_test(case.name.clone(), move || match suite.run(&case).outcome {
-            Outcome::Passed => Ok(Completion::Completed),
-            Outcome::Failed { failure } => Err(failure.into()),
-            Outcome::Skipped { reason } => Ok(Completion::ignored_with(reason)),
-            Outcome::KnownFailure { reason, .. } => Ok(Completion::ignored_with(format!("known failure: {reason}"))),
+        Trial::ignorable_test(case.name.clone(), move || {
+            let report = suite.run(&case);
+            match &report.outcome {
+                Outcome::Passed => Ok(Completion::Completed),
+                Outcome::Failed { .. } => Err(report.into()),
+                Outcome::Skipped { reason } => Ok(Completion::ignored_with(reason)),
+                Outcome::KnownFailure { reason, .. } => {
+                    Ok(Completion::ignored_with(format!("known failure: {reason}")))
+                }
+            }
         })
     };
     suite.cases().into_iter().map(trial).collect()
@@ -137,7 +142,13 @@ impl Suite {
             Some(reason) => Outcome::Skipped { reason },
             None => self.judge(case, self.perform(case)),
         };
-        CaseReport { name: case.name.clone(), clauses: case.clauses.to_vec(), outcome, duration: start.elapsed() }
+        CaseReport {
+            name: case.name.clone(),
+            clauses: case.clauses.clone(),
+            outcome,
+            duration: start.elapsed(),
+            replay: self.config.replay(&case.name),
+        }
     }
 
     fn reason_to_skip(&self, case: &Case) -> Option<String> {
@@ -152,21 +163,18 @@ impl Suite {
     }
 
     fn judge(&self, case: &Case, result: Checked) -> Outcome {
-        let traced = |failure: Failure| {
-            let (seed, replay) = (Some(self.config.seed), Some(self.config.replay(&case.name)));
-            Box::new(Failure { seed, replay, ..failure.or_clause(case.clauses.first().copied()) })
-        };
+        let blamed = |failure: Failure| Box::new(failure.or_clause(case.clauses.first().copied()));
         match (result, self.profile.known_failure(&case.name)) {
             (Ok(()), None) => Outcome::Passed,
-            (Err(failure), None) => Outcome::Failed { failure: traced(failure) },
+            (Err(failure), None) => Outcome::Failed { failure: blamed(failure) },
             (Err(failure), Some(reason)) => {
-                Outcome::KnownFailure { reason: reason.to_owned(), failure: traced(failure) }
+                Outcome::KnownFailure { reason: reason.to_owned(), failure: blamed(failure) }
             }
             (Ok(()), Some(reason)) => {
                 let failure = Failure::new("a case that the profile declares as a known failure")
                     .expected(format!("a failure, because of: {reason}"))
                     .got("it passes: take it out of the profile");
-                Outcome::Failed { failure: traced(failure) }
+                Outcome::Failed { failure: blamed(failure) }
             }
         }
     }

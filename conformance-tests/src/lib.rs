@@ -89,8 +89,8 @@
 //! [clock of the case](CaseContext::clock).
 //!
 //! # What a failure says
-//! The clause with its text, what was expected and what came, the calls as Rust that can be pasted into a test, the seed, and the
-//! command that runs the case again:
+//! The clause with its text, what was expected and what came, the calls as Rust that can be pasted into a test, and the command that
+//! runs the case again with the same seed:
 //!
 //! ```text
 //! clause N3: A taken name becomes its first 50 - len("_k") code points followed by _k, for the smallest k ≥ 1 whose …
@@ -105,7 +105,7 @@
 //!     let step_0 = store.add(build_0, "a", "").await?; // id 1, number 0, "a"
 //!     let step_1 = store.add(build_0, "a", "").await?; // id 2, number 1, "a_2"
 //!
-//! seed 17; run it again with
+//! run it again, with the same seed:
 //!     STEPS_CONFORMANCE_SEED=17 cargo test -p my-store --test conformance -- --exact model::random_adds_are_numbered
 //! ```
 //!

@@ -20,23 +20,31 @@ use crate::{
 const SHRINKING: Duration = Duration::from_secs(15);
 const ATTEMPTS: usize = 5_000;
 
-/// Checks as many values as the configuration asks for.
+/// Checks as many lists of things to do as the configuration asks for.
 ///
-/// They share a store, as histories in builds of their own do in life. A value that fails is tried again, and made smaller, on
+/// They share a store, as histories in builds of their own do in life. A list that fails is tried again, and made smaller, on
 /// a new store each time.
-pub(crate) async fn check<T: Debug>(
+pub(crate) async fn check<T: Clone + Debug>(
     setup: &Setup,
-    values: impl Strategy<Value = T>,
-    test: impl AsyncFn(&mut Stage, T) -> Checked,
+    lists: impl Strategy<Value = Vec<T>>,
+    test: impl AsyncFn(&mut Stage, Vec<T>) -> Checked,
 ) -> Checked {
     let mut runner = runner(setup.context.seed());
     let mut stage = setup.stage().await?;
     for _ in 0..setup.suite.config.cases {
-        let mut value = values.new_tree(&mut runner).map_err(|reason| Failure::new(reason.message()))?;
+        let mut list = lists.new_tree(&mut runner).map_err(|reason| Failure::new(reason.message()))?;
         setup.log.clear();
-        if let Err(failure) = attempt(&mut stage, &test, value.current()).await {
-            stage.end(Ok(())).await.ok();
-            return Err(smallest(setup, &test, &mut value, failure).await);
+        if let Err(mut first) = attempt(&mut stage, &test, list.current()).await {
+            // How the store ends after a failure says nothing more.
+            let _ = stage.end(Ok(())).await;
+            let mut shrinking = Shrinking { setup, test, start: Instant::now(), attempts: 0, smallest: None };
+            if !shrinking.fails(list.current()).await {
+                first.what.push_str("\n(on a new store it did not fail again: what earlier histories left may matter)");
+                return Err(first);
+            }
+            shrinking.simplify(&mut list).await;
+            shrinking.leave_out().await;
+            return Err(shrinking.smallest.map_or(first, |(_, failure)| failure));
         }
     }
     stage.end(Ok(())).await
@@ -49,44 +57,58 @@ async fn attempt<T>(stage: &mut Stage, test: &impl AsyncFn(&mut Stage, T) -> Che
     stage.judged(result)
 }
 
-/// The failure of the smallest value that fails.
-async fn smallest<V: ValueTree>(
-    setup: &Setup,
-    test: &impl AsyncFn(&mut Stage, V::Value) -> Checked,
-    value: &mut V,
-    first: Failure,
-) -> Failure {
-    let start = Instant::now();
-    let mut smallest = None;
-    for _ in 0..ATTEMPTS {
-        setup.log.reset();
-        let result = match setup.stage().await {
-            Ok(mut stage) => {
-                let result = attempt(&mut stage, test, value.current()).await;
-                stage.end(result).await
-            }
-            // Without a store nothing more can be found out.
-            Err(_) => break,
-        };
-        let can_shrink = match result {
+/// The search for the smallest list that fails.
+struct Shrinking<'a, T, F> {
+    setup: &'a Setup,
+    test: F,
+    start: Instant,
+    attempts: usize,
+    /// The last list that failed, and how.
+    smallest: Option<(Vec<T>, Failure)>,
+}
+
+impl<T: Clone + Debug, F: AsyncFn(&mut Stage, Vec<T>) -> Checked> Shrinking<'_, T, F> {
+    /// Whether the list fails on a new store. Without a store, or when it has taken too long, nothing more is found to fail.
+    async fn fails(&mut self, list: Vec<T>) -> bool {
+        self.attempts += 1;
+        if self.is_over() {
+            return false;
+        }
+        self.setup.log.reset();
+        let Ok(mut stage) = self.setup.stage().await else { return false };
+        let result = attempt(&mut stage, &self.test, list.clone()).await;
+        match stage.end(result).await {
+            Ok(()) => false,
             Err(failure) => {
-                smallest = Some(failure);
-                value.simplify()
+                self.smallest = Some((list, failure));
+                true
             }
-            Ok(()) if smallest.is_none() => {
-                let mut first = first;
-                first.what.push_str(
-                    "\n(it did not fail again on a new store: what earlier histories left in the store may matter)",
-                );
-                return first;
-            }
-            Ok(()) => value.complicate(),
-        };
-        if !can_shrink || start.elapsed() > SHRINKING {
-            break;
         }
     }
-    smallest.unwrap_or(first)
+
+    fn is_over(&self) -> bool {
+        self.attempts > ATTEMPTS || self.start.elapsed() > SHRINKING
+    }
+
+    /// Takes proptest's way: first fewer things, then simpler ones.
+    async fn simplify(&mut self, list: &mut impl ValueTree<Value = Vec<T>>) {
+        let mut goes_on = list.simplify();
+        while goes_on && !self.is_over() {
+            goes_on = if self.fails(list.current()).await { list.simplify() } else { list.complicate() };
+        }
+    }
+
+    /// Leaves out what can be, once more: with simpler things, more of them can.
+    async fn leave_out(&mut self) {
+        let mut place = self.smallest.as_ref().map_or(0, |(list, _)| list.len());
+        while place > 0 && !self.is_over() {
+            place -= 1;
+            let Some((list, _)) = &self.smallest else { return };
+            let mut shorter = list.clone();
+            shorter.remove(place);
+            self.fails(shorter).await;
+        }
+    }
 }
 
 /// Values that follow from the seed alone, and no files.

@@ -18,7 +18,7 @@ pub struct Report {
     pub cases: Vec<CaseReport>,
 }
 
-/// What one case came to.
+/// What one case came to. It is shown as text: how it failed in full, anything else in a line.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct CaseReport {
@@ -32,6 +32,8 @@ pub struct CaseReport {
     /// How long it took, in seconds.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub duration: Duration,
+    /// The command that runs the case again, with the same seed.
+    pub replay: String,
 }
 
 /// How a case ended.
@@ -86,28 +88,32 @@ impl Report {
     }
 }
 
+impl fmt::Display for CaseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.outcome {
+            Outcome::Passed => write!(f, "passed"),
+            Outcome::Failed { failure } => {
+                write!(f, "{failure}\nrun it again, with the same seed:\n    {}", self.replay)
+            }
+            Outcome::Skipped { reason } => write!(f, "skipped: {reason}"),
+            Outcome::KnownFailure { reason, .. } => write!(f, "known failure: {reason}"),
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (case, failure) in self.failed() {
-            writeln!(f, "---- {} ----\n{failure}\n", case.name)?;
+        for (case, _) in self.failed() {
+            writeln!(f, "---- {} ----\n{case}\n", case.name)?;
         }
-        for case in &self.cases {
-            match &case.outcome {
-                Outcome::Passed => {}
-                Outcome::Failed { .. } => writeln!(f, "failed   {}", case.name)?,
-                Outcome::Skipped { reason } => writeln!(f, "skipped  {}: {reason}", case.name)?,
-                Outcome::KnownFailure { reason, .. } => writeln!(f, "known    {}: {reason}", case.name)?,
-            }
+        for case in self.ignored() {
+            writeln!(f, "{}: {case}", case.name)?;
         }
-        write!(
-            f,
-            "{}: {} passed, {} failed, {} ignored; seed {}",
-            self.store,
-            self.passed().count(),
-            self.failed().count(),
-            self.ignored().count(),
-            self.seed
-        )
+        for (case, _) in self.failed() {
+            writeln!(f, "{}: failed", case.name)?;
+        }
+        let [passed, failed, ignored] = [self.passed().count(), self.failed().count(), self.ignored().count()];
+        write!(f, "{}: {passed} passed, {failed} failed, {ignored} ignored; seed {}", self.store, self.seed)
     }
 }
 

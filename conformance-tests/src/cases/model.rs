@@ -108,8 +108,8 @@ impl<'a> Player<'a> {
 
     fn id(&self, target: Target) -> StepId {
         match target {
-            Target::Added(n) if !self.steps.is_empty() => self.steps[n % self.steps.len()],
-            Target::Added(_) | Target::Missing => self.missing,
+            Target::Added(n) => *self.steps.get(n).or(self.steps.last()).unwrap_or(&self.missing),
+            Target::Missing => self.missing,
         }
     }
 

@@ -20,70 +20,85 @@ use steps_core::{
 };
 use tokio::task::yield_now;
 
+/// One way to be wrong, and who must notice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) flaw: Flaw,
+    /// The clause that it breaks.
+    pub(crate) clause: Clause,
+    /// The group of cases, one of which must blame that clause.
+    pub(crate) group: &'static str,
+    /// Whether a property must come upon it too.
+    pub(crate) is_for_properties: bool,
+}
+
 macro_rules! flaws {
-    ($($(#[$doc:meta])* $flaw:ident $clause:ident;)*) => {
-        /// One way to be wrong.
+    ($($(#[$doc:meta])* $flaw:ident $clause:ident $group:ident $($model:ident)?;)*) => {
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub(crate) enum Flaw {
             $($(#[$doc])* $flaw,)*
         }
 
-        impl Flaw {
-            pub(crate) const ALL: &[(Self, Clause)] = &[$((Self::$flaw, Clause::$clause)),*];
-        }
+        pub(crate) const FLAWS: &[Known] = &[$(Known {
+            flaw: Flaw::$flaw,
+            clause: Clause::$clause,
+            group: concat!(stringify!($group), "::"),
+            is_for_properties: !stringify!($($model)?).is_empty(),
+        }),*];
     };
 }
 
+// The flaw, the clause that it breaks, the group of cases that must say so, and `model` where a property must fail too.
 flaws! {
     /// Each build counts its own ids.
-    IdsOfEachBuild I1;
+    IdsOfEachBuild I1 add_step model;
     /// After reopening, ids start again.
-    IdsUsedAgainAfterReopening I1;
+    IdsUsedAgainAfterReopening I1 reopen model;
     /// A name that was taken costs a number.
-    GapAfterACollision I2;
+    GapAfterACollision I2 add_step model;
     /// A dropped add keeps the number that it took.
-    DroppedAddLeavesAGap I2;
+    DroppedAddLeavesAGap I2 dropped;
     /// Build ids pass through floating point.
-    BuildsInFloatingPoint I3;
+    BuildsInFloatingPoint I3 add_step model;
     /// A build past the limit is added to all the same.
-    NoLimit I4;
-    KeysIgnored I5;
-    KeysOfAllBuilds I5;
-    KeysForgottenOnReopening I5;
+    NoLimit I4 limits;
+    KeysIgnored I5 keys model;
+    KeysOfAllBuilds I5 keys model;
+    KeysForgottenOnReopening I5 reopen model;
     /// A free name that looks as if it had a suffix gets one.
-    SuffixWhereNoneIsNeeded N2;
-    SuffixTwoBeforeOne N3;
-    SuffixPastTheGreatest N3;
-    SuffixCountedUpInTheName N3;
-    CutByBytes N3;
-    CutForOneDigit N3;
-    NamesIgnoreCase N4;
-    NamesTrimmed N4;
-    NewStepIsStarted L1;
-    StartClearsLocks L2;
-    StateStringFinishes L3;
-    FinishKeepsTheFirstTime L4;
-    HiddenStays L4;
-    FinishedIsFinal L5;
-    MissingIsFine L6;
-    UrlsSorted U1;
-    UrlsComparedWithTheLast U2;
-    UrlsComparedByName U2;
-    UrlsJoinedWithoutTheirLengths U2;
-    UrlLostBetweenTasks U3;
-    EmptyUrlsIgnored U4;
-    NumbersFromOneInReads R1;
-    HiddenLeftOut R2;
+    SuffixWhereNoneIsNeeded N2 add_step model;
+    SuffixTwoBeforeOne N3 add_step model;
+    SuffixPastTheGreatest N3 add_step model;
+    SuffixCountedUpInTheName N3 add_step model;
+    CutByBytes N3 add_step model;
+    CutForOneDigit N3 add_step;
+    NamesIgnoreCase N4 add_step model;
+    NamesTrimmed N4 add_step model;
+    NewStepIsStarted L1 add_step model;
+    StartClearsLocks L2 lifecycle model;
+    StateStringFinishes L3 lifecycle;
+    FinishKeepsTheFirstTime L4 lifecycle model;
+    HiddenStays L4 lifecycle model;
+    FinishedIsFinal L5 lifecycle model;
+    MissingIsFine L6 lifecycle model;
+    UrlsSorted U1 add_url model;
+    UrlsComparedWithTheLast U2 add_url model;
+    UrlsComparedByName U2 add_url model;
+    UrlsJoinedWithoutTheirLengths U2 add_url model;
+    UrlLostBetweenTasks U3 tasks;
+    EmptyUrlsIgnored U4 add_url model;
+    NumbersFromOneInReads R1 reads model;
+    HiddenLeftOut R2 reads model;
     /// A handle remembers what it read of a build.
-    ReadsRemembered R3;
-    BlanksTrimmed T1;
-    TextCutAt64KiB T1;
-    TimesInMilliseconds T2;
-    ResultsInOneByte T3;
-    LastWriteLostOnReopening D1;
-    NotFoundWithoutTheStep D3;
-    NoAnswer D4;
-    CloseIsNothing D7;
+    ReadsRemembered R3 reads model;
+    BlanksTrimmed T1 text model;
+    TextCutAt64KiB T1 text;
+    TimesInMilliseconds T2 times model;
+    ResultsInOneByte T3 times model;
+    LastWriteLostOnReopening D1 reopen model;
+    NotFoundWithoutTheStep D3 lifecycle;
+    NoAnswer D4 text;
+    CloseIsNothing D7 close;
 }
 
 /// What all handles share.
@@ -189,10 +204,9 @@ impl PlainStore {
                 taken.iter().filter_map(|name| name.strip_prefix(base)?.strip_prefix('_')?.parse::<usize>().ok());
             k = used.max().map_or(1, |k| k + 1);
         }
-        if let (true, Some((start, number))) = (self.has(Flaw::SuffixCountedUpInTheName), requested.rsplit_once('_')) {
-            if let (Ok(number), false) = (number.parse::<usize>(), start.is_empty()) {
-                (base, k) = (start, number + 1);
-            }
+        let counted = requested.rsplit_once('_').and_then(|(start, k)| Some((start, k.parse::<usize>().ok()?)));
+        if let Some((start, number)) = counted.filter(|_| self.has(Flaw::SuffixCountedUpInTheName)) {
+            (base, k) = (start, number + 1);
         }
         loop {
             let suffix = format!("_{k}");
