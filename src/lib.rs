@@ -49,3 +49,8 @@ pub use steps_memory as memory;
 /// The store in a SQLite file.
 #[cfg(feature = "sqlite")]
 pub use steps_sqlite as sqlite;
+
+/// The example of the README compiles.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
