@@ -166,14 +166,14 @@ impl<W: Worker> Inbox<W> {
 
     /// Waits until there is a request, and gives `false` when there will never be one again.
     async fn fill(&mut self) -> bool {
-        while let Ok(message) = self.messages.try_recv() {
-            self.accept(message);
-        }
         while self.requests.is_empty() {
             match self.messages.recv().await {
                 Some(message) => self.accept(message),
                 None => return false,
             }
+        }
+        while let Ok(message) = self.messages.try_recv() {
+            self.accept(message);
         }
         true
     }

@@ -82,7 +82,7 @@ fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if options.mode != Mode::Create {
-                refuse("does not exist, and this mode does not make it")
+                refuse("does not exist")
             } else if !folder.is_dir() {
                 refuse("cannot be made: its folder does not exist; make the folder first")
             } else {

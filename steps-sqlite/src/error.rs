@@ -24,8 +24,9 @@ pub(crate) fn failure(error: sqlx::Error) -> Failure {
 /// What an error of the first look at a file means: more than after a successful one.
 pub(crate) fn at_first_sight(error: sqlx::Error) -> Failure {
     match primary_code(&error) {
-        Some(CANTOPEN) => {
-            let message = "the file cannot be opened; check that it and its folder may be read and written";
+        Some(CANTOPEN | READONLY) => {
+            let message = "the file cannot be opened; even to read it, SQLite makes files beside it, so that its \
+                           folder must allow that: ask for the right, or copy it to another folder";
             Failure::new(ErrorKind::ReadOnly, message).with_source(error)
         }
         Some(NOTADB) => {
@@ -51,6 +52,7 @@ pub(crate) fn unreadable(error: serde_json::Error) -> Failure {
     Failure::new(ErrorKind::Corrupt, "what is stored cannot be read back").with_source(error)
 }
 
+const READONLY: i32 = 8;
 const CANTOPEN: i32 = 14;
 const NOTADB: i32 = 26;
 
@@ -69,8 +71,8 @@ fn from_code(code: i32) -> Failure {
     match code {
         // BUSY, LOCKED
         5 | 6 => Failure::busy("another connection holds the lock of the file; end what keeps it, and try again"),
-        // PERM, READONLY, AUTH
-        3 | 8 | 23 => Failure::new(ReadOnly, "the file cannot be written to; check its mode and permissions"),
+        // PERM, AUTH
+        3 | READONLY | 23 => Failure::new(ReadOnly, "the file cannot be written to; check its mode and permissions"),
         // NOMEM
         7 => Failure::new(CapacityExceeded, "SQLite is out of memory"),
         // FULL

@@ -117,6 +117,14 @@ async fn what_waits_travels_together_in_its_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_at_once_travels_together() {
+    let fixture = Fixture::new(1);
+    let (one, other) = tokio::join!(fixture.lane.call(write(), Number(1)), fixture.lane.call(write(), Number(2)));
+    assert_eq!((one.unwrap(), other.unwrap()), (1, 2));
+    assert_eq!(fixture.batches(), [[Number(1), Number(2)]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_in_time_and_says_whether_it_was_on_its_way() {
     let fixture = Fixture::new(1);
     let start = Instant::now();
