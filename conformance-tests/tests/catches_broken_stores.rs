@@ -1,5 +1,5 @@
-//! Why anyone should trust the suite: it passes a store that keeps the contract, and catches each of many that break one
-//! clause, by a case that blames that clause.
+//! Why anyone should trust the suite: it passes a store that keeps the contract, and catches each of many
+//! that break one clause, by a case that blames that clause.
 
 #[path = "broken/mod.rs"]
 mod broken;

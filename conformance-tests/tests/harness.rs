@@ -1,4 +1,5 @@
-//! What the suite itself promises: nothing that a factory or a store does keeps it from a report that says what happened.
+//! What the suite itself promises: nothing that a factory or a store does keeps it from a report that says
+//! what happened.
 
 use std::{sync::Arc, thread, time::Duration};
 
