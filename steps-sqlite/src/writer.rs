@@ -65,7 +65,7 @@ impl Writer {
                 connection
             }
         };
-        // All rows, and not just the first: an error of the COMMIT comes after it.
+        // All of them: an error may come after the first row.
         let batch = sqlx::query(include_str!("sql/write_batch.sql")).bind(requests).fetch_all(&mut connection).await;
         match batch {
             Ok(rows) => {
