@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use libtest_mimic::Trial;
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use steps_core::{Error, ErrorKind, StepsStore, StepsStoreExt};
+use steps_core::{BuildId, Error, ErrorKind, Results, StateString, Step, StepId, StepsStore, StepsStoreExt};
 use steps_sqlite::{Mode, SqliteOptions, SqliteStore};
 
 use crate::{
@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("files::a_full_disk_loses_nothing_that_was_answered", full_disk),
         trial("files::a_build_without_a_number_left_refuses_a_step", no_number_left),
         trial("files::an_id_is_not_used_again_after_its_step_was_deleted", deleted_step),
+        trial("files::a_change_of_a_step_that_is_not_there_yet_leaves_nothing_for_it", step_to_come),
     ]
 }
 
@@ -274,5 +275,22 @@ async fn deleted_step() -> TestResult {
     let deleted = store.add(7, "compile", "").await?.id;
     driver(&path).await?.execute("DELETE FROM steps").await?;
     assert!(store.add(7, "compile", "").await?.id > deleted);
+    Ok(())
+}
+
+async fn step_to_come() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let store = connect(&folder.path().join("steps.db")).await?;
+    let to_come = StepId::new(1)?;
+    let refused = [
+        store.link(to_come, "log", "https://ci.example.org/").await,
+        store.state(to_come, "early").await,
+        store.finish(to_come, Results::FAILURE).await,
+    ];
+    assert!(refused.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));
+    let added = store.add(7, "compile", "running").await?;
+    assert_eq!(added.id, to_come);
+    let fresh = Step::builder(added.id, BuildId::new(7)?, added.number, added.name, StateString::new("running")?);
+    assert_eq!(store.step(to_come).await?, Some(fresh.build()));
     Ok(())
 }
