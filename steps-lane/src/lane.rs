@@ -148,14 +148,28 @@ struct Task<W: Worker> {
 /// What the lane was asked for and has not begun.
 struct Inbox<W: Worker> {
     messages: mpsc::UnboundedReceiver<Message<W>>,
-    requests: VecDeque<(W::Request, Waiter<W::Answer>)>,
+    requests: VecDeque<Waiting<W>>,
     closing: Vec<Waiter<()>>,
+}
+
+/// A request that waits for a batch.
+struct Waiting<W: Worker> {
+    request: W::Request,
+    waiter: Waiter<W::Answer>,
+    /// Whether it gets a batch of its own, after one that failed.
+    alone: bool,
+}
+
+impl<W: Worker> Waiting<W> {
+    fn new(request: W::Request, waiter: Waiter<W::Answer>) -> Self {
+        Self { request, waiter, alone: false }
+    }
 }
 
 impl<W: Worker> Inbox<W> {
     fn accept(&mut self, message: Message<W>) {
         match message {
-            Message::Request(request, waiter) => self.requests.push_back((request, waiter)),
+            Message::Request(request, waiter) => self.requests.push_back(Waiting::new(request, waiter)),
             Message::Close(waiter) => {
                 self.closing.push(waiter);
                 // What was sent before is still received; every later call finds the store closed (D7).
@@ -181,27 +195,37 @@ impl<W: Worker> Inbox<W> {
     fn take_batch(&mut self) -> (Vec<W::Request>, Vec<Waiter<W::Answer>>) {
         let (mut requests, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
         while requests.len() < W::BATCH
-            && let Some((request, waiter)) = self.requests.pop_front()
+            && let Some(next) = self.requests.pop_front()
         {
             // A caller that no longer waits gets its write not at all (D5).
-            if !waiter.is_waiting() {
+            if !next.waiter.is_waiting() {
                 continue;
             }
-            bytes += W::size(&request);
-            if bytes > BATCH_BYTES && !requests.is_empty() {
-                self.requests.push_front((request, waiter));
+            bytes += W::size(&next.request);
+            if !requests.is_empty() && (next.alone || bytes > BATCH_BYTES) {
+                self.requests.push_front(next);
                 break;
             }
-            requests.push(request);
-            waiters.push(waiter);
+            requests.push(next.request);
+            waiters.push(next.waiter);
+            if next.alone {
+                break;
+            }
         }
         (requests, waiters)
     }
 
+    /// Puts a batch back in front of those who wait, in its order.
+    fn put_back(&mut self, requests: Vec<W::Request>, waiters: Vec<Waiter<W::Answer>>, alone: bool) {
+        for (request, waiter) in requests.into_iter().zip(waiters).rev() {
+            self.requests.push_front(Waiting { request, waiter, alone });
+        }
+    }
+
     /// Ends the wait of those whose time is up at `now`.
     fn end_waiting(&mut self, now: Instant, timeout: Duration, obstacle: Option<&Failure>) {
-        while let Some((_, waiter)) = self.requests.front_mut().filter(|(_, waiter)| waiter.deadline <= now) {
-            waiter.time_out(timeout, false, obstacle);
+        while let Some(first) = self.requests.front_mut().filter(|first| first.waiter.deadline <= now) {
+            first.waiter.time_out(timeout, false, obstacle);
             self.requests.pop_front();
         }
         for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
@@ -212,7 +236,7 @@ impl<W: Worker> Inbox<W> {
     /// When the time of one who waits is up next. All calls have the same time-out, so those who came first
     /// are first.
     fn deadline(&self) -> Option<Instant> {
-        let request = self.requests.front().map(|(_, waiter)| waiter.deadline);
+        let request = self.requests.front().map(|first| first.waiter.deadline);
         let closing = self.closing.iter().filter(|waiter| waiter.answer.is_some()).map(|waiter| waiter.deadline);
         closing.chain(request).min()
     }
@@ -230,9 +254,10 @@ impl<W: Worker> Task<W> {
     }
 
     async fn run_batch(&mut self, requests: Vec<W::Request>, mut waiters: Vec<Waiter<W::Answer>>) {
-        match self.outcome(&requests, &mut waiters).await {
+        let outcome = self.outcome(&requests, &mut waiters).await;
+        self.obstacle = outcome.as_ref().err().filter(|failure| failure.is_busy()).cloned();
+        match outcome {
             Ok(answers) => {
-                self.obstacle = None;
                 for (waiter, answer) in waiters.iter_mut().zip(answers) {
                     waiter.answer(answer);
                 }
@@ -240,18 +265,14 @@ impl<W: Worker> Task<W> {
             // Nothing was done: all wait again, in their order, but for those whose time would be up
             // while the next try waits for the lock.
             Err(failure) if failure.is_busy() => {
-                for (request, waiter) in requests.into_iter().zip(waiters).rev() {
-                    self.inbox.requests.push_front((request, waiter));
-                }
-                self.obstacle = Some(failure);
+                let alone = requests.len() == 1;
+                self.inbox.put_back(requests, waiters, alone);
                 let next_try = Instant::now() + lock_timeout(self.timeout);
                 self.inbox.end_waiting(next_try, self.timeout, self.obstacle.as_ref());
             }
             // One request may have spoilt it for all: each gets a batch of its own.
             Err(failure) if failure.is_certain() && requests.len() > 1 => {
-                for (request, waiter) in requests.into_iter().zip(waiters) {
-                    Box::pin(self.run_batch(vec![request], vec![waiter])).await;
-                }
+                self.inbox.put_back(requests, waiters, true);
             }
             Err(failure) => waiters.iter_mut().for_each(|waiter| waiter.answer(Err(failure.clone()))),
         }

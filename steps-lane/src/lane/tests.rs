@@ -156,6 +156,17 @@ async fn one_bad_request_spoils_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_that_are_tried_alone_end_in_time_too() {
+    let fixture = Fixture::new(1);
+    let start = Instant::now();
+    let (bad, other) = tokio::join!(fixture.lane.call(write(), Bad), fixture.lane.call(write(), Number(1)));
+    assert_timed_out(bad, true);
+    assert_timed_out(other, false);
+    assert!(start.elapsed() < TIMEOUT + Duration::from_millis(10), "{:?}", start.elapsed());
+    assert_eq!(fixture.batches(), [vec![Bad, Number(1)], vec![Bad]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_may_have_been_applied_is_not_tried_again() {
     let fixture = Fixture::new(1);
     let (one, other) = tokio::join!(fixture.lane.call(write(), Number(1)), fixture.lane.call(write(), Lost));
