@@ -1,6 +1,6 @@
 //! The errors of this store: what SQLite says, as the contract's kinds.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fs::File, io, path::Path};
 
 use sqlx::migrate::MigrateError;
 use steps_core::{Call, Error, ErrorKind, Operation};
@@ -22,18 +22,33 @@ pub(crate) fn failure(error: sqlx::Error) -> Failure {
 }
 
 /// What an error of the first look at a file means: more than after a successful one.
-pub(crate) fn at_first_sight(error: sqlx::Error) -> Failure {
+pub(crate) fn at_first_sight(error: sqlx::Error, path: &Path) -> Failure {
     match primary_code(&error) {
-        Some(CANTOPEN | READONLY) => {
-            let message = "the file cannot be opened; even to read it, SQLite makes files beside it, so that its \
-                           folder must allow that: ask for the right, or copy it to another folder";
-            Failure::new(ErrorKind::ReadOnly, message).with_source(error)
-        }
+        Some(CANTOPEN | READONLY) => cannot_open(path).with_source(error),
         Some(NOTADB) => {
             let message = "the file is not a SQLite database; choose another file";
             Failure::new(ErrorKind::Config, message).with_source(error)
         }
         _ => failure(error),
+    }
+}
+
+/// Why SQLite cannot open a file, which it does not say.
+fn cannot_open(path: &Path) -> Failure {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    let config = |message: &'static str| Failure::new(ErrorKind::Config, message);
+    match File::open(path).map_err(|error| error.kind()) {
+        Ok(_) => Failure::new(
+            ErrorKind::ReadOnly,
+            "the file cannot be opened; even to read it, SQLite makes files beside it, so its folder must allow that: \
+             ask for the right, or copy it to another folder",
+        ),
+        Err(PermissionDenied) => Failure::new(ErrorKind::ReadOnly, "the right to open the file is missing; ask for it"),
+        Err(NotFound) if path.is_symlink() => config("the file is a link to where nothing is, and nothing can be made"),
+        // It could not be made.
+        Err(NotFound) => Failure::new(ErrorKind::ReadOnly, "the right to make the file is missing; ask for it"),
+        Err(NotADirectory) => config("the file is not in a folder, but in a file"),
+        Err(_) => Failure::new(ErrorKind::Unavailable, "the file cannot be opened now"),
     }
 }
 
