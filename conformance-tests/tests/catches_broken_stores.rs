@@ -9,10 +9,13 @@ use std::time::Duration;
 use broken::{FLAWS, Known, Plain};
 use conformance_tests::{Config, Report, run};
 
+/// Always the same draws: whether they come upon a flaw must not depend on luck.
+const SEED: u64 = 7;
+
 /// Runs the cases whose names begin so on a store with this flaw.
 async fn report(known: &Known, group: &str, cases: u32) -> Report {
-    let config = Config::new().with_cases(cases).with_call_timeout(Duration::from_secs(2)).with_filter(group);
-    run(Plain::new(Some(known.flaw)), config).await
+    let config = Config::new().with_seed(SEED).with_cases(cases).with_call_timeout(Duration::from_secs(2));
+    run(Plain::new(Some(known.flaw)), config.with_filter(group)).await
 }
 
 #[tokio::test]

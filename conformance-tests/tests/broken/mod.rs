@@ -63,7 +63,8 @@ flaws! {
     /// A build past the limit is added to all the same.
     NoLimit I4 limits;
     KeysIgnored I5 keys model;
-    KeysOfAllBuilds I5 keys model;
+    // Keys of earlier histories spoil later ones, which then do not fail alone: no property shrinks that.
+    KeysOfAllBuilds I5 keys;
     KeysForgottenOnReopening I5 reopen model;
     /// A free name that looks as if it had a suffix gets one.
     SuffixWhereNoneIsNeeded N2 add_step model;
