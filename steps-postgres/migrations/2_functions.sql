@@ -147,7 +147,7 @@ CREATE FUNCTION write_batch(
 RETURNS TABLE (request BIGINT, id BIGINT, number BIGINT, name TEXT) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    seed     BIGINT    := current_schema()::regnamespace::oid::BIGINT;
+    seed     BIGINT    := quote_ident(current_schema())::regnamespace::oid::BIGINT;
     answered BOOLEAN[] := array_fill(false, ARRAY[cardinality(operations)]);
     steps_of BIGINT[];
     plain    RECORD;

@@ -279,12 +279,14 @@ impl Link {
 
     async fn open(&mut self) -> Result<PgConnection, Failure> {
         let limit = self.opener.0.timeout;
+        // So that a call does not spend all its time on an attempt that hangs.
+        let attempt = limit / 3;
         let mut opening = match std::mem::replace(&mut self.state, State::Closed) {
             State::Opening(opening) => opening,
             State::Closed | State::Open(_) => {
                 let opening = self.opener.open();
                 tokio::spawn(async move {
-                    match timeout(limit, opening).await {
+                    match timeout(attempt, opening).await {
                         Ok(opened) => opened.map_err(connecting),
                         Err(_) => Err(Failure::busy("the server lets connections in and does not answer")),
                     }
@@ -382,8 +384,10 @@ impl Opener {
             let message = format!("the database has the encoding {encoding}; make one with UTF8");
             return Err(Failure::new(ErrorKind::Config, message));
         }
-        let is_there = "SELECT to_regclass('steps_migrations') IS NOT NULL";
-        if !self.one::<bool>(connection, is_there).await? {
+        // Asked of the catalogue itself: what a name stands for may be remembered from before the lock.
+        let is_there = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'steps_migrations')";
+        let is_there = sqlx::query_scalar(is_there).bind(self.0.schema.as_str()).persistent(false);
+        if !is_there.fetch_one(&mut *connection).await.map_err(failure)? {
             return Ok(Found::Older(0));
         }
         let version = "SELECT coalesce(max(version), 0) FROM steps_migrations";
