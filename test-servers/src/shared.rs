@@ -2,11 +2,12 @@ use std::{
     env,
     hash::{BuildHasher, RandomState},
     io,
+    str::FromStr,
     sync::OnceLock,
     thread,
 };
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, postgres::PgConnectOptions};
 
 use crate::{Postgres, PostgresOptions};
 
@@ -86,7 +87,9 @@ impl Drop for Schema {
         let dropped = thread::spawn(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let mut connection = PgConnection::connect(&url).await?;
+                // A pooler refuses what it does not know.
+                let options = PgConnectOptions::from_str(&url)?.extra_float_digits(None);
+                let mut connection = options.connect().await?;
                 // The name is one of ours, and needs no quotes.
                 connection.execute(AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {name} CASCADE"))).await?;
                 connection.close().await

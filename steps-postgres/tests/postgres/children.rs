@@ -40,7 +40,12 @@ impl Job {
             Self::Link { step, urls, child } => format!("link {step} {urls} {child}"),
             Self::WriteUntilItFails => "write-until-it-fails".to_owned(),
         };
-        Command::new(env::current_exe()?).env(JOB, format!("{job} {url}")).stdout(Stdio::piped()).spawn()
+        let mut command = Command::new(env::current_exe()?);
+        if let Self::WriteUntilItFails = self {
+            // It is expected to fail.
+            command.stderr(Stdio::null());
+        }
+        command.env(JOB, format!("{job} {url}")).stdout(Stdio::piped()).spawn()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Failed, Trial};
 use sqlx::Executor;
 use steps_core::{ErrorKind, Results, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
@@ -17,7 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_kept),
         trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
         trial("waiting::a_step_that_is_locked_does_not_keep_others_waiting", one_step_that_is_locked),
-        Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", || Ok(a_runtime_that_is_gone())),
+        Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", a_runtime_that_is_gone),
     ]
 }
 
@@ -88,7 +88,7 @@ async fn one_step_that_is_locked() -> TestResult {
     Ok(())
 }
 
-fn a_runtime_that_is_gone() {
+fn a_runtime_that_is_gone() -> Result<(), Failed> {
     let runtime = || tokio::runtime::Runtime::new().expect("a runtime starts");
     let schema = shared_postgres().expect("a server starts");
     let url = schema.url_with_schema();
@@ -104,4 +104,5 @@ fn a_runtime_that_is_gone() {
     assert_eq!(error.kind(), ErrorKind::Closed);
     let again = second.block_on(connect(&url)).expect("the store opens again");
     assert_eq!(second.block_on(again.steps(7)).expect("it reads").len(), 1);
+    Ok(())
 }
