@@ -3,9 +3,10 @@
 
 -- N3: the first 50 - len('_k') code points of the requested name and _k, for the smallest free k, added with
 -- the next number. As steps_core::naming, with a hint for each prefix and number of digits (N5). The caller has
--- the build's lock and found the name taken. No row: the build has no number left (I4).
-CREATE FUNCTION add_step_with_suffix(of_build BIGINT, requested TEXT, state TEXT)
-RETURNS TABLE (id BIGINT, number BIGINT, name TEXT) LANGUAGE plpgsql AS $$
+-- the build's lock and found the name taken. Null: the build has no number left (I4).
+CREATE FUNCTION add_step_with_suffix(
+    of_build BIGINT, requested TEXT, state TEXT, OUT id BIGINT, OUT number BIGINT, OUT name TEXT
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     digit_count INTEGER := 1;
@@ -38,26 +39,23 @@ BEGIN
         past := past * 10;
     END LOOP;
 
-    RETURN QUERY
     INSERT INTO steps (build_id, number, name, state_string)
     SELECT of_build, last + 1, cut || '_' || k, state
     FROM (SELECT max(number) AS last FROM steps WHERE build_id = of_build) numbers
     WHERE last < 4294967295
-    RETURNING steps.id, steps.number, steps.name;
+    RETURNING steps.id, steps.number, steps.name INTO id, number, name;
 END
 $$;
 
--- I2, I4, I5, N2: an add with or without a key. The caller has the build's lock. No row: the build has no
--- number left.
-CREATE FUNCTION add_step(of_build BIGINT, requested TEXT, state TEXT, with_key TEXT)
-RETURNS TABLE (id BIGINT, number BIGINT, name TEXT) LANGUAGE plpgsql AS $$
+-- I2, I4, I5, N2: an add with or without a key. The caller has the build's lock. Null: the build has no number
+-- left.
+CREATE FUNCTION add_step(
+    of_build BIGINT, requested TEXT, state TEXT, with_key TEXT, OUT id BIGINT, OUT number BIGINT, OUT name TEXT
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-    added RECORD;
 BEGIN
     IF with_key IS NOT NULL THEN
-        RETURN QUERY
-        SELECT steps.id, steps.number, steps.name
+        SELECT steps.id, steps.number, steps.name INTO id, number, name
         FROM idempotency_keys JOIN steps ON steps.id = step_id
         WHERE idempotency_keys.build_id = of_build AND key = with_key;
         IF FOUND THEN
@@ -65,22 +63,19 @@ BEGIN
         END IF;
     END IF;
 
-    -- The number first: an id that is drawn for a step that is not added is only left out, a number would be a gap.
+    -- The id that is drawn for a step whose name is taken is left out; its number is given to the next.
     INSERT INTO steps (build_id, number, name, state_string)
     SELECT of_build, last + 1, requested, state
     FROM (SELECT coalesce((SELECT max(number) FROM steps WHERE build_id = of_build), -1) AS last) numbers
     WHERE last < 4294967295
     ON CONFLICT (build_id, name) DO NOTHING
-    RETURNING steps.id, steps.number, steps.name INTO added;
+    RETURNING steps.id, steps.number, steps.name INTO id, number, name;
     IF NOT FOUND THEN
-        SELECT * FROM add_step_with_suffix(of_build, requested, state) INTO added;
+        SELECT * INTO id, number, name FROM add_step_with_suffix(of_build, requested, state);
     END IF;
 
-    IF added.id IS NOT NULL THEN
-        IF with_key IS NOT NULL THEN
-            INSERT INTO idempotency_keys (build_id, key, step_id) VALUES (of_build, with_key, added.id);
-        END IF;
-        RETURN QUERY SELECT added.id, added.number, added.name;
+    IF with_key IS NOT NULL AND id IS NOT NULL THEN
+        INSERT INTO idempotency_keys (build_id, key, step_id) VALUES (of_build, with_key, add_step.id);
     END IF;
 END
 $$;
@@ -155,10 +150,21 @@ DECLARE
     added    RECORD;
     operation TEXT;
     target   BIGINT;
-    i        INTEGER;
+    lock     TEXT;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE 'a batch needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+
+    -- One add alone, which is the most frequent batch of a process that does one thing at a time.
+    IF operations = ARRAY['add_step'] THEN
+        lock := pg_advisory_xact_lock(hashint8extended(targets[1], seed));
+        SELECT * INTO added FROM add_step(targets[1], names[1], texts[1], keys[1]);
+        IF added.id IS NOT NULL THEN
+            request := 1; id := added.id; number := added.number; name := added.name;
+            RETURN NEXT;
+        END IF;
+        RETURN;
     END IF;
 
     IF 'add_step' = ANY (operations) THEN
@@ -171,21 +177,18 @@ BEGIN
             ORDER BY key
         ) builds;
 
-        -- One alone is cheaper by itself.
-        IF cardinality(operations) > 1 THEN
-            SELECT array_agg(request) AS requests, array_agg(target) AS builds, array_agg(name) AS names,
-                   array_agg(text) AS states
-            INTO plain
-            FROM unnest(operations, targets, names, texts, keys) WITH ORDINALITY
-                AS requests (operation, target, name, text, key, request)
-            WHERE operation = 'add_step' AND key IS NULL;
-            FOR free IN SELECT * FROM add_steps_of_free_names(plain.requests, plain.builds, plain.names, plain.states)
-            LOOP
-                answered[free.request] := true;
-                request := free.request; id := free.id; number := free.number; name := free.name;
-                RETURN NEXT;
-            END LOOP;
-        END IF;
+        SELECT array_agg(request) AS requests, array_agg(target) AS builds, array_agg(name) AS names,
+               array_agg(text) AS states
+        INTO plain
+        FROM unnest(operations, targets, names, texts, keys) WITH ORDINALITY
+            AS requests (operation, target, name, text, key, request)
+        WHERE operation = 'add_step' AND key IS NULL;
+        FOR free IN SELECT * FROM add_steps_of_free_names(plain.requests, plain.builds, plain.names, plain.states)
+        LOOP
+            answered[free.request] := true;
+            request := free.request; id := free.id; number := free.number; name := free.name;
+            RETURN NEXT;
+        END LOOP;
 
         FOR i IN 1 .. cardinality(operations) LOOP
             IF operations[i] = 'add_step' AND NOT answered[i] THEN
@@ -196,6 +199,9 @@ BEGIN
                 END IF;
             END IF;
         END LOOP;
+        IF 'add_step' = ALL (operations) THEN
+            RETURN;
+        END IF;
         id := NULL; number := NULL; name := NULL;
     END IF;
 

@@ -1,7 +1,5 @@
 //! A reading lane: all reads that wait in it in one statement of each kind, with a snapshot of its own.
 
-use std::collections::HashMap;
-
 use sqlx::{
     Arguments, PgConnection, Row,
     error::BoxDynError,
@@ -35,6 +33,39 @@ impl Reader {
         Self(Link::new(opener, connection))
     }
 
+    async fn rows(
+        &mut self,
+        sql: &'static str,
+        arguments: Result<PgArguments, BoxDynError>,
+        requests: usize,
+    ) -> Result<Vec<PgRow>, Failure> {
+        let arguments = arguments.map_err(|error| {
+            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+        })?;
+        // A read does no harm a second time (D6): what a lost connection kept from it, the lane asks again.
+        self.0.run(sql, arguments, requests).await.map_err(|failure| {
+            if failure.is_certain() { failure } else { Failure::busy(failure.to_string()).with_source(failure) }
+        })
+    }
+
+    /// The urls past those that the step's row has, as they were when it was read.
+    async fn fetch_further_urls(&mut self, step: &mut StepRow) -> Result<(), Failure> {
+        let mut position = INLINE_URLS;
+        while position < step.url_count {
+            let mut arguments = PgArguments::default();
+            let added = arguments
+                .add(step.id)
+                .and_then(|()| arguments.add(position))
+                .and_then(|()| arguments.add(step.url_count))
+                .map(|()| arguments);
+            for row in self.rows(include_str!("sql/further_urls.sql"), added, 1).await? {
+                step.urls.push((row.try_get(0).map_err(failure)?, row.try_get(1).map_err(failure)?));
+            }
+            position += INLINE_URLS;
+        }
+        Ok(())
+    }
+
     /// The answers to the requests of one kind.
     async fn fetch(
         &mut self,
@@ -43,18 +74,12 @@ impl Reader {
         requests: &[usize],
         answers: &mut [Result<Vec<Step>, Failure>],
     ) -> Result<(), Failure> {
-        let arguments = arguments.map_err(|error| {
-            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
-        })?;
-        // A read does no harm a second time (D6): what a lost connection kept from it, the lane asks again.
-        let rows = self.0.run(sql, arguments, requests.len()).await.map_err(|failure| {
-            if failure.is_certain() { failure } else { Failure::busy(failure.to_string()).with_source(failure) }
-        })?;
-        let mut fetched = Rows::default();
-        for row in rows {
-            fetched.push(&row).map_err(failure)?;
+        let rows = self.rows(sql, arguments, requests.len()).await?;
+        let mut steps = rows.iter().map(StepRow::new).collect::<sqlx::Result<Vec<_>>>().map_err(failure)?;
+        for step in &mut steps {
+            self.fetch_further_urls(step).await?;
         }
-        fetched.answer(requests, answers);
+        answer(steps, requests, answers);
         Ok(())
     }
 }
@@ -152,54 +177,21 @@ impl Builds {
     }
 }
 
-/// What a statement gave, in two kinds of rows: see `get_steps.sql`.
-#[derive(Default)]
-struct Rows {
-    steps: Vec<StepRow>,
-    /// By request, counted from 1, and step.
-    further_urls: HashMap<(i64, i64), Vec<(i32, Urls)>>,
-}
+/// How many urls a step's row has with it: see `get_steps.sql`.
+const INLINE_URLS: i32 = 512;
 
-impl Rows {
-    fn push(&mut self, row: &PgRow) -> sqlx::Result<()> {
-        let urls = Urls { names: row.try_get(12)?, urls: row.try_get(13)? };
-        match row.try_get::<Option<i32>, _>(2)? {
-            None => self.steps.push(StepRow::new(row, urls)?),
-            Some(part) => {
-                self.further_urls.entry((row.try_get(0)?, row.try_get(1)?)).or_default().push((part, urls));
-            }
+/// Gives each request its steps. One that cannot be read back spoils only the requests that asked for it.
+fn answer(mut steps: Vec<StepRow>, requests: &[usize], answers: &mut [Result<Vec<Step>, Failure>]) {
+    steps.sort_by_key(|row| row.number);
+    for row in steps {
+        let request = usize::try_from(row.request - 1).ok().and_then(|request| requests.get(request));
+        let Some(answer) = request.and_then(|request| answers.get_mut(*request)) else { continue };
+        let id = row.id;
+        match (row.step(), &mut *answer) {
+            (Ok(step), Ok(steps)) => steps.push(step),
+            (Err(error), Ok(_)) => *answer = Err(unreadable_step(id, &error)),
+            (_, Err(_)) => {}
         }
-        Ok(())
-    }
-
-    /// Gives each request its steps. One that cannot be read back spoils only the requests that asked for it.
-    fn answer(mut self, requests: &[usize], answers: &mut [Result<Vec<Step>, Failure>]) {
-        self.steps.sort_by_key(|row| row.number);
-        for row in self.steps {
-            let request = usize::try_from(row.request - 1).ok().and_then(|request| requests.get(request));
-            let Some(answer) = request.and_then(|request| answers.get_mut(*request)) else { continue };
-            let mut further = self.further_urls.remove(&(row.request, row.id)).unwrap_or_default();
-            further.sort_by_key(|(part, _)| *part);
-            let id = row.id;
-            match (row.step(further), &mut *answer) {
-                (Ok(step), Ok(steps)) => steps.push(step),
-                (Err(error), Ok(_)) => *answer = Err(unreadable_step(id, &error)),
-                (_, Err(_)) => {}
-            }
-        }
-    }
-}
-
-/// Names and urls in the order of their positions; nothing where there are none.
-struct Urls {
-    names: Option<Vec<String>>,
-    urls: Option<Vec<String>>,
-}
-
-impl Urls {
-    fn pairs(self) -> impl Iterator<Item = Result<StepUrl, InputError>> {
-        let (names, urls) = (self.names.unwrap_or_default(), self.urls.unwrap_or_default());
-        names.into_iter().zip(urls).map(|(name, url)| StepUrl::new(name, url))
     }
 }
 
@@ -216,30 +208,39 @@ struct StepRow {
     complete_at: Option<Time>,
     results: Option<i32>,
     hidden: bool,
-    /// The first of them.
-    urls: Urls,
+    url_count: i32,
+    /// Pairs of name and url, in their order.
+    urls: Vec<(String, String)>,
 }
 
 impl StepRow {
-    fn new(row: &PgRow, urls: Urls) -> sqlx::Result<Self> {
+    fn new(row: &PgRow) -> sqlx::Result<Self> {
+        let url_count = row.try_get(11)?;
+        let urls = if url_count == 0 {
+            Vec::new()
+        } else {
+            let (names, urls): (Vec<String>, Vec<String>) = (row.try_get(12)?, row.try_get(13)?);
+            names.into_iter().zip(urls).collect()
+        };
         Ok(Self {
             request: row.try_get(0)?,
             id: row.try_get(1)?,
-            build_id: row.try_get(3)?,
-            number: row.try_get(4)?,
-            name: row.try_get(5)?,
-            state_string: row.try_get(6)?,
-            started_at: row.try_get(7)?,
-            locks_acquired_at: row.try_get(8)?,
-            complete_at: row.try_get(9)?,
-            results: row.try_get(10)?,
-            hidden: row.try_get(11)?,
+            build_id: row.try_get(2)?,
+            number: row.try_get(3)?,
+            name: row.try_get(4)?,
+            state_string: row.try_get(5)?,
+            started_at: row.try_get(6)?,
+            locks_acquired_at: row.try_get(7)?,
+            complete_at: row.try_get(8)?,
+            results: row.try_get(9)?,
+            hidden: row.try_get(10)?,
+            url_count,
             urls,
         })
     }
 
-    fn step(self, further_urls: Vec<(i32, Urls)>) -> Result<Step, InputError> {
-        let urls = self.urls.pairs().chain(further_urls.into_iter().flat_map(|(_, urls)| urls.pairs()));
+    fn step(self) -> Result<Step, InputError> {
+        let urls = self.urls.into_iter().map(|(name, url)| StepUrl::new(name, url));
         let time = |time: Option<Time>| time.map(Timestamp::try_from).transpose();
         let step = Step::builder(
             StepId::new(self.id)?,
