@@ -92,8 +92,9 @@ impl Connector {
     }
 
     fn backend(&self, url: &str) -> Result<&dyn Backend> {
-        // The rest of the URL may hold a password, so no message shows it.
-        let Some((scheme, _)) = url.split_once(':') else {
+        // The rest of the URL may hold a password, so no message shows it; nor what is no scheme at all.
+        let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        let Some((scheme, _)) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
             let known = self.known_schemes();
             return Err(config(format!("the store's URL has no scheme; write SCHEME:…, where SCHEME is {known}")));
         };

@@ -55,3 +55,8 @@ pub use steps_postgres as postgres;
 /// The store in a SQLite file.
 #[cfg(feature = "sqlite")]
 pub use steps_sqlite as sqlite;
+
+/// The example of the README compiles.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -172,7 +172,7 @@ impl Writer {
             Some(Answer::Done) => String::new(),
             Some(Answer::Found(true)) => " // found".to_owned(),
             Some(Answer::Found(false)) => " // None".to_owned(),
-            Some(Answer::Count(count)) => format!(" // {count} steps"),
+            Some(Answer::Count(count)) => format!(" // {count} found"),
             Some(Answer::Failed(error)) => format!(" // error: {error}"),
             Some(Answer::Added(added)) => {
                 let number = self.steps.len();

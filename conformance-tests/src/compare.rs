@@ -10,7 +10,8 @@ use crate::{
     failure::{Checked, Failure, shortened},
 };
 
-/// Expects a step to be what it should be. `clause`, if any, is blamed for whatever differs; otherwise the clause of the field is.
+/// Expects a step to be what it should be. `clause`, if any, is blamed for whatever differs; otherwise the
+/// clause of the field is.
 pub(crate) fn expect_step(clause: Option<Clause>, what: impl Display, got: &Step, expected: &Step) -> Checked {
     let Some((field, of_field, expected_value, got_value)) = difference(got, expected) else { return Ok(()) };
     let number = expected.number;

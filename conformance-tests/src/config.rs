@@ -22,8 +22,8 @@ pub struct Config {
     pub cases: u32,
     /// How long one call of the store may take. Longer is taken for a hang.
     pub call_timeout: Duration,
-    /// How long one case may take: it ends what the time-out of a call cannot, such as a blocked thread. Properties get more
-    /// when they have more cases.
+    /// How long one case may take: it ends what the time-out of a call cannot, such as a blocked thread.
+    /// Properties get more when they have more cases.
     pub case_timeout: Duration,
     /// Only the cases whose name contains this text.
     pub filter: Option<String>,
@@ -96,7 +96,8 @@ impl Config {
         self
     }
 
-    /// Says how one case is run again, where `{case}` stands for its name: for programs that are not started by `cargo test`.
+    /// Says how one case is run again, where `{case}` stands for its name: for programs that are not
+    /// started by `cargo test`.
     #[must_use]
     pub fn with_command(mut self, command: impl Into<String>) -> Self {
         self.command = command.into();

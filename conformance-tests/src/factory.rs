@@ -53,8 +53,8 @@ pub trait StoreFactory: Send + Sync + 'static {
     /// as long as the case.
     ///
     /// # Errors
-    /// When the store cannot be made. The case then fails: a missing server is a failure, not a skip, so the message should say
-    /// what to install or to set.
+    /// When the store cannot be made. The case then fails: a missing server is a failure, not a skip, so
+    /// the message should say what to install or to set.
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError>;
 
     /// Opens the store that another process made: the suite runs itself again as a child and hands over the
@@ -63,8 +63,8 @@ pub trait StoreFactory: Send + Sync + 'static {
     /// A store that claims [`Feature::Processes`] must have it.
     ///
     /// # Errors
-    /// When the store cannot be opened. Without a definition of its own, always: it says to write one or to opt out of the
-    /// feature, so that a claim that is not kept fails.
+    /// When the store cannot be opened. Without a definition of its own, always: it says to write one or to
+    /// opt out of the feature, so that a claim that is not kept fails.
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
         let _ = (token, case);
         let name = self.name();

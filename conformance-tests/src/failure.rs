@@ -25,7 +25,8 @@ pub struct Failure {
     pub got: Option<String>,
     /// The calls that led there, as Rust that can be pasted into a test; of a property, the fewest that were found.
     pub calls: Option<String>,
-    /// Whether the first clause of the case is to blame, where none is named: the store was asked, and gave no answer to go by.
+    /// Whether the first clause of the case is to blame, where none is named: the store was asked, and gave
+    /// no answer to go by.
     #[serde(skip)]
     pub(crate) is_of_case: bool,
 }

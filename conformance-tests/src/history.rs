@@ -59,8 +59,8 @@ pub(crate) enum Operation {
 /// A step of the history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
-    /// The `n`th that was added, or the last where there are fewer, so that a target still means the same step when adds that
-    /// do not matter are taken out. None if there is none yet.
+    /// The `n`th that was added, or the last where there are fewer, so that a target still means the same
+    /// step when adds that do not matter are taken out. None if there is none yet.
     Added(usize),
     /// One that no store has.
     Missing,
@@ -132,7 +132,8 @@ pub(crate) fn names() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Names as long as a name can be, or almost: one character over and over, and an end. There are few enough that they collide.
+/// Names as long as a name can be, or almost: one character over and over, and an end. There are few enough
+/// that they collide.
 pub(crate) fn long_names() -> impl Strategy<Value = String> {
     let end = select(vec!["", "ab", "_1", "_2", "_10", "\u{301}"]);
     (select(vec!['x', '🚀']), 48..=50_usize, end).prop_map(|(character, length, end)| {

@@ -1,6 +1,7 @@
 //! Checks that a store of build steps keeps the [`StepsStore`](steps_core::StepsStore) contract, clause by clause.
 //!
-//! It runs on any store, in this workspace or not: what a backend's author writes is a [`StoreFactory`], and a test of one line.
+//! It runs on any store, in this workspace or not: what a backend's author writes is a [`StoreFactory`],
+//! and a test of one line.
 //!
 //! # Use
 //! In `Cargo.toml`:
@@ -67,8 +68,8 @@
 //! }
 //! ```
 //!
-//! `cargo test --test conformance` then runs every case, with the filters and options of any test program. [`run`] gives a
-//! [`Report`] instead, as text or JSON, and [`trials`] the cases, to run along with one's own.
+//! `cargo test --test conformance` then runs every case, with the filters and options of any test program.
+//! [`run`] gives a [`Report`] instead, as text or JSON, and [`trials`] the cases, to run along with one's own.
 //!
 //! # What it checks
 //! | cases | what |
@@ -84,13 +85,13 @@
 //! Costs (N5, U5) are left to benchmarks.
 //!
 //! # What it asks of a store
-//! Nothing is deleted: the suite adds to builds of its own, drawn afresh in each run, and reads those. It may run on a store that is full of
-//! other people's steps, many times, and several times at once. Every handle takes the time from the
-//! [clock of the case](CaseContext::clock).
+//! Nothing is deleted: the suite adds to builds of its own, drawn afresh in each run, and reads those. It
+//! may run on a store that is full of other people's steps, many times, and several times at once. Every
+//! handle takes the time from the [clock of the case](CaseContext::clock).
 //!
 //! # What a failure says
-//! The clause with its text, what was expected and what came, the calls as Rust that can be pasted into a test, and the command that
-//! runs the case again with the same seed:
+//! The clause with its text, what was expected and what came, the calls as Rust that can be pasted into a
+//! test, and the command that runs the case again with the same seed:
 //!
 //! ```text
 //! clause N3: A taken name becomes its first 50 - len("_k") code points followed by _k, for the smallest k ≥ 1 whose …
@@ -111,7 +112,8 @@
 //!
 //! # Seeds
 //! Each run has a fresh seed, so that many runs see more than one; `STEPS_CONFORMANCE_SEED` fixes it.
-//! `STEPS_CONFORMANCE_CASES` says how many random cases each property has: 64 unless it is set, `1000` for a night. No files are written.
+//! `STEPS_CONFORMANCE_CASES` says how many random cases each property has: 64 unless it is set, `1000` for
+//! a night. No files are written.
 
 mod calls;
 mod cases;

@@ -74,8 +74,8 @@ impl Profile {
         self
     }
 
-    /// Declares that this case fails, with the reason. It runs all the same: when it fails it is shown as ignored, and when it
-    /// passes that is a failure, so that the entry does not outlive its reason.
+    /// Declares that this case fails, with the reason. It runs all the same: when it fails it is shown as
+    /// ignored, and when it passes that is a failure, so that the entry does not outlive its reason.
     #[must_use]
     pub fn with_known_failure(mut self, case: impl Into<String>, reason: impl Into<String>) -> Self {
         self.known_failures.insert(case.into(), reason.into());

@@ -22,8 +22,8 @@ const ATTEMPTS: usize = 5_000;
 
 /// Checks as many lists of things to do as the configuration asks for.
 ///
-/// They share a store, as histories in builds of their own do in life. A list that fails is tried again, and made smaller, on
-/// a new store each time.
+/// They share a store, as histories in builds of their own do in life. A list that fails is tried again,
+/// and made smaller, on a new store each time.
 pub(crate) async fn check<T: Clone + Debug>(
     setup: &Setup,
     lists: impl Strategy<Value = Vec<T>>,
@@ -68,7 +68,8 @@ struct Shrinking<'a, T, F> {
 }
 
 impl<T: Clone + Debug, F: AsyncFn(&mut Stage, Vec<T>) -> Checked> Shrinking<'_, T, F> {
-    /// Whether the list fails on a new store. Without a store, or when it has taken too long, nothing more is found to fail.
+    /// Whether the list fails on a new store. Without a store, or when it has taken too long, nothing more
+    /// is found to fail.
     async fn fails(&mut self, list: Vec<T>) -> bool {
         self.attempts += 1;
         if self.is_over() {

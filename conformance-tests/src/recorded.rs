@@ -7,8 +7,8 @@
 //! ```
 //!
 //! - `builds` are numbers of the scenario's own; each becomes a fresh build.
-//! - `ops` come in order, each with its inputs and `out`, the exact answer. Steps are named by their index: 0, 1, 2, … in the
-//!   order of the adds.
+//! - `ops` come in order, each with its inputs and `out`, the exact answer. Steps are named by their index:
+//!   0, 1, 2, … in the order of the adds.
 //! - `final` is what `get_steps` answers for each build in the end.
 //! - Times are whole seconds since 1970, or null; `now` is what the clock says.
 //!

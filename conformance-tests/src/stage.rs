@@ -133,7 +133,8 @@ impl Stage {
         result.map_err(|failure| Failure { calls: failure.calls.or_else(|| log.code()), ..failure })
     }
 
-    /// As [`judged`](Self::judged), at the end of the case. The store is closed for politeness: how well, the cases of D7 judge.
+    /// As [`judged`](Self::judged), at the end of the case. The store is closed for politeness: how well,
+    /// the cases of D7 judge.
     pub(crate) async fn end(self, result: Checked) -> Checked {
         let result = self.judged(result);
         if let Some(store) = &self.store {

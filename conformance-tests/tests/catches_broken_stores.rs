@@ -1,5 +1,5 @@
-//! Why anyone should trust the suite: it passes a store that keeps the contract, and catches each of many that break one
-//! clause, by a case that blames that clause.
+//! Why anyone should trust the suite: it passes a store that keeps the contract, and catches each of many
+//! that break one clause, by a case that blames that clause.
 
 #[path = "broken/mod.rs"]
 mod broken;
@@ -12,14 +12,26 @@ use conformance_tests::{Config, Report, run};
 /// Runs the cases whose names begin so on a store with this flaw.
 async fn report(known: &Known, group: &str, cases: u32) -> Report {
     let config = Config::new().with_cases(cases).with_call_timeout(Duration::from_secs(2)).with_filter(group);
-    run(Plain(Some(known.flaw)), config).await
+    run(Plain::new(Some(known.flaw)), config).await
 }
 
 #[tokio::test]
 async fn a_store_without_a_flaw_passes() {
-    let report = run(Plain(None), Config::new()).await;
+    let report = run(Plain::new(None), Config::new()).await;
     assert!(report.is_success(), "{report}");
     assert_eq!(report.ignored().count(), 0, "{report}");
+}
+
+#[tokio::test]
+async fn a_store_that_others_use_passes_again_and_again() {
+    let factory = Plain::shared();
+    // Two at once, with the same seed, and a third on what they left.
+    let config = Config::new().with_cases(4);
+    let (one, other) = tokio::join!(run(factory.clone(), config.clone()), run(factory.clone(), config.clone()));
+    let third = run(factory, config).await;
+    for report in [one, other, third] {
+        assert!(report.is_success(), "{report}");
+    }
 }
 
 #[tokio::test]

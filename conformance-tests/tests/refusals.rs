@@ -1,4 +1,5 @@
-//! What no store is ever asked: the values that the types of `steps-core` refuse, as one table (N1, T1, T2, I1, I3, I5).
+//! What no store is ever asked: the values that the types of `steps-core` refuse, as one table (N1, T1, T2,
+//! I1, I3, I5).
 
 use steps_core::{
     BuildId, Error, ErrorKind, IdempotencyKey, InputError, Results, StateString, StepId, StepName, StepNumber, StepUrl,

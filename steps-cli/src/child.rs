@@ -165,8 +165,6 @@ async fn wait(mut child: Child, signals: &mut Signals) -> Outcome {
     let mut interrupted = false;
     loop {
         tokio::select! {
-            // A signal to both comes before the news that the command died of it.
-            biased;
             signal = signals.next() => {
                 interrupted = true;
                 if matches!(signal, Signal::SIGTERM | Signal::SIGHUP) {
@@ -182,6 +180,8 @@ async fn wait(mut child: Child, signals: &mut Signals) -> Outcome {
                     },
                     Err(error) => End::NotStarted(error),
                 };
+                // A signal to both came before the command died of it, but the news of both may come at once.
+                interrupted |= signals.pending().await.is_some();
                 return Outcome { end, interrupted };
             }
         }

@@ -28,3 +28,10 @@ pub(crate) async fn to_read(url: &StoreUrl) -> Result<Arc<dyn StepsStore>> {
         opened => opened,
     }
 }
+
+/// Closes a store that was read. SQLite then takes back the files that it made beside the store's; those who
+/// write do not wait for that, since what they were answered is kept anyway.
+pub(crate) async fn leave(store: &dyn StepsStore) {
+    // What was read is read.
+    let _ = store.close().await;
+}

@@ -51,7 +51,7 @@ macro_rules! id {
             }
         }
 
-        id!(@from $name i32 u32 i64 u64);
+        id!(@from $name i32 u32 i64 u64 usize);
     };
     (@from $name:ident $($integer:ty)*) => {$(
         impl TryFrom<$integer> for $name {

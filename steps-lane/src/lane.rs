@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, fmt, future::Future, time::Duration};
+use std::{collections::VecDeque, fmt, future::Future, iter, time::Duration};
 
 use steps_core::{Call, Error, ErrorKind, Operation, Result};
 use tokio::{
@@ -96,6 +96,7 @@ impl<W: Worker> Lane<W> {
     /// Starts the lane's task on the current tokio runtime, which needs its time driver. Each call may take
     /// as long as `timeout`, waiting included (D4).
     pub fn start(worker: W, timeout: Duration) -> Self {
+        let timeout = bounded(timeout);
         let (queue, messages) = mpsc::unbounded_channel();
         let inbox = Inbox { messages, requests: VecDeque::new(), closing: Vec::new() };
         let task = Task { worker, inbox, timeout, obstacle: None };
@@ -110,6 +111,12 @@ impl<W: Worker> Lane<W> {
     /// lane is.
     pub async fn call(&self, call: Call, request: W::Request) -> Result<W::Answer> {
         self.send(call, |waiter| Message::Request(request, waiter)).await
+    }
+
+    /// Whether it was closed, or its runtime is gone: every further call is `Closed`.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
     }
 
     /// Finishes what waits and closes the connection (D7). A second time it just answers.
@@ -148,14 +155,35 @@ struct Task<W: Worker> {
 /// What the lane was asked for and has not begun.
 struct Inbox<W: Worker> {
     messages: mpsc::UnboundedReceiver<Message<W>>,
-    requests: VecDeque<(W::Request, Waiter<W::Answer>)>,
+    requests: VecDeque<Waiting<W>>,
     closing: Vec<Waiter<()>>,
+}
+
+/// A request that waits for a batch.
+struct Waiting<W: Worker> {
+    request: W::Request,
+    waiter: Waiter<W::Answer>,
+    /// Whether it gets a batch of its own, after one that failed.
+    alone: bool,
+}
+
+/// Requests that are carried out together, and who waits for each.
+struct Batch<W: Worker> {
+    requests: Vec<W::Request>,
+    waiters: Vec<Waiter<W::Answer>>,
+    alone: bool,
+}
+
+impl<W: Worker> Waiting<W> {
+    fn new(request: W::Request, waiter: Waiter<W::Answer>) -> Self {
+        Self { request, waiter, alone: false }
+    }
 }
 
 impl<W: Worker> Inbox<W> {
     fn accept(&mut self, message: Message<W>) {
         match message {
-            Message::Request(request, waiter) => self.requests.push_back((request, waiter)),
+            Message::Request(request, waiter) => self.requests.push_back(Waiting::new(request, waiter)),
             Message::Close(waiter) => {
                 self.closing.push(waiter);
                 // What was sent before is still received; every later call finds the store closed (D7).
@@ -166,42 +194,52 @@ impl<W: Worker> Inbox<W> {
 
     /// Waits until there is a request, and gives `false` when there will never be one again.
     async fn fill(&mut self) -> bool {
-        while let Ok(message) = self.messages.try_recv() {
-            self.accept(message);
-        }
         while self.requests.is_empty() {
             match self.messages.recv().await {
                 Some(message) => self.accept(message),
                 None => return false,
             }
         }
+        while let Ok(message) = self.messages.try_recv() {
+            self.accept(message);
+        }
         true
     }
 
-    fn take_batch(&mut self) -> (Vec<W::Request>, Vec<Waiter<W::Answer>>) {
-        let (mut requests, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while requests.len() < W::BATCH
-            && let Some((request, waiter)) = self.requests.pop_front()
+    fn take_batch(&mut self) -> Batch<W> {
+        let mut batch = Batch { requests: Vec::new(), waiters: Vec::new(), alone: false };
+        let mut bytes = 0;
+        while batch.requests.len() < W::BATCH
+            && !batch.alone
+            && let Some(next) = self.requests.pop_front()
         {
             // A caller that no longer waits gets its write not at all (D5).
-            if !waiter.is_waiting() {
+            if !next.waiter.is_waiting() {
                 continue;
             }
-            bytes += W::size(&request);
-            if bytes > BATCH_BYTES && !requests.is_empty() {
-                self.requests.push_front((request, waiter));
+            bytes += W::size(&next.request);
+            if !batch.requests.is_empty() && (next.alone || bytes > BATCH_BYTES) {
+                self.requests.push_front(next);
                 break;
             }
-            requests.push(request);
-            waiters.push(waiter);
+            batch.requests.push(next.request);
+            batch.waiters.push(next.waiter);
+            batch.alone = next.alone;
         }
-        (requests, waiters)
+        batch
+    }
+
+    /// Puts a batch back in front of those who wait, in its order.
+    fn put_back(&mut self, batch: Batch<W>) {
+        for (request, waiter) in batch.requests.into_iter().zip(batch.waiters).rev() {
+            self.requests.push_front(Waiting { request, waiter, alone: batch.alone });
+        }
     }
 
     /// Ends the wait of those whose time is up at `now`.
     fn end_waiting(&mut self, now: Instant, timeout: Duration, obstacle: Option<&Failure>) {
-        while let Some((_, waiter)) = self.requests.front_mut().filter(|(_, waiter)| waiter.deadline <= now) {
-            waiter.time_out(timeout, false, obstacle);
+        while let Some(first) = self.requests.front_mut().filter(|first| first.waiter.deadline <= now) {
+            first.waiter.time_out(timeout, false, obstacle);
             self.requests.pop_front();
         }
         for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
@@ -212,7 +250,7 @@ impl<W: Worker> Inbox<W> {
     /// When the time of one who waits is up next. All calls have the same time-out, so those who came first
     /// are first.
     fn deadline(&self) -> Option<Instant> {
-        let request = self.requests.front().map(|(_, waiter)| waiter.deadline);
+        let request = self.requests.front().map(|first| first.waiter.deadline);
         let closing = self.closing.iter().filter(|waiter| waiter.answer.is_some()).map(|waiter| waiter.deadline);
         closing.chain(request).min()
     }
@@ -221,57 +259,49 @@ impl<W: Worker> Inbox<W> {
 impl<W: Worker> Task<W> {
     async fn run(mut self) {
         while self.inbox.fill().await {
-            let (requests, waiters) = self.inbox.take_batch();
-            if !requests.is_empty() {
-                self.run_batch(requests, waiters).await;
+            let batch = self.inbox.take_batch();
+            if !batch.requests.is_empty() {
+                self.run_batch(batch).await;
             }
         }
         self.close().await;
     }
 
-    async fn run_batch(&mut self, requests: Vec<W::Request>, mut waiters: Vec<Waiter<W::Answer>>) {
-        match self.outcome(&requests, &mut waiters).await {
+    async fn run_batch(&mut self, mut batch: Batch<W>) {
+        let outcome = self.outcome(&mut batch).await;
+        self.obstacle = outcome.as_ref().err().filter(|failure| failure.is_busy()).cloned();
+        match outcome {
             Ok(answers) => {
-                self.obstacle = None;
-                for (waiter, answer) in waiters.iter_mut().zip(answers) {
-                    waiter.answer(answer);
-                }
+                let missing = || Err(Failure::unreadable("the batch has no answer for this call"));
+                let answers = answers.into_iter().chain(iter::repeat_with(missing));
+                batch.waiters.iter_mut().zip(answers).for_each(|(waiter, answer)| waiter.answer(answer));
             }
-            // Nothing was done: all wait again, in their order, but for those whose time would be up
-            // while the next try waits for the lock.
+            // Nothing was done: all wait again, but for those whose time could be up before the next try has
+            // given up on the lock. On their way then, they could not be told that they were not applied.
             Err(failure) if failure.is_busy() => {
-                for (request, waiter) in requests.into_iter().zip(waiters).rev() {
-                    self.inbox.requests.push_front((request, waiter));
-                }
-                self.obstacle = Some(failure);
-                let next_try = Instant::now() + lock_timeout(self.timeout);
+                self.inbox.put_back(batch);
+                let next_try = Instant::now() + 2 * lock_timeout(self.timeout);
                 self.inbox.end_waiting(next_try, self.timeout, self.obstacle.as_ref());
             }
             // One request may have spoilt it for all: each gets a batch of its own.
-            Err(failure) if failure.is_certain() && requests.len() > 1 => {
-                for (request, waiter) in requests.into_iter().zip(waiters) {
-                    Box::pin(self.run_batch(vec![request], vec![waiter])).await;
-                }
+            Err(failure) if failure.is_certain() && batch.requests.len() > 1 => {
+                self.inbox.put_back(Batch { alone: true, ..batch });
             }
-            Err(failure) => waiters.iter_mut().for_each(|waiter| waiter.answer(Err(failure.clone()))),
+            Err(failure) => batch.waiters.iter_mut().for_each(|waiter| waiter.answer(Err(failure.clone()))),
         }
     }
 
     /// Runs a batch, and meanwhile takes in what is asked and ends those whose time is up.
-    async fn outcome(
-        &mut self,
-        requests: &[W::Request],
-        waiters: &mut [Waiter<W::Answer>],
-    ) -> Result<Vec<Result<W::Answer, Failure>>, Failure> {
+    async fn outcome(&mut self, batch: &mut Batch<W>) -> Result<Vec<Result<W::Answer, Failure>>, Failure> {
         let (inbox, timeout, obstacle) = (&mut self.inbox, self.timeout, self.obstacle.as_ref());
-        let mut batch = std::pin::pin!(self.worker.run(requests));
+        let waiters = &mut batch.waiters;
+        let mut run = std::pin::pin!(self.worker.run(&batch.requests));
         loop {
             let on_its_way = waiters.iter().find(|waiter| waiter.answer.is_some()).map(|waiter| waiter.deadline);
             let deadline = on_its_way.or_else(|| inbox.deadline());
             tokio::select! {
                 biased;
-                outcome = &mut batch => return outcome,
-                Some(message) = inbox.messages.recv() => inbox.accept(message),
+                outcome = &mut run => return outcome,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     let now = Instant::now();
                     for waiter in waiters.iter_mut().filter(|waiter| waiter.deadline <= now) {
@@ -279,6 +309,7 @@ impl<W: Worker> Task<W> {
                     }
                     inbox.end_waiting(now, timeout, obstacle);
                 }
+                Some(message) = inbox.messages.recv() => inbox.accept(message),
             }
         }
     }
@@ -297,8 +328,14 @@ impl<W: Worker> Task<W> {
 /// look after its callers.
 #[must_use]
 pub fn lock_timeout(timeout: Duration) -> Duration {
-    (timeout / 4).min(Duration::from_millis(250))
+    (timeout / 8).min(Duration::from_millis(250))
 }
 
 #[cfg(test)]
 mod tests;
+
+/// A time-out that can be added to any time: at most a year.
+#[must_use]
+pub fn bounded(timeout: Duration) -> Duration {
+    timeout.min(Duration::from_secs(365 * 24 * 60 * 60))
+}

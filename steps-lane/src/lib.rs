@@ -11,4 +11,4 @@ mod failure;
 mod lane;
 
 pub use failure::Failure;
-pub use lane::{Lane, Worker, lock_timeout};
+pub use lane::{Lane, Worker, bounded, lock_timeout};

@@ -195,8 +195,6 @@ pub(crate) struct Link {
     opener: Opener,
     state: State,
     used: Instant,
-    /// How many batches in a row got no lock.
-    lock_waits: u32,
 }
 
 #[derive(Debug)]
@@ -210,48 +208,29 @@ enum State {
 impl Link {
     pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
         let state = connection.map_or(State::Closed, State::Open);
-        Self { opener, state, used: Instant::now(), lock_waits: 0 }
+        Self { opener, state, used: Instant::now() }
     }
 
-    /// Runs one statement for a batch of `requests` as a transaction of its own.
+    /// Runs one statement as a transaction of its own.
     ///
     /// It ends within the time-out whatever the server does; by then the lane has ended all who wait (D4).
-    pub(crate) async fn run(
-        &mut self,
-        sql: &'static str,
-        arguments: PgArguments,
-        requests: usize,
-    ) -> Result<Vec<PgRow>, Failure> {
+    pub(crate) async fn run(&mut self, sql: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, Failure> {
         let mut connection = self.connection().await?;
         let limit = self.opener.0.timeout;
         match timeout(limit, self.opener.run(&mut connection, sql, arguments)).await {
             Ok(Ok(rows)) => {
                 self.rest(connection);
-                self.lock_waits = 0;
                 Ok(rows)
             }
             Ok(Err(broken)) => {
                 if broken.leaves_connection {
                     self.rest(connection);
                 }
-                Err(self.patient(broken.failure, requests))
+                Err(broken.failure)
             }
             // Dropped in the middle of an answer, the connection is of no use to anyone.
             Err(_) => Err(lost()),
         }
-    }
-
-    /// The lane carries out a batch that found a lock taken once more as a whole. If that goes on, one request
-    /// may wait for a lock that is never given back, and the others should not wait with it: each is tried alone.
-    fn patient(&mut self, failure: Failure, requests: usize) -> Failure {
-        if !failure.is_busy() {
-            return failure;
-        }
-        self.lock_waits += 1;
-        if requests == 1 || !self.lock_waits.is_multiple_of(4) {
-            return failure;
-        }
-        Failure::new(ErrorKind::Unavailable, "somebody else holds a lock").with_source(failure)
     }
 
     fn rest(&mut self, connection: PgConnection) {

@@ -37,13 +37,12 @@ impl Reader {
         &mut self,
         sql: &'static str,
         arguments: Result<PgArguments, BoxDynError>,
-        requests: usize,
     ) -> Result<Vec<PgRow>, Failure> {
         let arguments = arguments.map_err(|error| {
             Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
         })?;
         // A read does no harm a second time (D6): what a lost connection kept from it, the lane asks again.
-        self.0.run(sql, arguments, requests).await.map_err(|failure| {
+        self.0.run(sql, arguments).await.map_err(|failure| {
             if failure.is_certain() { failure } else { Failure::busy(failure.to_string()).with_source(failure) }
         })
     }
@@ -58,7 +57,7 @@ impl Reader {
                 .and_then(|()| arguments.add(position))
                 .and_then(|()| arguments.add(step.url_count))
                 .map(|()| arguments);
-            for row in self.rows(include_str!("sql/further_urls.sql"), added, 1).await? {
+            for row in self.rows(include_str!("sql/further_urls.sql"), added).await? {
                 step.urls.push((row.try_get(0).map_err(failure)?, row.try_get(1).map_err(failure)?));
             }
             position += INLINE_URLS;
@@ -74,7 +73,7 @@ impl Reader {
         requests: &[usize],
         answers: &mut [Result<Vec<Step>, Failure>],
     ) -> Result<(), Failure> {
-        let rows = self.rows(sql, arguments, requests.len()).await?;
+        let rows = self.rows(sql, arguments).await?;
         let mut steps = rows.iter().map(StepRow::new).collect::<sqlx::Result<Vec<_>>>().map_err(failure)?;
         for step in &mut steps {
             self.fetch_further_urls(step).await?;

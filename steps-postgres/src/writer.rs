@@ -66,7 +66,7 @@ impl Worker for Writer {
         let arguments = Columns::new(requests).arguments().map_err(|error| {
             Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
         })?;
-        let rows = self.0.run(include_str!("sql/write_batch.sql"), arguments, requests.len()).await?;
+        let rows = self.0.run(include_str!("sql/write_batch.sql"), arguments).await?;
 
         // From here on everything is committed: an answer that cannot be read does not undo it.
         let mut written: Vec<_> = requests.iter().map(|request| Err(unanswered(request))).collect();

@@ -1,7 +1,9 @@
 //! Connections to the file: how they are opened, and what must hold before one is used.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read},
+    ops::Range,
     path::{Path, absolute},
     pin::Pin,
 };
@@ -52,22 +54,40 @@ pub(crate) async fn give_up(connection: SqliteConnection) {
 pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteConnection), Failure> {
     check_place(options)?;
     let connect = connect_options(options)?;
+    if is_strange(&options.path) {
+        // Opened for writing, SQLite might tidy up what is not ours: what its last program left in a log.
+        let look = Opener(connect.clone().read_only(true)).open().await;
+        let mut connection = look.map_err(|error| at_first_sight(error, &options.path))?;
+        let state = state(&mut connection, options).await;
+        give_up(connection).await;
+        state?;
+    }
     let first = Opener(connect.clone().create_if_missing(options.mode == Mode::Create));
-    let mut connection = first.open().await.map_err(at_first_sight)?;
-    let prepared = match state(&mut connection).await {
-        Ok(State::Current) => Ok(()),
-        Ok(_) if options.mode == Mode::ReadOnly => Err(Failure::new(
-            ErrorKind::Config,
-            "the file has no schema, or an older one, and mode=ro does not change it; open it once without",
-        )),
-        Ok(State::New | State::Older) => migrate(&mut connection).await,
-        Err(failure) => Err(failure),
-    };
-    match prepared {
+    let mut connection = first.open().await.map_err(|error| at_first_sight(error, &options.path))?;
+    match bring_up_to_date(&mut connection, options).await {
         Ok(()) => Ok((Opener(connect), connection)),
         Err(failure) => {
             give_up(connection).await;
             Err(failure)
+        }
+    }
+}
+
+async fn bring_up_to_date(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<(), Failure> {
+    match (state(connection, options).await?, options.mode) {
+        (State::Current, Mode::ReadOnly) => Ok(()),
+        // Also where the file is a copy: some ways to make one leave the log behind.
+        (State::Current, _) => use_log(connection).await,
+        (State::New, Mode::ReadOnly | Mode::ReadWrite) => {
+            Err(Failure::new(ErrorKind::Config, "the file is empty, and this mode makes no store of it"))
+        }
+        (State::Older, Mode::ReadOnly) => {
+            let message = "the file has an older schema, and mode=ro does not change it; open it once without";
+            Err(Failure::new(ErrorKind::Config, message))
+        }
+        (State::New | State::Older, _) => {
+            use_log(connection).await?;
+            migrate(connection, options).await
         }
     }
 }
@@ -79,10 +99,11 @@ fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => refuse("is a folder; name a file in it"),
         Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => refuse("is not in a folder, but in a file"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if options.mode != Mode::Create {
-                refuse("does not exist, and this mode does not make it")
+                refuse("does not exist")
             } else if !folder.is_dir() {
                 refuse("cannot be made: its folder does not exist; make the folder first")
             } else {
@@ -91,6 +112,23 @@ fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
         }
         // SQLite meets the same error, and says more.
         Err(_) => Ok(()),
+    }
+}
+
+/// Whether the file has content, and its header does not say that it is ours. It may be all the same: the
+/// header of a new store may still be in the log.
+fn is_strange(path: &Path) -> bool {
+    const APPLICATION_ID_AT: Range<usize> = 68..72;
+    let mut header = [0; 72];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Ok(()) => header[APPLICATION_ID_AT] != (APPLICATION_ID as u32).to_be_bytes(),
+        // Shorter than any database, but not empty.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            std::fs::metadata(path).is_ok_and(|it| it.len() > 0)
+        }
+        // Missing, or not to be read: opening it says more.
+        Err(_) => false,
     }
 }
 
@@ -121,9 +159,13 @@ enum State {
     Current,
 }
 
-async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
+async fn state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<State, Failure> {
     let look = "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id";
-    match sqlx::query_as::<_, (i64, i64)>(look).fetch_one(&mut *connection).await.map_err(at_first_sight)? {
+    match sqlx::query_as::<_, (i64, i64)>(look)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| at_first_sight(error, &options.path))?
+    {
         (APPLICATION_ID, _) => {}
         (0, 0) => return Ok(State::New),
         _ => {
@@ -144,18 +186,24 @@ async fn state(connection: &mut SqliteConnection) -> Result<State, Failure> {
     }
 }
 
-fn migrate(connection: &mut SqliteConnection) -> Sending<'_, Result<(), Failure>> {
+/// Makes the file one with a write-ahead log, unless it is.
+async fn use_log(connection: &mut SqliteConnection) -> Result<(), Failure> {
+    let mode = "PRAGMA journal_mode = wal";
+    let mode: String = sqlx::query_scalar(mode).fetch_one(connection).await.map_err(failure)?;
+    if mode == "wal" {
+        Ok(())
+    } else {
+        let message = format!("SQLite cannot use write-ahead logging here ({mode}); use a local file system");
+        Err(Failure::new(ErrorKind::Config, message))
+    }
+}
+
+fn migrate<'a>(connection: &'a mut SqliteConnection, options: &'a SqliteOptions) -> Sending<'a, Result<(), Failure>> {
     Box::pin(async move {
-        let mode = "PRAGMA journal_mode = wal";
-        let mode: String = sqlx::query_scalar(mode).fetch_one(&mut *connection).await.map_err(failure)?;
-        if mode != "wal" {
-            let message = format!("SQLite cannot use write-ahead logging here ({mode}); use a local file system");
-            return Err(Failure::new(ErrorKind::Config, message));
-        }
         // The driver's migrator takes no lock on SQLite: of several processes that start at once, one gets
         // past here at a time, and looks again at what it finds.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?;
-        if !matches!(state(&mut transaction).await?, State::Current) {
+        if !matches!(state(&mut transaction, options).await?, State::Current) {
             run_migrations(&mut transaction).await.map_err(migration)?;
         }
         transaction.commit().await.map_err(failure)

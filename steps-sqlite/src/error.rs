@@ -1,6 +1,6 @@
 //! The errors of this store: what SQLite says, as the contract's kinds.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fs::File, io, path::Path};
 
 use sqlx::migrate::MigrateError;
 use steps_core::{Call, Error, ErrorKind, Operation};
@@ -22,17 +22,33 @@ pub(crate) fn failure(error: sqlx::Error) -> Failure {
 }
 
 /// What an error of the first look at a file means: more than after a successful one.
-pub(crate) fn at_first_sight(error: sqlx::Error) -> Failure {
+pub(crate) fn at_first_sight(error: sqlx::Error, path: &Path) -> Failure {
     match primary_code(&error) {
-        Some(CANTOPEN) => {
-            let message = "the file cannot be opened; check that it and its folder may be read and written";
-            Failure::new(ErrorKind::ReadOnly, message).with_source(error)
-        }
+        Some(CANTOPEN | READONLY) => cannot_open(path).with_source(error),
         Some(NOTADB) => {
             let message = "the file is not a SQLite database; choose another file";
             Failure::new(ErrorKind::Config, message).with_source(error)
         }
         _ => failure(error),
+    }
+}
+
+/// Why SQLite cannot open a file, which it does not say.
+fn cannot_open(path: &Path) -> Failure {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    let config = |message: &'static str| Failure::new(ErrorKind::Config, message);
+    match File::open(path).map_err(|error| error.kind()) {
+        Ok(_) => Failure::new(
+            ErrorKind::ReadOnly,
+            "the file cannot be opened; even to read it, SQLite makes files beside it, so its folder must allow that: \
+             ask for the right, or copy it to another folder",
+        ),
+        Err(PermissionDenied) => Failure::new(ErrorKind::ReadOnly, "the right to open the file is missing; ask for it"),
+        Err(NotFound) if path.is_symlink() => config("the file is a link to where nothing is, and nothing can be made"),
+        // It could not be made.
+        Err(NotFound) => Failure::new(ErrorKind::ReadOnly, "the right to make the file is missing; ask for it"),
+        Err(NotADirectory) => config("the file is not in a folder, but in a file"),
+        Err(_) => Failure::new(ErrorKind::Unavailable, "the file cannot be opened now"),
     }
 }
 
@@ -51,6 +67,7 @@ pub(crate) fn unreadable(error: serde_json::Error) -> Failure {
     Failure::new(ErrorKind::Corrupt, "what is stored cannot be read back").with_source(error)
 }
 
+const READONLY: i32 = 8;
 const CANTOPEN: i32 = 14;
 const NOTADB: i32 = 26;
 
@@ -69,8 +86,8 @@ fn from_code(code: i32) -> Failure {
     match code {
         // BUSY, LOCKED
         5 | 6 => Failure::busy("another connection holds the lock of the file; end what keeps it, and try again"),
-        // PERM, READONLY, AUTH
-        3 | 8 | 23 => Failure::new(ReadOnly, "the file cannot be written to; check its mode and permissions"),
+        // PERM, AUTH
+        3 | READONLY | 23 => Failure::new(ReadOnly, "the file cannot be written to; check its mode and permissions"),
         // NOMEM
         7 => Failure::new(CapacityExceeded, "SQLite is out of memory"),
         // FULL

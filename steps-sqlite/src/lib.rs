@@ -51,7 +51,8 @@ pub const BACKEND: &str = "sqlite";
 /// A store of build steps in a SQLite file.
 ///
 /// It works on the tokio runtime that it was connected on, which needs its time driver; once that is
-/// gone, so is the store, and every call says so.
+/// gone, so is the store, and every call says so. A runtime of one thread must be driven: while nobody is in
+/// its `block_on`, calls from other runtimes wait.
 #[derive(Debug)]
 pub struct SqliteStore {
     options: SqliteOptions,
@@ -105,6 +106,9 @@ impl SqliteStore {
     /// What reading the file gives.
     pub async fn describe(&self) -> Result<Description> {
         let call = Call::on_store(Operation::Describe);
+        if self.writer.is_closed() {
+            return Err(Error::closed(call).with_backend(BACKEND));
+        }
         let deadline = Instant::now() + self.options.timeout;
         let versions = timeout_at(deadline, connection::versions(&self.opener)).await;
         let (schema, sqlite) = versions
@@ -172,8 +176,8 @@ impl StepsStore for SqliteStore {
     }
 
     async fn close(&self) -> Result<()> {
-        // The writer last: who closes last brings the write-ahead log into the file.
-        self.reader.close().await?;
-        self.writer.close().await
+        // Both at once: a caller that gives up in the middle leaves neither of them open (D7).
+        let (reader, writer) = tokio::join!(self.reader.close(), self.writer.close());
+        reader.and(writer)
     }
 }

@@ -2,6 +2,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use steps_core::{Clock, Result, SystemClock};
+use steps_lane::bounded;
 
 use crate::error;
 
@@ -83,7 +84,9 @@ impl SqliteOptions {
     }
 
     fn with_parameter(self, parameter: &str) -> Result<Self> {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let Some((name, value)) = parameter.split_once('=') else {
+            return Err(error::config("the URL has a parameter without a value; use mode or synchronous"));
+        };
         match (name, value) {
             ("mode", "rwc") => Ok(self.with_mode(Mode::Create)),
             ("mode", "rw") => Ok(self.with_mode(Mode::ReadWrite)),
@@ -111,10 +114,10 @@ impl SqliteOptions {
         self
     }
 
-    /// Lets no call take longer than this, queueing included (D4); 10 s unless set.
+    /// Lets no call take longer than this, queueing included (D4); 10 s unless set, a year at most.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = bounded(timeout);
         self
     }
 

@@ -56,28 +56,38 @@ impl Writer {
         Ok(Self { opener, connection: Some(connection) })
     }
 
-    async fn commit(&mut self, requests: String) -> sqlx::Result<String> {
+    /// Commits a batch and gives its answers, as JSON.
+    async fn commit(&mut self, requests: String) -> Result<String, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let mut connection = self.opener.open().await?;
-                connection.execute(SETUP).await?;
-                connection
-            }
+            None => self.connect().await.map_err(failure)?,
         };
-        // All rows, and not just the first: an error of the COMMIT comes after it.
+        // All of it, and not just the first row: an error of the COMMIT comes after that.
         let batch = sqlx::query(include_str!("sql/write_batch.sql")).bind(requests).fetch_all(&mut connection).await;
-        match batch {
+        match batch.map_err(failure) {
             Ok(rows) => {
                 self.connection = Some(connection);
-                let answers = rows.first().map(|row| row.try_get(0)).transpose()?;
-                Ok(answers.unwrap_or_default())
+                let answers = rows.first().map(|row| row.try_get(0)).transpose();
+                let answers = answers.map_err(|error| Failure::unreadable("a batch has no answer").with_source(error));
+                Ok(answers?.unwrap_or_default())
             }
-            Err(error) => {
-                give_up(connection).await;
-                Err(error)
+            Err(failure) => {
+                // Without the lock nothing was begun, and the connection is as good as it was.
+                if failure.is_busy() {
+                    let _ = connection.execute("ROLLBACK").await;
+                    self.connection = Some(connection);
+                } else {
+                    give_up(connection).await;
+                }
+                Err(failure)
             }
         }
+    }
+
+    async fn connect(&self) -> sqlx::Result<SqliteConnection> {
+        let mut connection = self.opener.open().await?;
+        connection.execute(SETUP).await?;
+        Ok(connection)
     }
 }
 
@@ -101,7 +111,7 @@ impl Worker for Writer {
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
         let rows: Vec<_> = requests.iter().map(RequestRow::new).collect();
         let rows = serde_json::to_string(&rows).map_err(unreadable)?;
-        let answers = self.commit(rows).await.map_err(failure)?;
+        let answers = self.commit(rows).await?;
         // From here on everything is committed: an answer that cannot be read does not undo it.
         let answers: Vec<AnswerRow> =
             serde_json::from_str(&answers).map_err(|error| Failure::unreadable(error.to_string()))?;

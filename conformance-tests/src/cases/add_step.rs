@@ -253,7 +253,8 @@ async fn suffixes_of_three_digits(stage: &mut Stage) -> Checked {
 }
 
 async fn suffixes_of_four_digits(stage: &mut Stage) -> Checked {
-    // The suffixes to 999 are there under names that were asked for: 999 collisions would take whoever searches plainly very long.
+    // The suffixes to 999 are there under names that were asked for: 999 collisions would take whoever
+    // searches plainly very long.
     let (store, build, long) = (stage.store(), stage.build(), "x".repeat(47));
     let suffixed = |k: usize| format!("{}_{k}", &long[..long.len().min(49 - k.to_string().len())]);
     let explicit = (1..1_000).map(|k| new_step(build, suffixed(k), ""));
@@ -398,7 +399,8 @@ async fn become_themselves(stage: &Stage, clause: Clause, names: &[&str]) -> Che
     expect_names(stage, build, names).await
 }
 
-/// Adds steps to a fresh build that ask for these names, many at a time, and expects what they become in the order of their numbers.
+/// Adds steps to a fresh build that ask for these names, many at a time, and expects what they become in
+/// the order of their numbers.
 async fn names_at_once_become(stage: &Stage, requested: &[String]) -> Checked {
     let (store, build) = (stage.store(), stage.build());
     // The state string remembers the name that was asked for.

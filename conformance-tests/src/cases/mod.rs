@@ -84,8 +84,8 @@ pub(crate) fn all() -> Vec<Case> {
     groups.into_iter().flatten().collect()
 }
 
-/// Defines `cases()` of a module: the kind of its cases, their group, and for each the name of its function, the clauses that it
-/// checks, and what it needs.
+/// Defines `cases()` of a module: the kind of its cases, their group, and for each the name of its
+/// function, the clauses that it checks, and what it needs.
 macro_rules! cases {
     ($kind:ident $group:ident: $($name:ident [$($clause:ident),*] $(needs $need:expr)?;)*) => {
         pub(super) fn cases() -> Vec<$crate::cases::Case> {

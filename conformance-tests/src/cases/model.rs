@@ -68,7 +68,8 @@ async fn random_urls_keep_their_order(setup: &Setup) -> Checked {
     .await
 }
 
-/// Plays a history in builds of its own and compares each answer, the build that was changed, and at the end everything.
+/// Plays a history in builds of its own and compares each answer, the build that was changed, and at the
+/// end everything.
 async fn play(stage: &mut Stage, turns: Vec<Turn>) -> Checked {
     let mut player = Player::new(stage)?;
     for Turn { by_peer, operation } in turns {

@@ -103,7 +103,7 @@ flaws! {
 
 /// What all handles share.
 #[derive(Debug, Default)]
-struct Kept {
+pub(crate) struct Kept {
     steps: Vec<Step>,
     keys: HashMap<(Option<BuildId>, String), usize>,
     /// Numbers that were taken for nothing.
@@ -386,8 +386,23 @@ impl StepsStore for PlainStore {
 /// The greatest build that the store takes, to have a limit.
 const GREATEST: i64 = (1 << 60) - 1;
 
-/// Makes stores with one flaw, or with none.
-pub(crate) struct Plain(pub(crate) Option<Flaw>);
+/// Makes stores with one flaw, or with none: a new one for each case, or one for all.
+#[derive(Clone)]
+pub(crate) struct Plain {
+    flaw: Option<Flaw>,
+    shared: Option<Arc<Mutex<Kept>>>,
+}
+
+impl Plain {
+    pub(crate) const fn new(flaw: Option<Flaw>) -> Self {
+        Self { flaw, shared: None }
+    }
+
+    /// Without a flaw; every case has handles of its own on one store.
+    pub(crate) fn shared() -> Self {
+        Self { flaw: None, shared: Some(Arc::default()) }
+    }
+}
 
 #[async_trait]
 impl StoreFactory for Plain {
@@ -403,7 +418,7 @@ impl StoreFactory for Plain {
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (flaw, clock, kept) = (self.0, case.clock(), Arc::new(Mutex::new(Kept::default())));
+        let (flaw, clock, kept) = (self.flaw, case.clock(), self.shared.clone().unwrap_or_default());
         let open = move || PlainStore {
             flaw,
             clock: Arc::clone(&clock),

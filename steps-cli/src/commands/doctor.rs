@@ -69,7 +69,7 @@ fn advice(error: &Error) -> &'static str {
         ErrorKind::Config => {
             "check --store or STEPS_STORE; a store in a file that is missing is made by the first step"
         }
-        ErrorKind::ReadOnly => "ask for the right to write, or add mode=ro to the URL to read only",
+        ErrorKind::ReadOnly => "ask for the right to write; to read only, add mode=ro to the URL",
         ErrorKind::CapacityExceeded => "make room where the store keeps its data",
         ErrorKind::Corrupt => "restore the store from a backup",
         ErrorKind::Unavailable => "see whether its server runs, or whether another program holds it, and try again",

@@ -15,8 +15,10 @@ use crate::{
 
 pub(super) async fn get(store: &StoreUrl, get: Get) -> Result<(), Failure> {
     let selector = selector(&get)?;
-    let step = connect::to_read(store).await?.get_step(selector.clone()).await?;
-    match step {
+    let store = connect::to_read(store).await?;
+    let step = store.get_step(selector.clone()).await;
+    connect::leave(&*store).await;
+    match step? {
         Some(step) if get.json => json::line(&step),
         Some(step) => output::data(&table::of_step(&step, SystemClock.now(), Look::of_stdout())),
         None => Err(Failure::Absent(match selector {

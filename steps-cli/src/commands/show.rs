@@ -20,9 +20,12 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn show(store: &StoreUrl, show: cli::Show) -> Result<ExitCode, Failure> {
     let store = connect::to_read(store).await?;
-    if show.watch {
-        return watch(&*store, &show).await;
-    }
+    let end = if show.watch { watch(&*store, &show).await } else { once(&*store, &show).await };
+    connect::leave(&*store).await;
+    end
+}
+
+async fn once(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, Failure> {
     print(show.build, &store.get_steps(show.build).await?, show.all, show.json)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -152,6 +152,22 @@ fn nothing_from_the_store_reaches_the_terminal_as_a_command() {
 }
 
 #[test]
+fn what_reads_leaves_one_file_behind() {
+    for arguments in [
+        &["show", "1"][..],
+        &["show", "1", "--watch", "--until-done"],
+        &["get", "--step", "1"],
+        &["doctor"],
+        &["run", "--build", "1", "--show", "--", "true"],
+    ] {
+        let place = Place::new();
+        place.answer(["run", "--build", "1", "--", "true"]);
+        assert_eq!(finish(&mut place.steps(arguments)).code, Some(0), "{arguments:?}");
+        assert_eq!(place.files(), ["steps.db"], "{arguments:?}");
+    }
+}
+
+#[test]
 fn nobody_reading_is_no_error() {
     let place = Place::new();
     place.answer(["add", "--build", "1", "a"]);

@@ -129,10 +129,11 @@ fn a_signal_before_the_command_leaves_no_step_unfinished() {
         let lock = place.lock();
         let child = start(&mut place.run_sh(&[], "touch running"));
         let status = format!("/proc/{}/status", child.id());
+        // To SIGHUP last; while a listener is being put up, its own signal is lost.
         wait_until("steps listens to signals", || {
             let status = fs::read_to_string(&status).unwrap();
             let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (signal as i32 - 1)) != 0
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (Signal::SIGHUP as i32 - 1)) != 0
         });
         kill(pid(&child), signal).unwrap();
         lock.release();

@@ -18,12 +18,14 @@ enum Request {
     Number(u32),
     /// Spoils its batch.
     Bad,
+    /// Loses the connection of its batch, which may have been applied.
+    Lost,
     /// Never ends.
     Stuck,
     /// Another process has the lock until the test lets go.
     Locked,
 }
-use Request::{Bad, Locked, Number, Stuck};
+use Request::{Bad, Locked, Lost, Number, Stuck};
 
 struct Fake {
     batches: Arc<Mutex<Vec<Vec<Request>>>>,
@@ -52,6 +54,9 @@ impl Worker for Fake {
             sleep(lock_timeout(TIMEOUT)).await;
             self.gate.add_permits(1);
             return Err(Failure::busy("locked"));
+        }
+        if requests.contains(&Lost) {
+            return Err(Failure::new(ErrorKind::Unavailable, "lost").with_may_have_applied(true));
         }
         if requests.contains(&Bad) {
             return Err(Failure::new(ErrorKind::Corrupt, "bad"));
@@ -117,6 +122,14 @@ async fn what_waits_travels_together_in_its_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_at_once_travels_together() {
+    let fixture = Fixture::new(1);
+    let (one, other) = tokio::join!(fixture.lane.call(write(), Number(1)), fixture.lane.call(write(), Number(2)));
+    assert_eq!((one.unwrap(), other.unwrap()), (1, 2));
+    assert_eq!(fixture.batches(), [[Number(1), Number(2)]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_in_time_and_says_whether_it_was_on_its_way() {
     let fixture = Fixture::new(1);
     let start = Instant::now();
@@ -140,6 +153,27 @@ async fn one_bad_request_spoils_no_other() {
     assert_eq!(good.await.unwrap().unwrap(), 1);
     assert_eq!(bad.await.unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(also_good.await.unwrap().unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_are_tried_alone_end_in_time_too() {
+    let fixture = Fixture::new(1);
+    let start = Instant::now();
+    let (bad, other) = tokio::join!(fixture.lane.call(write(), Bad), fixture.lane.call(write(), Number(1)));
+    assert_timed_out(bad, true);
+    assert_timed_out(other, false);
+    assert!(start.elapsed() < TIMEOUT + Duration::from_millis(10), "{:?}", start.elapsed());
+    assert_eq!(fixture.batches(), [vec![Bad, Number(1)], vec![Bad]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_applied_is_not_tried_again() {
+    let fixture = Fixture::new(1);
+    let (one, other) = tokio::join!(fixture.lane.call(write(), Number(1)), fixture.lane.call(write(), Lost));
+    for error in [one.unwrap_err(), other.unwrap_err()] {
+        assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
+    }
+    assert_eq!(fixture.batches(), [[Number(1), Lost]]);
 }
 
 #[tokio::test(start_paused = true)]

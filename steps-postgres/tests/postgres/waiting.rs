@@ -16,7 +16,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_kept),
         trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
-        trial("waiting::a_step_that_is_locked_does_not_keep_others_waiting", one_step_that_is_locked),
         Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", a_runtime_that_is_gone),
     ]
 }
@@ -61,30 +60,6 @@ async fn a_lock_that_is_let_go() -> TestResult {
     let (added, released) = tokio::join!(store.add(7, "compile", ""), release);
     released?;
     assert_eq!(added?.number.get(), 0);
-    Ok(())
-}
-
-async fn one_step_that_is_locked() -> TestResult {
-    let schema = shared_postgres()?;
-    let url = schema.url_with_schema();
-    let options = PostgresOptions::from_url(&url)?.with_timeout(5 * TIMEOUT).with_lanes(1, 1);
-    let store = PostgresStore::connect(options).await?;
-    let (locked, free) = (store.add(7, "compile", "").await?.id, store.add(7, "test", "").await?.id);
-    let mut other = driver(&schema).await?;
-    other.execute("BEGIN; UPDATE steps SET hidden = true WHERE name = 'compile'").await?;
-    let others = async {
-        // In the lane after the one that is locked.
-        tokio::task::yield_now().await;
-        let start = Instant::now();
-        let (changed, added) = tokio::join!(store.finish(free, Results::SUCCESS), store.add(7, "test", ""));
-        other.execute("COMMIT").await.expect("the lock is let go");
-        (changed, added, start.elapsed())
-    };
-    let (waited, (changed, added, took)) = tokio::join!(store.finish(locked, Results::SUCCESS), others);
-    waited?;
-    changed?;
-    added?;
-    assert!(took < 3 * TIMEOUT, "{took:?}");
     Ok(())
 }
 

@@ -1,5 +1,8 @@
--- One batch in one transaction: ?1 is a JSON array of requests, each an array of the columns of
--- `requests` but the first. IMMEDIATE, so that it waits for other processes before it reads anything.
+-- One batch in one transaction: ?1 is a JSON array of requests, each an array of the columns of `requests`
+-- but the first.
+--
+-- IMMEDIATE, so that it waits for other processes before it reads anything. The answers are read before the
+-- COMMIT, so that what fails before it was certainly not applied (D2, D3); they are given after it (D1).
 BEGIN IMMEDIATE;
 
 INSERT INTO requests (request, operation, target, name, text, key, at, results, flag)

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use libtest_mimic::Trial;
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use steps_core::{Error, ErrorKind, StepsStore, StepsStoreExt};
+use steps_core::{BuildId, Error, ErrorKind, Results, StateString, Step, StepId, StepsStore, StepsStoreExt};
 use steps_sqlite::{Mode, SqliteOptions, SqliteStore};
 
 use crate::{
@@ -21,6 +21,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("files::a_name_that_sqlite_takes_for_something_else_is_a_file", odd_names),
         trial("files::a_text_file_is_left_as_it_is", text_file),
         trial("files::a_database_of_another_program_is_left_as_it_is", foreign_database),
+        trial("files::a_copy_becomes_as_good_as_the_file", copied),
+        trial("files::a_file_whose_content_is_still_in_its_log_is_read", crashed),
+        trial("files::a_place_where_no_file_can_be_is_refused", no_place),
         trial("files::an_empty_file_becomes_a_store", empty_file),
         trial("files::a_newer_schema_is_left_as_it_is", newer_schema),
         trial("files::a_damaged_file_is_corrupt", damaged_file),
@@ -30,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("files::a_full_disk_loses_nothing_that_was_answered", full_disk),
         trial("files::a_build_without_a_number_left_refuses_a_step", no_number_left),
         trial("files::an_id_is_not_used_again_after_its_step_was_deleted", deleted_step),
+        trial("files::a_change_of_a_step_that_is_not_there_yet_leaves_nothing_for_it", step_to_come),
     ]
 }
 
@@ -115,6 +119,55 @@ async fn foreign_database() -> TestResult {
     other.execute("PRAGMA application_id = 42").await?;
     other.close().await?;
     refuses(&path, ErrorKind::Config).await?;
+
+    // As a program leaves it that dies: with a log that the next one to write would bring into the file.
+    let (path, copy) = (folder.path().join("live.db"), folder.path().join("crashed.db"));
+    let mut other = driver(&path).await?;
+    other.execute("PRAGMA journal_mode = wal; CREATE TABLE steps (id INTEGER PRIMARY KEY)").await?;
+    for end in ["", "-wal"] {
+        fs::copy(folder.path().join(format!("live.db{end}")), folder.path().join(format!("crashed.db{end}")))?;
+    }
+    let log = fs::read(folder.path().join("crashed.db-wal"))?;
+    refuses(&copy, ErrorKind::Config).await?;
+    assert!(fs::read(folder.path().join("crashed.db-wal"))? == log, "the log was changed");
+    Ok(())
+}
+
+async fn copied() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (path, copy) = (folder.path().join("steps.db"), folder.path().join("copy.db"));
+    connect(&path).await?.add(7, "compile", "").await?;
+    let sql = format!("VACUUM INTO '{}'", copy.display());
+    driver(&path).await?.execute(sqlx::AssertSqlSafe(sql)).await?;
+
+    let store = connect(&copy).await?;
+    assert_eq!(store.add(7, "compile", "").await?.name, "compile_1");
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut driver(&copy).await?).await?;
+    assert_eq!(mode, "wal", "readers and writers of the copy do not wait for each other either");
+    Ok(())
+}
+
+async fn crashed() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (path, copy) = (folder.path().join("steps.db"), folder.path().join("copy.db"));
+    let store = connect(&path).await?;
+    store.add(7, "compile", "").await?;
+    // Everything but the first page's outline is still in the log.
+    for end in ["", "-wal"] {
+        fs::copy(folder.path().join(format!("steps.db{end}")), folder.path().join(format!("copy.db{end}")))?;
+    }
+    assert_eq!(connect(&copy).await?.steps(7).await?.len(), 1);
+    Ok(())
+}
+
+async fn no_place() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("file");
+    fs::write(&file, "")?;
+    assert_eq!(connect(&file.join("steps.db")).await.unwrap_err().kind(), ErrorKind::Config);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(folder.path().join("missing/steps.db"), &link)?;
+    assert_eq!(connect(&link).await.unwrap_err().kind(), ErrorKind::Config);
     Ok(())
 }
 
@@ -122,8 +175,11 @@ async fn empty_file() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
     fs::write(&path, "")?;
-    let read_only = SqliteStore::connect(SqliteOptions::new(&path).with_mode(Mode::ReadOnly)).await.unwrap_err();
-    assert_eq!(read_only.kind(), ErrorKind::Config);
+    for mode in [Mode::ReadOnly, Mode::ReadWrite] {
+        let refused = SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Config);
+        assert_eq!(fs::metadata(&path)?.len(), 0, "it is as it was");
+    }
     assert_eq!(connect(&path).await?.add(7, "compile", "").await?.number.get(), 0);
     Ok(())
 }
@@ -244,7 +300,11 @@ fn said(child: std::process::Child) -> Result<Vec<String>, Box<dyn std::error::E
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let unshare = Command::new("unshare").arg("--version").output().is_ok_and(|output| output.status.success());
-        let hint = if unshare { "" } else { "; install the package util-linux" };
+        let hint = if unshare {
+            ", which needs user namespaces: see whether this system or container allows `unshare --user`"
+        } else {
+            "; install the package util-linux"
+        };
         return Err(format!("the child ended with {}{hint}", output.status).into());
     }
     Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
@@ -274,5 +334,22 @@ async fn deleted_step() -> TestResult {
     let deleted = store.add(7, "compile", "").await?.id;
     driver(&path).await?.execute("DELETE FROM steps").await?;
     assert!(store.add(7, "compile", "").await?.id > deleted);
+    Ok(())
+}
+
+async fn step_to_come() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let store = connect(&folder.path().join("steps.db")).await?;
+    let to_come = StepId::new(1)?;
+    let refused = [
+        store.link(to_come, "log", "https://ci.example.org/").await,
+        store.state(to_come, "early").await,
+        store.finish(to_come, Results::FAILURE).await,
+    ];
+    assert!(refused.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));
+    let added = store.add(7, "compile", "running").await?;
+    assert_eq!(added.id, to_come);
+    let fresh = Step::builder(added.id, BuildId::new(7)?, added.number, added.name, StateString::new("running")?);
+    assert_eq!(store.step(to_come).await?, Some(fresh.build()));
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 
 use libtest_mimic::Trial;
 use sqlx::{ConnectOptions, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use steps_core::{ErrorKind, Results, StepsStoreExt};
+use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use steps_sqlite::{SqliteOptions, SqliteStore};
 
 use crate::{TestResult, trial};
@@ -17,9 +17,15 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_kept),
+        trial("waiting::whatever_the_timeout_what_got_no_lock_was_not_applied", a_lock_and_odd_timeouts),
+        trial("waiting::a_timeout_may_be_as_long_as_any", a_timeout_without_end),
+        trial("waiting::a_close_that_nobody_waits_for_closes", a_close_that_is_dropped),
         trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
         trial("waiting::a_connect_that_gets_no_lock_ends_in_time", a_lock_while_connecting),
-        Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", || Ok(a_runtime_that_is_gone())),
+        Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", || {
+            a_runtime_that_is_gone();
+            Ok(())
+        }),
     ]
 }
 
@@ -54,6 +60,48 @@ async fn a_lock_that_is_kept() -> TestResult {
     lock.execute("COMMIT").await?;
     store.finish(step, Results::SUCCESS).await?;
     assert_eq!(store.add(7, "test", "").await?.number.get(), 1);
+    Ok(())
+}
+
+/// Whatever the time-out, and so wherever the last try for the lock falls.
+async fn a_lock_and_odd_timeouts() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let mut stores = Vec::new();
+    for millis in [300, 470, 730, 1070, 1330, 1800, 2300] {
+        let timeout = Duration::from_millis(millis);
+        stores.push((timeout, SqliteStore::connect(SqliteOptions::new(&path).with_timeout(timeout)).await?));
+    }
+    let _lock = lock(&path).await?;
+    for (timeout, store) in stores {
+        let start = Instant::now();
+        let error = store.add(7, "compile", "").await.unwrap_err();
+        assert!(!error.may_have_applied() && error.is_retryable(), "{timeout:?}: {error}");
+        assert!(start.elapsed() < timeout + TIMEOUT, "{timeout:?}: {:?}", start.elapsed());
+    }
+    Ok(())
+}
+
+async fn a_timeout_without_end() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let options = SqliteOptions::new(folder.path().join("steps.db")).with_timeout(Duration::MAX);
+    let store = SqliteStore::connect(options).await?;
+    store.add(7, "compile", "").await?;
+    Ok(store.close().await?)
+}
+
+/// Wherever the caller gives up on the close.
+async fn a_close_that_is_dropped() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let store = connect(&folder.path().join("steps.db")).await?;
+    store.add(7, "compile", "").await?;
+    let dropped = tokio::time::timeout(Duration::ZERO, store.close()).await;
+    drop(dropped);
+    let start = Instant::now();
+    while store.add(7, "compile", "").await.is_ok() || store.steps(7).await.is_ok() {
+        assert!(start.elapsed() < TIMEOUT, "the store is still open");
+    }
+    assert_eq!(store.describe().await.unwrap_err().kind(), ErrorKind::Closed);
     Ok(())
 }
 
