@@ -8,6 +8,7 @@ use crate::Backend;
 pub(crate) fn feature(scheme: &str) -> Option<&'static str> {
     match scheme {
         "memory" => Some("memory"),
+        "postgres" | "postgresql" => Some("postgres"),
         "sqlite" => Some("sqlite"),
         _ => None,
     }
@@ -18,6 +19,10 @@ pub(crate) fn backends() -> Vec<(&'static str, Arc<dyn Backend>)> {
     vec![
         #[cfg(feature = "memory")]
         ("memory", Arc::new(memory::Memory)),
+        #[cfg(feature = "postgres")]
+        ("postgres", Arc::new(postgres::Postgres)),
+        #[cfg(feature = "postgres")]
+        ("postgresql", Arc::new(postgres::Postgres)),
         #[cfg(feature = "sqlite")]
         ("sqlite", Arc::new(sqlite::Sqlite)),
     ]
@@ -52,6 +57,54 @@ mod memory {
 
         async fn describe(&self, url: &str, options: &ConnectOptions) -> Result<Description> {
             open(url, options)?.describe().await
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use steps_core::{Description, Result, StepsStore};
+    use steps_postgres::{PostgresOptions, PostgresStore, SynchronousCommit};
+
+    use crate::{Backend, ConnectOptions, Durability};
+
+    #[derive(Debug)]
+    pub(super) struct Postgres;
+
+    fn options(url: &str, connect: &ConnectOptions) -> Result<PostgresOptions> {
+        let mut options = PostgresOptions::from_url(url)?;
+        if let Some(clock) = &connect.clock {
+            options = options.with_clock(Arc::clone(clock));
+        }
+        if let Some(timeout) = connect.timeout {
+            options = options.with_timeout(timeout);
+        }
+        if let Some(durability) = connect.durability {
+            options = options.with_synchronous_commit(match durability {
+                Durability::Full => SynchronousCommit::On,
+                Durability::Process => SynchronousCommit::Off,
+            });
+        }
+        if let Some(namespace) = &connect.namespace {
+            options = options.with_schema(namespace)?;
+        }
+        Ok(options)
+    }
+
+    #[async_trait]
+    impl Backend for Postgres {
+        async fn connect(&self, url: &str, connect: &ConnectOptions) -> Result<Arc<dyn StepsStore>> {
+            Ok(Arc::new(PostgresStore::connect(options(url, connect)?).await?))
+        }
+
+        async fn describe(&self, url: &str, connect: &ConnectOptions) -> Result<Description> {
+            let store = PostgresStore::connect(options(url, connect)?).await?;
+            let description = store.describe().await?;
+            store.close().await?;
+            Ok(description)
         }
     }
 }

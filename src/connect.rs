@@ -143,6 +143,9 @@ pub struct ConnectOptions {
     /// What an answered write survives (D1); unless set, as the URL says, and otherwise
     /// [`Durability::Full`].
     pub durability: Option<Durability>,
+    /// What keeps the store's data apart from other data on the same server, such as the schema in PostgreSQL;
+    /// unless set, as the URL says. A store that has its place to itself ignores it.
+    pub namespace: Option<String>,
 }
 
 impl ConnectOptions {
@@ -172,16 +175,24 @@ impl ConnectOptions {
         self.durability = Some(durability);
         self
     }
+
+    /// Keeps the store's data apart under this name, where it shares a server.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
 }
 
 /// What a write that was answered with `Ok` survives (D1). A store in memory survives nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// The death of the process and of the machine: SQLite's `synchronous=FULL`.
+    /// The death of the process and of the machine: SQLite's `synchronous=FULL`, PostgreSQL's
+    /// `synchronous_commit=on`.
     Full,
-    /// The death of the process; that of the machine may take the last of them: SQLite's
-    /// `synchronous=NORMAL`.
+    /// The death of the process; that of the machine, and of a server if there is one, may take the last of
+    /// them: SQLite's `synchronous=NORMAL`, PostgreSQL's `synchronous_commit=off`.
     Process,
 }
 

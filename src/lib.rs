@@ -32,6 +32,8 @@
 //! |---|---|---|
 //! | `memory` (default) | `memory:` | in this process; a fresh one at each connect |
 //! | `sqlite` (default) | `sqlite:PATH`, `sqlite:///PATH` | a file: see `SqliteOptions::from_url` |
+//! | `postgres` | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL server: see `PostgresOptions::from_url` |
+//! | `tls` | | encrypted connections to servers |
 //! | `full` | | all of them, and `serde` |
 //!
 //! [`connect`] takes the URL alone; a [`Connector`] takes [`ConnectOptions`] and schemes of your own.
@@ -45,6 +47,10 @@ pub use steps_core::*;
 /// The store in memory.
 #[cfg(feature = "memory")]
 pub use steps_memory as memory;
+
+/// The store in PostgreSQL.
+#[cfg(feature = "postgres")]
+pub use steps_postgres as postgres;
 
 /// The store in a SQLite file.
 #[cfg(feature = "sqlite")]

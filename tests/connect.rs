@@ -37,6 +37,15 @@ async fn a_backend_that_was_not_compiled_in_names_its_feature() {
     assert!(message.contains("enable the feature `sqlite`"), "{message}");
 }
 
+#[cfg(not(feature = "postgres"))]
+#[tokio::test]
+async fn a_server_that_was_not_compiled_in_names_its_feature() {
+    for url in ["postgres://ci:secret@host/ci", "postgresql://ci:secret@host/ci"] {
+        let message = refused(url).await.to_string();
+        assert!(message.contains("enable the feature `postgres`") && !message.contains("secret"), "{message}");
+    }
+}
+
 #[cfg(not(feature = "memory"))]
 #[tokio::test]
 async fn a_backend_that_was_not_compiled_in_names_its_feature_too() {
@@ -155,5 +164,47 @@ mod sqlite {
         let options = ConnectOptions::new().with_timeout(Duration::ZERO);
         let error = Connector::builtin().with_options(options).connect(&url).await.expect_err("no time at all");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use std::time::Duration;
+
+    use steps::{Durability, StepsStoreExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_options_win_over_the_url() {
+        let schema = test_servers::shared_postgres().unwrap();
+        let url = format!("{}&synchronous_commit=on", schema.url_with_schema());
+        let other = test_servers::shared_postgres().unwrap();
+        let options = ConnectOptions::new().with_durability(Durability::Process).with_namespace(other.name());
+        let connector = Connector::builtin().with_options(options);
+        let relaxed = connector.describe(&url).await.unwrap();
+        assert!(relaxed.location.ends_with(other.name()), "{}", relaxed.location);
+        assert!(relaxed.warnings.iter().any(|warning| warning.contains("synchronous_commit is off")));
+
+        connector.connect(&url).await.unwrap().add(7, "compile", "").await.unwrap();
+        assert_eq!(steps::connect(&other.url_with_schema()).await.unwrap().steps(7).await.unwrap().len(), 1);
+        assert!(steps::connect(&url).await.unwrap().steps(7).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_parameter_is_refused_without_its_value() {
+        for scheme in ["postgres", "postgresql"] {
+            let message = refused(&format!("{scheme}://ci@127.0.0.1:1/ci?pasword=secret")).await.to_string();
+            assert!(message.contains("\"pasword\"") && !message.contains("secret"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_unavailable_at_once() {
+        let options = ConnectOptions::new().with_timeout(Duration::from_secs(60));
+        let connector = Connector::builtin().with_options(options);
+        let error = connector.connect("postgres://ci:secret@127.0.0.1:1/ci").await.expect_err("nobody listens");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_retryable() && !error.to_string().contains("secret"), "{error}");
     }
 }

@@ -1,0 +1,152 @@
+//! The errors of this store: what PostgreSQL says, as the contract's kinds.
+
+use std::{borrow::Cow, io};
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use steps_core::{Call, Error, ErrorKind, InputError, Operation};
+use steps_lane::Failure;
+
+use crate::BACKEND;
+
+pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
+    Failure::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect), BACKEND)
+}
+
+/// What the driver's error means that ended a transaction.
+///
+/// A statement that fails takes back its transaction, so nothing was applied. When the connection fails, nobody
+/// knows.
+pub(crate) fn failure(error: sqlx::Error) -> Failure {
+    match of_database(&error) {
+        Some(database) => from_code(database.code()),
+        None => from_driver(&error),
+    }
+    .with_source(error)
+}
+
+/// What an error means that came after the statement itself was done.
+pub(crate) fn after_statement(error: sqlx::Error) -> Failure {
+    // A refused commit is an ERROR. A server that shuts down may do so just after a commit.
+    match of_database(&error) {
+        Some(database) if database.severity() == PgSeverity::Error => failure(error),
+        _ => lost().with_source(error),
+    }
+}
+
+/// What an error of connecting means: nothing was sent yet.
+pub(crate) fn connecting(error: sqlx::Error) -> Failure {
+    let failure = match (&error, of_database(&error).map(PgDatabaseError::code)) {
+        (_, Some("28000" | "28P01")) => {
+            Failure::new(ErrorKind::Config, "the server does not let this user in; check user, password and sslmode")
+        }
+        (_, Some("3D000")) => Failure::new(ErrorKind::Config, "the server has no such database; make it first"),
+        (_, Some(code)) => from_code(code),
+        (sqlx::Error::Tls(_), _) if cfg!(not(feature = "tls")) => {
+            Failure::new(ErrorKind::Config, "encrypted connections were not compiled in; enable the feature `tls`")
+        }
+        (sqlx::Error::Tls(_), _) => {
+            Failure::new(ErrorKind::Config, "no encrypted connection could be made; check sslmode and certificates")
+        }
+        (sqlx::Error::Configuration(_), _) => {
+            Failure::new(ErrorKind::Config, "the driver cannot use these options; check what the URL names")
+        }
+        _ => Failure::busy("the server cannot be reached; check that it runs, and its host and port"),
+    };
+    failure.with_may_have_applied(false).with_source(error)
+}
+
+/// What an error of the first connection means. A server that starts is waited for; one that is not there may
+/// be a mistake, which its author should hear of at once.
+pub(crate) fn at_first_sight(error: sqlx::Error) -> Failure {
+    match &error {
+        sqlx::Error::Io(io) if io.kind() != io::ErrorKind::UnexpectedEof => {
+            let message = "the server cannot be reached; check that it runs, and its host and port";
+            Failure::new(ErrorKind::Unavailable, message).with_source(error)
+        }
+        _ => connecting(error),
+    }
+}
+
+/// What an error of making the schema means.
+pub(crate) fn migration(error: sqlx::Error) -> Failure {
+    match of_database(&error).map(PgDatabaseError::code) {
+        // Duplicate schema, table, function, object
+        Some("42P06" | "42P07" | "42723" | "42710") => {
+            let message = "the schema has tables or functions of another program; choose another schema";
+            Failure::new(ErrorKind::Config, message).with_source(error)
+        }
+        // No schema to make it in
+        Some("3F000") => {
+            let message = "the user lacks a right on the schema; grant USAGE and CREATE";
+            Failure::new(ErrorKind::ReadOnly, message).with_source(error)
+        }
+        // Reserved name
+        Some("42939") => {
+            let message = "the server keeps names of schemas that begin with pg_ for itself; choose another";
+            Failure::new(ErrorKind::Config, message).with_source(error)
+        }
+        _ => failure(error),
+    }
+}
+
+/// A stored step that no [`Step`](steps_core::Step) can be made of.
+pub(crate) fn unreadable_step(id: i64, error: &InputError) -> Failure {
+    Failure::new(ErrorKind::Corrupt, format!("step {id} cannot be read back: {error}"))
+}
+
+/// Whether the connection can be used further.
+pub(crate) fn leaves_connection(error: &sqlx::Error) -> bool {
+    of_database(error).is_some_and(|database| database.severity() == PgSeverity::Error)
+}
+
+/// The connection ended, or the server did not answer, after something was sent.
+pub(crate) fn lost() -> Failure {
+    Failure::new(ErrorKind::Unavailable, "the connection to the server was lost").with_may_have_applied(true)
+}
+
+fn of_database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
+}
+
+/// By the codes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn from_code(code: &str) -> Failure {
+    use ErrorKind::{CapacityExceeded, Config, Corrupt, ReadOnly, Unavailable};
+    match code {
+        // Serialization failure, deadlock
+        "40001" | "40P01" => Failure::busy("others changed the same steps at the same time"),
+        "55P03" => Failure::busy("somebody else holds the lock; end what keeps it, and try again"),
+        // A number or name that somebody gave by hand, without the build's lock
+        "23505" => Failure::busy("somebody else wrote to the tables of this store"),
+        // Shutdown, crash, not accepting connections yet or any more, too many connections
+        "57P01" | "57P02" | "57P03" => Failure::busy("the server is starting or stopping"),
+        "53300" => Failure::busy("the server has no connection left; raise max_connections, or use fewer lanes"),
+        "57014" => Failure::new(Unavailable, "the server gave up the statement"),
+        "53100" => Failure::new(CapacityExceeded, "the server's disk is full; make room"),
+        "53200" => Failure::new(CapacityExceeded, "the server is out of memory"),
+        "25006" => Failure::new(ReadOnly, "the server is a read-only replica, or the session is read-only"),
+        "42501" => Failure::new(ReadOnly, "the user lacks a right on the schema; grant it"),
+        // A prepared statement that is not there, or is already; a setting that a pooler does not know
+        "26000" | "42P05" | "08P01" => Failure::new(
+            Config,
+            "something between the store and the server changes sessions; write pooler=transaction in the URL",
+        ),
+        // Undefined schema, table, column, function; and data_corrupted, index_corrupted
+        "3F000" | "42P01" | "42703" | "42883" | "XX001" | "XX002" => {
+            Failure::new(Corrupt, "the schema is not as this program made it; restore it from a backup")
+        }
+        _ if code.starts_with("53") || code.starts_with("54") => {
+            Failure::new(CapacityExceeded, "a limit of the server is reached")
+        }
+        _ if code.starts_with("08") => lost(),
+        _ => Failure::new(Unavailable, "the server refused the statement"),
+    }
+}
+
+fn from_driver(error: &sqlx::Error) -> Failure {
+    match error {
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+            Failure::new(ErrorKind::Corrupt, "what is stored cannot be read")
+        }
+        _ => lost(),
+    }
+}

@@ -1,0 +1,7 @@
+-- What the store and the server promise with these settings (D1).
+SELECT (SELECT max(version) FROM steps_migrations),
+       current_setting('server_version'),
+       current_setting('synchronous_commit'),
+       current_setting('fsync')::BOOLEAN,
+       current_setting('full_page_writes')::BOOLEAN,
+       pg_is_in_recovery() OR current_setting('transaction_read_only')::BOOLEAN;

@@ -1,0 +1,208 @@
+//! A writing lane: all writes that wait in it in one transaction, by one call of one function.
+
+use sqlx::{
+    Arguments, PgConnection, Row,
+    error::BoxDynError,
+    postgres::{PgArguments, PgRow},
+};
+use steps_core::{
+    AddedStep, ErrorKind, FinishStep, NewStep, Operation, StartStep, StateString, StepId, StepName, StepNumber,
+    StepUrl, Timestamp, UrlDigest,
+};
+use steps_lane::{Failure, Worker};
+
+use crate::{
+    BACKEND,
+    connection::{Link, Opener},
+    time::Time,
+};
+
+/// A write.
+#[derive(Debug)]
+pub(crate) enum Write {
+    AddStep(NewStep),
+    StartStep(StepId, StartStep),
+    SetStepLocksAcquiredAt(StepId, Timestamp),
+    SetStepStateString(StepId, StateString),
+    FinishStep(StepId, FinishStep, Timestamp),
+    AddUrl(StepId, StepUrl, UrlDigest),
+}
+
+/// What a write answers.
+#[derive(Debug)]
+pub(crate) enum Written {
+    Added(AddedStep),
+    Changed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer(Link);
+
+impl Writer {
+    pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
+        Self(Link::new(opener, connection))
+    }
+}
+
+impl Worker for Writer {
+    type Request = Write;
+    type Answer = Written;
+
+    const BACKEND: &'static str = BACKEND;
+    /// Each may take a lock, of which the server has room for a few thousand in all.
+    const BATCH: usize = 256;
+
+    fn size(request: &Write) -> usize {
+        const REST: usize = 200;
+        REST + match request {
+            Write::AddStep(step) => step.state_string.as_str().len(),
+            Write::SetStepStateString(_, state_string) => state_string.as_str().len(),
+            Write::AddUrl(_, url, _) => url.name().len() + url.url().len(),
+            Write::StartStep(..) | Write::SetStepLocksAcquiredAt(..) | Write::FinishStep(..) => 0,
+        }
+    }
+
+    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+        let arguments = Columns::new(requests).arguments().map_err(|error| {
+            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+        })?;
+        let rows = self.0.run(include_str!("sql/write_batch.sql"), arguments).await?;
+
+        // From here on everything is committed: an answer that cannot be read does not undo it.
+        let mut written: Vec<_> = requests.iter().map(|request| Err(unanswered(request))).collect();
+        for row in rows {
+            let (request, answer) = answer(&row).map_err(|error| Failure::unreadable(error.to_string()))?;
+            if let Some(request) = written.get_mut(request) {
+                *request = Ok(answer);
+            }
+        }
+        Ok(written)
+    }
+
+    async fn close(&mut self) {
+        self.0.close().await;
+    }
+}
+
+/// A request that the batch did not carry out: see `write_batch`.
+fn unanswered(request: &Write) -> Failure {
+    match request {
+        Write::AddStep(_) => {
+            Failure::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers")
+        }
+        _ => Failure::new(ErrorKind::NotFound, "there is no such step"),
+    }
+}
+
+/// A row of the answer: which request, counted from 1, and what was added.
+fn answer(row: &PgRow) -> Result<(usize, Written), BoxDynError> {
+    let request = usize::try_from(row.try_get::<i64, _>(0)?)?.checked_sub(1).ok_or("requests count from 1")?;
+    let written = match (row.try_get(1)?, row.try_get::<Option<i64>, _>(2)?, row.try_get::<Option<String>, _>(3)?) {
+        (Some(id), Some(number), Some(name)) => {
+            let (id, number) = (StepId::new(id)?, StepNumber::try_from(number)?);
+            Written::Added(AddedStep::new(id, number, StepName::new(name)?))
+        }
+        _ => Written::Changed,
+    };
+    Ok((request, written))
+}
+
+/// The arguments of `write_batch`, an array each.
+#[derive(Default)]
+struct Columns<'a> {
+    operations: Vec<&'static str>,
+    targets: Vec<i64>,
+    names: Vec<Option<&'a str>>,
+    texts: Vec<Option<&'a str>>,
+    keys: Vec<Option<&'a str>>,
+    digests: Vec<Option<&'a [u8]>>,
+    times: Vec<Option<Time>>,
+    codes: Vec<Option<i32>>,
+    flags: Vec<Option<bool>>,
+}
+
+/// What a request has besides its operation and target.
+#[derive(Default)]
+struct Rest<'a> {
+    name: Option<&'a str>,
+    text: Option<&'a str>,
+    key: Option<&'a str>,
+    digest: Option<&'a UrlDigest>,
+    time: Option<Timestamp>,
+    code: Option<i32>,
+    flag: Option<bool>,
+}
+
+impl<'a> Columns<'a> {
+    fn new(requests: &'a [Write]) -> Self {
+        let mut columns = Self::default();
+        for request in requests {
+            columns.push(request);
+        }
+        columns
+    }
+
+    fn push(&mut self, write: &'a Write) {
+        let (operation, target, rest) = match write {
+            Write::AddStep(step) => (
+                Operation::AddStep,
+                step.build_id.get(),
+                Rest {
+                    name: Some(step.name.as_str()),
+                    text: Some(step.state_string.as_str()),
+                    key: step.idempotency_key.as_ref().map(AsRef::as_ref),
+                    ..Rest::default()
+                },
+            ),
+            Write::StartStep(id, start) => (
+                Operation::StartStep,
+                id.get(),
+                Rest { time: Some(start.started_at), flag: Some(start.locks_acquired), ..Rest::default() },
+            ),
+            Write::SetStepLocksAcquiredAt(id, at) => {
+                (Operation::SetStepLocksAcquiredAt, id.get(), Rest { time: Some(*at), ..Rest::default() })
+            }
+            Write::SetStepStateString(id, state_string) => {
+                (Operation::SetStepStateString, id.get(), Rest { text: Some(state_string.as_str()), ..Rest::default() })
+            }
+            Write::FinishStep(id, finish, now) => (
+                Operation::FinishStep,
+                id.get(),
+                Rest {
+                    time: Some(*now),
+                    code: Some(finish.results.code()),
+                    flag: Some(finish.hidden),
+                    ..Rest::default()
+                },
+            ),
+            Write::AddUrl(id, url, digest) => (
+                Operation::AddUrl,
+                id.get(),
+                Rest { name: Some(url.name()), text: Some(url.url()), digest: Some(digest), ..Rest::default() },
+            ),
+        };
+        self.operations.push(operation.name());
+        self.targets.push(target);
+        self.names.push(rest.name);
+        self.texts.push(rest.text);
+        self.keys.push(rest.key);
+        self.digests.push(rest.digest.map(|digest| digest.as_bytes().as_slice()));
+        self.times.push(rest.time.map(Time::from));
+        self.codes.push(rest.code);
+        self.flags.push(rest.flag);
+    }
+
+    fn arguments(self) -> Result<PgArguments, BoxDynError> {
+        let mut arguments = PgArguments::default();
+        arguments.add(self.operations)?;
+        arguments.add(self.targets)?;
+        arguments.add(self.names)?;
+        arguments.add(self.texts)?;
+        arguments.add(self.keys)?;
+        arguments.add(self.digests)?;
+        arguments.add(self.times)?;
+        arguments.add(self.codes)?;
+        arguments.add(self.flags)?;
+        Ok(arguments)
+    }
+}

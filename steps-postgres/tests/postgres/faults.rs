@@ -1,0 +1,237 @@
+//! Servers and connections that go away, hang, and come back (D3, D4).
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Trial;
+use sqlx::{Connection, PgConnection};
+use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
+use steps_postgres::{PostgresOptions, PostgresStore};
+use test_servers::shared_postgres;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use crate::{TestResult, connect, trial};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("faults::a_server_that_restarts_is_waited_for", restart),
+        trial("faults::a_server_that_is_gone_makes_calls_end_in_time", gone),
+        trial("faults::connections_that_were_terminated_are_made_again", terminated),
+        trial("faults::a_server_that_never_answers_makes_connecting_end_in_time", never_answers),
+        trial("faults::a_server_that_hangs_makes_calls_end_in_time", hangs),
+        trial("faults::a_connection_cut_in_the_middle_of_an_answer_is_told_honestly", cut),
+    ]
+}
+
+async fn impatient(url: &str) -> steps_core::Result<PostgresStore> {
+    PostgresStore::connect(PostgresOptions::from_url(url)?.with_timeout(TIMEOUT).with_lanes(1, 1)).await
+}
+
+async fn restart() -> TestResult {
+    let mut server = test_servers::PostgresOptions::default().start()?;
+    let store = connect(&server.url()).await?;
+    let step = store.add(7, "compile", "").await?;
+    sleep(Duration::from_millis(300)).await;
+    server.stop()?;
+    let back = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        server.start_again().map(|()| server)
+    });
+    // What had not been sent waits for the server to come back.
+    let (added, linked, read) =
+        tokio::join!(store.add(7, "compile", ""), store.link(step.id, "log", ""), store.steps(7));
+    assert_eq!(added?.number.get(), 1);
+    linked?;
+    assert!(!read?.is_empty());
+    assert_eq!(store.steps(7).await?.len(), 2);
+    back.join().map_err(|_| "a thread panicked")??;
+    Ok(())
+}
+
+async fn gone() -> TestResult {
+    let mut server = test_servers::PostgresOptions::default().start()?;
+    let store = impatient(&server.url()).await?;
+    store.add(7, "compile", "").await?;
+    sleep(Duration::from_millis(300)).await;
+    server.kill()?;
+    let start = Instant::now();
+    let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(7));
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    for error in [added.unwrap_err(), read.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_retryable() && !error.may_have_applied(), "{error}");
+    }
+    server.start_again()?;
+    assert_eq!(store.add(7, "compile", "").await?.number.get(), 1);
+    assert_eq!(store.steps(7).await?.len(), 2);
+    Ok(())
+}
+
+async fn terminated() -> TestResult {
+    let schema = shared_postgres()?;
+    let name = schema.name();
+    let store = Arc::new(connect(&format!("{}&application_name={name}", schema.url_with_schema())).await?);
+    let mut other = PgConnection::connect(schema.url()).await?;
+    let adding = Arc::clone(&store);
+    let adds = tokio::spawn(async move {
+        let (mut answered, mut lost) = (0, 0);
+        for _ in 0..300 {
+            match adding.add(7, "compile", "").await {
+                Ok(_) => answered += 1,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable);
+                    assert!(error.may_have_applied(), "what was certainly not applied is tried again: {error}");
+                    lost += 1;
+                }
+            }
+        }
+        (answered, lost)
+    });
+    for _ in 0..20 {
+        sleep(Duration::from_millis(10)).await;
+        store.steps(7).await?;
+        let all = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
+        sqlx::query(all).bind(name).execute(&mut other).await?;
+        // Whether the connections were at rest or not.
+        store.steps(7).await?;
+    }
+    let (answered, lost) = adds.await?;
+    let kept = store.steps(7).await?.len();
+    assert!((answered..=answered + lost).contains(&kept), "{answered} answered, {lost} open, {kept} kept");
+    Ok(())
+}
+
+async fn never_answers() -> TestResult {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let start = Instant::now();
+    let error = impatient(&format!("postgres://ci@{}/ci", listener.local_addr()?)).await.unwrap_err();
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.is_retryable() && !error.may_have_applied());
+    Ok(())
+}
+
+async fn hangs() -> TestResult {
+    let proxy = Proxy::start().await?;
+    let store = impatient(&proxy.url).await?;
+    let step = store.add(7, "compile", "").await?.id;
+    store.steps(7).await?;
+    proxy.does(SWALLOW);
+    let start = Instant::now();
+    let (added, linked, read) = tokio::join!(store.add(7, "test", ""), store.link(step, "log", ""), store.steps(7));
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
+    for error in [&added, &linked, &read] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    assert!(added.may_have_applied() && !added.is_retryable(), "{added}");
+    assert!(linked.is_retryable() && read.is_retryable());
+
+    // Now not even a connection can be made, so nothing is sent.
+    sleep(Duration::from_millis(300)).await;
+    let error = store.add(7, "test", "").await.unwrap_err();
+    assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
+
+    proxy.does(PASS);
+    store.add(7, "test", "").await?;
+    store.link(step, "log", "").await?;
+    store.steps(7).await?;
+    Ok(())
+}
+
+async fn cut() -> TestResult {
+    let proxy = Proxy::start().await?;
+    let store = impatient(&proxy.url).await?;
+    let step = store.add(7, "compile", "").await?.id;
+    store.steps(7).await?;
+    for round in 0..3 {
+        store.finish(step, Results::SUCCESS).await?;
+        proxy.does(CUT_ANSWERS);
+        let error = store.add(7, format!("plain-{round}"), "").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
+        proxy.does(PASS);
+        // It was applied, and its error said that it may have been.
+        assert_eq!(store.steps(7).await?.len(), 2 + 2 * round);
+        store.finish(step, Results::SUCCESS).await?;
+
+        proxy.does(CUT_ANSWERS);
+        let key = IdempotencyKey::new(format!("key-{round}"))?;
+        let keyed = NewStep::new(7.try_into()?, "keyed".parse()?, "".parse()?).with_idempotency_key(key);
+        let error = store.add_step(keyed.clone()).await.unwrap_err();
+        assert!(error.may_have_applied() && error.is_retryable(), "{error}");
+        proxy.does(PASS);
+        store.add_step(keyed).await?;
+        store.link(step, "log", "").await?;
+        assert_eq!(store.steps(7).await?.len(), 3 + 2 * round);
+    }
+    Ok(())
+}
+
+const PASS: u8 = 0;
+/// Takes what is sent and answers nothing.
+const SWALLOW: u8 = 1;
+/// Ends the connection in place of the next answer.
+const CUT_ANSWERS: u8 = 2;
+
+/// Stands between a store and the server.
+struct Proxy {
+    url: String,
+    mode: Arc<AtomicU8>,
+    _schema: test_servers::Schema,
+}
+
+impl Proxy {
+    async fn start() -> Result<Self, Box<dyn std::error::Error>> {
+        let schema = shared_postgres()?;
+        let options: sqlx::postgres::PgConnectOptions = schema.url().parse()?;
+        let server = format!("{}:{}", options.get_host(), options.get_port());
+        let server = tokio::net::lookup_host(server).await?.next().ok_or("the server has an address")?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        // Later parameters win over what the URL says.
+        let url = format!("{}&host=127.0.0.1&port={}", schema.url_with_schema(), listener.local_addr()?.port());
+        let mode = Arc::new(AtomicU8::new(PASS));
+        tokio::spawn(accept(listener, server, Arc::clone(&mode)));
+        Ok(Self { url, mode, _schema: schema })
+    }
+
+    fn does(&self, mode: u8) {
+        self.mode.store(mode, Ordering::SeqCst);
+    }
+}
+
+async fn accept(listener: TcpListener, server: SocketAddr, mode: Arc<AtomicU8>) {
+    while let Ok((client, _)) = listener.accept().await {
+        tokio::spawn(pass_on(client, server, Arc::clone(&mode)));
+    }
+}
+
+async fn pass_on(mut client: TcpStream, server: SocketAddr, mode: Arc<AtomicU8>) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(server).await?;
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => match read? {
+                0 => return Ok(()),
+                read => server.write_all(&asked[..read]).await?,
+            },
+            read = server.read(&mut answered) => match (read?, mode.load(Ordering::SeqCst)) {
+                (0, _) | (_, CUT_ANSWERS) => return Ok(()),
+                (_, SWALLOW) => {}
+                (read, _) => client.write_all(&answered[..read]).await?,
+            },
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Starts private servers for tests, benches and examples, from the programs that Debian's packages bring.
+//!
+//! A server lives in a folder for temporary files and listens on this machine alone. It is stopped and its
+//! folder removed when its value is dropped, and also when this process dies in any other way: a watchdog
+//! beside the server waits for the end of a pipe that only this process holds.
+//!
+//! A missing program is an error that names the package to install, and no reason to skip a test.
+
+mod postgres;
+mod shared;
+mod watchdog;
+
+pub use postgres::{Postgres, PostgresOptions};
+pub use shared::{POSTGRES_URL, Schema, shared_postgres};

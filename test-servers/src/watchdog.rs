@@ -1,0 +1,48 @@
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+/// Removes a server's folder, and ends the server that runs in it, once this process lets go of it or dies.
+///
+/// A signal on the death of the parent would not do: it comes when the *thread* that started the server ends,
+/// and a test's thread ends with the test.
+#[derive(Debug)]
+pub(crate) struct Watchdog(Child);
+
+/// `$1` is the folder, `$2` the file in it whose first line is the process to end.
+const SCRIPT: &str = r#"
+trap '' HUP INT TERM
+read -r _
+if pid=$(head -n 1 "$1/$2" 2>/dev/null) && [ -n "$pid" ]; then
+    kill -QUIT "$pid" 2>/dev/null
+    for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL "$pid" 2>/dev/null
+fi
+rm -rf "$1"
+"#;
+
+impl Watchdog {
+    pub(crate) fn start(folder: &Path, pid_file: &str) -> io::Result<Self> {
+        let child = Command::new("sh")
+            .args(["-c", SCRIPT, "watchdog"])
+            .arg(folder)
+            .arg(pid_file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // The terminal's Ctrl-C is for the tests: the watchdog goes after them.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
