@@ -1,9 +1,6 @@
 //! Connecting by URL: which backend a URL leads to, and what is said of one that leads to none.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use steps::{Backend, ConnectOptions, Connector, Description, Error, ErrorKind, Result, StepsStore};
+use steps::{Connector, Error, ErrorKind};
 
 async fn refused(url: &str) -> Error {
     let error = steps::connect(url).await.expect_err("the URL leads nowhere");
@@ -55,7 +52,12 @@ async fn a_backend_that_was_not_compiled_in_names_its_feature_too() {
 
 #[cfg(feature = "memory")]
 mod memory {
-    use steps::{ManualClock, Results, StepsStoreExt, Timestamp};
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use steps::{
+        Backend, ConnectOptions, Description, ManualClock, Result, Results, StepsStore, StepsStoreExt, Timestamp,
+    };
 
     use super::*;
 
@@ -111,7 +113,7 @@ mod memory {
 mod sqlite {
     use std::time::Duration;
 
-    use steps::{Durability, StepsStoreExt};
+    use steps::{ConnectOptions, Durability, StepsStoreExt};
 
     use super::*;
 
@@ -171,7 +173,7 @@ mod sqlite {
 mod postgres {
     use std::time::Duration;
 
-    use steps::{Durability, StepsStoreExt};
+    use steps::{ConnectOptions, Durability, StepsStoreExt};
 
     use super::*;
 
