@@ -33,7 +33,7 @@ mod memory {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use steps_core::{Description, Result, StepsStore};
+    use steps_core::{Call, Description, Error, ErrorKind, Operation, Result, StepsStore};
     use steps_memory::{MemoryOptions, MemoryStore};
 
     use crate::{Backend, ConnectOptions};
@@ -43,6 +43,10 @@ mod memory {
 
     fn open(url: &str, connect: &ConnectOptions) -> Result<MemoryStore> {
         let mut options = MemoryOptions::from_url(url)?;
+        if connect.durability.is_some() {
+            let message = "a store in memory survives nothing; ask for no durability, or use a durable store";
+            return Err(Error::new(ErrorKind::Config, message).with_call(Call::on_store(Operation::Connect)));
+        }
         if let Some(clock) = &connect.clock {
             options = options.with_clock(Arc::clone(clock));
         }

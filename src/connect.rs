@@ -184,7 +184,7 @@ impl ConnectOptions {
     }
 }
 
-/// What a write that was answered with `Ok` survives (D1). A store in memory survives nothing.
+/// What a write that was answered with `Ok` survives (D1). A store in memory survives nothing, and refuses both.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Durability {

@@ -56,7 +56,8 @@ mod memory {
 
     use async_trait::async_trait;
     use steps::{
-        Backend, ConnectOptions, Description, ManualClock, Result, Results, StepsStore, StepsStoreExt, Timestamp,
+        Backend, ConnectOptions, Description, Durability, ManualClock, Result, Results, StepsStore, StepsStoreExt,
+        Timestamp,
     };
 
     use super::*;
@@ -72,6 +73,13 @@ mod memory {
     async fn nothing_may_follow_the_scheme() {
         refused("memory:here").await;
         refused("memory:?mode=ro").await;
+    }
+
+    #[tokio::test]
+    async fn a_durability_that_it_cannot_keep_is_refused() {
+        let options = ConnectOptions::new().with_durability(Durability::Process);
+        let error = Connector::builtin().with_options(options).connect("memory:").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
 
     #[tokio::test]
