@@ -130,6 +130,7 @@ mod history;
 mod model;
 mod profile;
 mod property;
+pub mod proxy;
 pub mod recorded;
 mod report;
 mod stage;

@@ -1,24 +1,17 @@
 //! Servers and connections that go away, hang, and come back (D3, D4).
 
 use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use conformance_tests::proxy::{Direction, Fault, Proxy};
 use libtest_mimic::Trial;
 use sqlx::{Connection, PgConnection};
 use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
-use test_servers::shared_postgres;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use test_servers::{Schema, shared_postgres};
+use tokio::{net::TcpListener, time::sleep};
 
 use crate::{TestResult, connect, trial};
 
@@ -124,11 +117,11 @@ async fn never_answers() -> TestResult {
 }
 
 async fn hangs() -> TestResult {
-    let proxy = Proxy::start().await?;
-    let store = impatient(&proxy.url).await?;
+    let (proxy, url, _schema) = proxied().await?;
+    let store = impatient(&url).await?;
     let step = store.add(7, "compile", "").await?.id;
     store.steps(7).await?;
-    proxy.does(SWALLOW);
+    proxy.fail(Fault::silence(Direction::Answers));
     let start = Instant::now();
     let (added, linked, read) = tokio::join!(store.add(7, "test", ""), store.link(step, "log", ""), store.steps(7));
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
@@ -144,7 +137,7 @@ async fn hangs() -> TestResult {
     let error = store.add(7, "test", "").await.unwrap_err();
     assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
 
-    proxy.does(PASS);
+    proxy.heal();
     store.add(7, "test", "").await?;
     store.link(step, "log", "").await?;
     store.steps(7).await?;
@@ -152,27 +145,27 @@ async fn hangs() -> TestResult {
 }
 
 async fn cut() -> TestResult {
-    let proxy = Proxy::start().await?;
-    let store = impatient(&proxy.url).await?;
+    let (proxy, url, _schema) = proxied().await?;
+    let store = impatient(&url).await?;
     let step = store.add(7, "compile", "").await?.id;
     store.steps(7).await?;
     for round in 0..3 {
         store.finish(step, Results::SUCCESS).await?;
-        proxy.does(CUT_ANSWERS);
+        proxy.fail(Fault::cut(Direction::Answers));
         let error = store.add(7, format!("plain-{round}"), "").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
-        proxy.does(PASS);
+        proxy.heal();
         // It was applied, and its error said that it may have been.
         assert_eq!(store.steps(7).await?.len(), 2 + 2 * round);
         store.finish(step, Results::SUCCESS).await?;
 
-        proxy.does(CUT_ANSWERS);
+        proxy.fail(Fault::cut(Direction::Answers));
         let key = IdempotencyKey::new(format!("key-{round}"))?;
         let keyed = NewStep::new(7.try_into()?, "keyed".parse()?, "".parse()?).with_idempotency_key(key);
         let error = store.add_step(keyed.clone()).await.unwrap_err();
         assert!(error.may_have_applied() && error.is_retryable(), "{error}");
-        proxy.does(PASS);
+        proxy.heal();
         store.add_step(keyed).await?;
         store.link(step, "log", "").await?;
         assert_eq!(store.steps(7).await?.len(), 3 + 2 * round);
@@ -180,58 +173,12 @@ async fn cut() -> TestResult {
     Ok(())
 }
 
-const PASS: u8 = 0;
-/// Takes what is sent and answers nothing.
-const SWALLOW: u8 = 1;
-/// Ends the connection in place of the next answer.
-const CUT_ANSWERS: u8 = 2;
-
-/// Stands between a store and the server.
-struct Proxy {
-    url: String,
-    mode: Arc<AtomicU8>,
-    _schema: test_servers::Schema,
-}
-
-impl Proxy {
-    async fn start() -> Result<Self, Box<dyn std::error::Error>> {
-        let schema = shared_postgres()?;
-        let options: sqlx::postgres::PgConnectOptions = schema.url().parse()?;
-        let server = format!("{}:{}", options.get_host(), options.get_port());
-        let server = tokio::net::lookup_host(server).await?.next().ok_or("the server has an address")?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        // Later parameters win over what the URL says.
-        let url = format!("{}&host=127.0.0.1&port={}", schema.url_with_schema(), listener.local_addr()?.port());
-        let mode = Arc::new(AtomicU8::new(PASS));
-        tokio::spawn(accept(listener, server, Arc::clone(&mode)));
-        Ok(Self { url, mode, _schema: schema })
-    }
-
-    fn does(&self, mode: u8) {
-        self.mode.store(mode, Ordering::SeqCst);
-    }
-}
-
-async fn accept(listener: TcpListener, server: SocketAddr, mode: Arc<AtomicU8>) {
-    while let Ok((client, _)) = listener.accept().await {
-        tokio::spawn(pass_on(client, server, Arc::clone(&mode)));
-    }
-}
-
-async fn pass_on(mut client: TcpStream, server: SocketAddr, mode: Arc<AtomicU8>) -> std::io::Result<()> {
-    let mut server = TcpStream::connect(server).await?;
-    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
-    loop {
-        tokio::select! {
-            read = client.read(&mut asked) => match read? {
-                0 => return Ok(()),
-                read => server.write_all(&asked[..read]).await?,
-            },
-            read = server.read(&mut answered) => match (read?, mode.load(Ordering::SeqCst)) {
-                (0, _) | (_, CUT_ANSWERS) => return Ok(()),
-                (_, SWALLOW) => {}
-                (read, _) => client.write_all(&answered[..read]).await?,
-            },
-        }
-    }
+/// A proxy before a schema of the shared server, the URL of the schema through it, and what keeps the schema.
+async fn proxied() -> Result<(Proxy, String, Schema), Box<dyn std::error::Error>> {
+    let schema = shared_postgres()?;
+    let options: sqlx::postgres::PgConnectOptions = schema.url().parse()?;
+    let proxy = Proxy::start((options.get_host(), options.get_port())).await?;
+    // Later parameters win over what the URL says.
+    let url = format!("{}&host=127.0.0.1&port={}", schema.url_with_schema(), proxy.address().port());
+    Ok((proxy, url, schema))
 }
