@@ -68,29 +68,39 @@ impl Process {
         is_ready: impl Fn(u16, u32) -> bool,
     ) -> io::Result<()> {
         let start = Instant::now();
-        while !self.is_running()? {
-            let port = if self.port == 0 { free_port()? } else { self.port };
-            let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
-            let mut command = Command::new("sh");
-            command.args(["-c", SCRIPT]).arg(self.folder.join(PID_FILE)).arg(program);
-            arguments(&mut command, port);
-            self.prepare(&mut command);
-            let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-            let id = self.child.insert(child).id();
-            // Somebody else took the port, or processes that were killed are not quite gone, if it ends.
-            while self.is_running()? && !is_ready(port, id) {
+        loop {
+            // One that is about to end, as it was told to, is never ready.
+            let mut port = self.port;
+            if !self.is_running()? {
+                port = if port == 0 { free_port()? } else { port };
+                self.spawn(program, |command| arguments(command, port))?;
+            }
+            while let Some(id) = self.id() {
+                if is_ready(port, id) {
+                    self.port = port;
+                    return Ok(());
+                }
                 if start.elapsed() > PATIENCE {
                     self.end(Signal::SIGKILL)?;
                 }
                 sleep(Duration::from_millis(20));
+                self.is_running()?;
             }
-            if self.child.is_some() {
-                self.port = port;
-            } else if start.elapsed() > PATIENCE {
+            // Somebody else took the port, or processes that were killed are not quite gone.
+            if start.elapsed() > PATIENCE {
                 let log = fs::read_to_string(self.log()).unwrap_or_default();
                 return Err(io::Error::other(format!("{} does not start; its log:\n{log}", self.name)));
             }
         }
+    }
+
+    fn spawn(&mut self, program: &Path, arguments: impl Fn(&mut Command)) -> io::Result<()> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT]).arg(self.folder.join(PID_FILE)).arg(program);
+        arguments(&mut command);
+        self.prepare(&mut command);
+        self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
         Ok(())
     }
 

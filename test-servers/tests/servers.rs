@@ -125,7 +125,8 @@ fn cluster_fails_over() -> TestResult {
     let replicas = cluster.replicas_of(primary)?;
     assert_eq!(replicas, [primary + 3]);
     cluster.nodes()[primary].query::<()>(&["SET", "step", "compile"])?;
-    assert_eq!(cluster.nodes()[primary].query::<u32>(&["WAIT", "1", "5000"])?, 1);
+    let replica = &cluster.nodes()[replicas[0]];
+    wait_until("the replica has it", || replica.query::<usize>(&["DBSIZE"]).is_ok_and(|keys| keys == 1))?;
 
     cluster.nodes_mut()[primary].kill()?;
     wait_until("a replica takes over", || cluster.primary_of("step").is_ok_and(|now| [now] == replicas[..]))?;
