@@ -184,6 +184,7 @@ impl RedisStore {
             format = format!("{format}, {} primaries", primaries.len());
         }
         let mut description = Description::new(BACKEND, self.options.location(), format);
+        description.greatest_build_id = BuildId::new(GREATEST_BUILD_ID).ok();
         description.promises.push("An answered write survives the death of the process.".into());
         if keeping.survives_server {
             description.promises.push("An answered write survives the death of the server and of its machine.".into());
