@@ -111,8 +111,8 @@ impl Crowd {
                     self.add(caller.add_step(new).await)?;
                 }
                 24..42 => {
-                    let shared = draw.percent(25);
-                    let url = if shared { url("all", draw.below(4).to_string()) } else { url("own", state) };
+                    let shared = draw.percent(40);
+                    let url = if shared { url("all", draw.below(3).to_string()) } else { url("own", state) };
                     self.judge(caller.add_url(step, url?).await)?;
                 }
                 42..50 => self.judge(caller.set_step_state_string(step, StateString::new(state)?).await)?,

@@ -11,6 +11,8 @@ mod record;
 mod search;
 mod show;
 mod shrink;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -133,6 +135,18 @@ impl Event {
             End::Answered(at, _) => Some(at),
             End::Open | End::Refused => None,
         }
+    }
+
+    /// Forgets when it was.
+    fn loosen(&mut self) {
+        self.called = Duration::ZERO;
+        if let End::Answered(at, _) = &mut self.end {
+            *at = Duration::MAX;
+        }
+    }
+
+    fn is_loose(&self) -> bool {
+        self.answered() == Some(Duration::MAX)
     }
 
     fn seen(&self) -> Option<&Seen> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
-use steps_core::{Step, StepId, StepSelector};
+use steps_core::{Step, StepId, StepSelector, StepUrl};
 
 use super::{
     End, Event, History, Seen,
@@ -27,62 +27,72 @@ pub(super) fn lie(history: &History, call: &Call) -> Failure {
         .got("somebody did")
 }
 
-/// The clause that is broken: linearizability, unless it is plain that another one is.
+/// The clause that is broken: linearizability, unless what is shown makes plain that another one is.
 fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
-    let added: Vec<_> = whole.events.iter().filter_map(Event::added).collect();
+    let events = &shrunk.history.events;
+    wrong_adds(&shrunk.history)
+        .or_else(|| {
+            let mut reads = events.iter().filter_map(|event| match event.seen() {
+                Some(Seen::Steps(steps)) if shrunk.aspects.contains(&Aspect::Adds) => Some(steps),
+                _ => None,
+            });
+            let has_gap = reads.any(|steps| !steps.iter().map(|step| step.number.get()).eq((0..).take(steps.len())));
+            has_gap.then(|| (Clause::R2, "a read of all steps, whose numbers are not 0, 1, 2, …".into()))
+        })
+        .or_else(|| wrong_urls(whole, &shrunk.history))
+        .unwrap_or_else(|| {
+            let what = match shrunk.aspects.iter().next() {
+                Some(aspect) if shrunk.aspects.len() == 1 => match aspect {
+                    Aspect::Adds => "which steps there are",
+                    Aspect::Field(_, Field::State) => "the state string of a step",
+                    Aspect::Field(_, Field::Start) => "the times of a step",
+                    Aspect::Field(_, Field::Finish) => "the end of a step",
+                    Aspect::Field(_, Field::Urls) => "the urls of a step",
+                },
+                _ => "the steps of a build",
+            };
+            (Clause::R3, what.into())
+        })
+}
+
+fn wrong_adds(history: &History) -> Option<(Clause, String)> {
+    let added: Vec<_> = history.events.iter().filter_map(Event::added).collect();
     for (place, (new, one)) in added.iter().enumerate() {
         for (other_new, other) in &added[..place] {
             let is_same_key = new.idempotency_key.is_some() && new.idempotency_key == other_new.idempotency_key;
             if is_same_key && one != other {
-                return (Clause::I5, "two adds under one key, answered differently".into());
+                return Some((Clause::I5, "two adds under one key, answered differently".into()));
             }
             if !is_same_key && one.number == other.number {
-                return (Clause::I2, format!("the number {}, given to two steps", one.number));
+                return Some((Clause::I2, format!("the number {}, given to two steps", one.number)));
             }
-            if !is_same_key && one.id == other.id {
-                return (Clause::I1, format!("the id {}, given to two steps", one.id));
-            }
-        }
-    }
-    for event in &whole.events {
-        let Some(Seen::Steps(steps)) = event.seen() else { continue };
-        if !steps.iter().map(|step| step.number.get()).eq((0..).take(steps.len())) {
-            return (Clause::R2, "a read of all steps, whose numbers are not 0, 1, 2, …".into());
-        }
-    }
-    if let Some(name) = wrong_name(whole) {
-        return (Clause::N3, format!("the name {}, though another was free", literal(&name)));
-    }
-    let urls = whole.events.iter().filter_map(|event| match &event.call {
-        Call::AddUrl(id, url) => Some((event.answered()?, *id, url)),
-        _ => None,
-    });
-    for (answered, id, url) in urls {
-        let reads = whole.events.iter().filter(|read| read.is_read() && read.called > answered);
-        let mut later = reads.flat_map(Event::read_steps).filter(|step| step.id == id).peekable();
-        // One that is missing for a while is no lost one.
-        if later.peek().is_some() && !later.any(|step| step.urls.contains(url)) {
-            return (Clause::U3, format!("the url ({}, {}), lost", literal(url.name()), literal(url.url())));
-        }
-    }
-    for step in whole.read_steps() {
-        for (place, url) in step.urls.iter().enumerate() {
-            if step.urls[..place].contains(url) {
-                return (Clause::U3, format!("the url ({}, {}), doubled", literal(url.name()), literal(url.url())));
+            if !is_same_key && (one.number < other.number) != (one.id < other.id) {
+                return Some((Clause::I1, "two steps, the later of which has not the greater id".into()));
             }
         }
     }
-    let what = match shrunk.aspects.iter().next() {
-        Some(aspect) if shrunk.aspects.len() == 1 => match aspect {
-            Aspect::Adds => "which steps there are",
-            Aspect::Field(_, Field::State) => "the state string of a step",
-            Aspect::Field(_, Field::Start) => "the times of a step",
-            Aspect::Field(_, Field::Finish) => "the end of a step",
-            Aspect::Field(_, Field::Urls) => "the urls of a step",
-        },
-        _ => "the steps of a build",
-    };
-    (Clause::R3, what.into())
+    let name = wrong_name(history)?;
+    Some((Clause::N3, format!("the name {}, which is not the one that the adds before give", literal(&name))))
+}
+
+/// A url that is shown to be missing and is so in the end, or that comes twice.
+fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
+    let named = |url: &StepUrl| format!("the url ({}, {})", literal(url.name()), literal(url.url()));
+    for event in &shown.events {
+        let (Call::AddUrl(id, url), Some(answered)) = (&event.call, event.answered()) else { continue };
+        let later = |history: &History| {
+            let reads = history.events.iter().filter(|read| read.is_read() && read.called > answered);
+            let steps = reads.flat_map(Event::read_steps).filter(|step| step.id == *id);
+            steps.map(|step| step.urls.contains(url)).collect::<Vec<_>>()
+        };
+        if later(shown).contains(&false) && later(whole).last() == Some(&false) {
+            return Some((Clause::U3, format!("{}, lost", named(url))));
+        }
+    }
+    shown.read_steps().find_map(|step| {
+        let doubled = (0..step.urls.len()).find(|place| step.urls[..*place].contains(&step.urls[*place]))?;
+        Some((Clause::U3, format!("{}, doubled", named(&step.urls[doubled]))))
+    })
 }
 
 /// A name that the adds before it do not give, if the names of all adds are known.
@@ -101,29 +111,28 @@ fn wrong_name(history: &History) -> Option<String> {
     by_number.values().zip(names).find(|((_, got), expected)| got != expected).map(|((_, got), _)| (*got).to_owned())
 }
 
-/// The history in lines, by the time of the call. Adds that were over before anything else began are one line.
+/// The history in lines, by the time of the call. Adds whose times do not matter are one line.
 fn written(shrunk: &Shrunk) -> String {
     let names = Names::new(&shrunk.history);
-    let mut events: Vec<&Event> = shrunk.history.events.iter().collect();
+    let (loose, mut events): (Vec<&Event>, Vec<&Event>) =
+        shrunk.history.events.iter().partition(|event| event.is_loose());
     events.sort_by_key(|event| event.called);
     let start = events.first().map_or(Duration::ZERO, |event| event.called);
-    let others = |event: &&&Event| !matches!(event.call, Call::AddStep(_));
-    let first_other = events.iter().find(others).map_or(Duration::MAX, |event| event.called);
-    let before = events.iter().take_while(|event| event.answered().is_some_and(|at| at < first_other)).count();
-    let folded = if before > 4 { before } else { 0 };
 
     let mut text = String::from("    µs: call – answer, caller\n");
-    if folded > 0 {
-        let last = events[folded - 1].answered().unwrap_or_default();
-        let _ =
-            writeln!(text, "    {:>6} – {:<6} {folded} adds, one for each number from 0 on", 0, micros(last, start));
+    if !loose.is_empty() {
+        let added = loose.iter().filter_map(|event| event.added());
+        let mut added: Vec<_> = added.map(|(_, added)| (added.number, added.name.as_str())).collect();
+        added.sort_unstable();
+        let added: Vec<_> = added.iter().map(|(number, name)| format!("{number} {}", literal(name))).collect();
+        let _ = writeln!(text, "    at any time     adds, answered with {}", added.join(", "));
     }
-    for event in &events[folded..] {
+    for event in events {
         let answered = event.answered().map_or_else(|| "…".into(), |at| micros(at, start));
         let answer = match &event.end {
             End::Answered(_, seen) => names.seen(seen, shrunk),
-            End::Open => "it is not known whether it was applied".into(),
-            End::Refused => "an error: it was not applied".into(),
+            End::Open => " → not known".into(),
+            End::Refused => " → not applied".into(),
         };
         let (called, caller, call) = (micros(event.called, start), &event.caller, names.call(&event.call));
         let _ = writeln!(text, "    {called:>6} – {answered:<6} {caller}: {call}{answer}");

@@ -1,8 +1,8 @@
 //! Takes out of a history that cannot be explained what is not needed to see that.
 //!
 //! Each way to make it smaller keeps what can be explained so: had the history been linearizable, the smaller one
-//! would be too. A history may be ended early, forget a read, look at some fields of some steps alone, and forget a
-//! write whose answer nobody needs and whose effect nobody saw.
+//! would be too. A history may be ended early, forget a read or when an add was made, look at some fields of some steps alone, and forget
+//! a write whose answer nobody needs and whose effect nobody saw.
 
 use std::{
     collections::BTreeSet,
@@ -118,7 +118,28 @@ fn without_what_is_not_needed(mut smallest: History, fails: impl Fn(&History) ->
             }
         }
     }
+    // Of the adds that are left, most matter for their numbers alone.
+    let last = smallest.events.iter().filter_map(Event::answered).max();
+    for place in 0..smallest.events.len() {
+        if is_alone(&smallest, &smallest.events[place]) && smallest.events[place].answered() != last {
+            let mut looser = smallest.clone();
+            looser.events[place].loosen();
+            if fails(&looser) {
+                smallest = looser;
+            }
+        }
+    }
     smallest
+}
+
+/// Whether it is an add that shares its number, its name and its key with no other.
+fn is_alone(history: &History, event: &Event) -> bool {
+    let Some((new, added)) = event.added() else { return false };
+    let same = history.events.iter().filter_map(Event::added).filter(|(other_new, other)| {
+        let is_same_key = new.idempotency_key.is_some() && new.idempotency_key == other_new.idempotency_key;
+        is_same_key || added.number == other.number || added.name == other.name
+    });
+    same.count() == 1
 }
 
 /// Whether no answer depends on what this write wrote: whoever does not care for its own answer can do without it.
