@@ -6,6 +6,7 @@
 //!
 //! A missing program is an error that names the package to install, and no reason to skip a test.
 
+mod pgbouncer;
 mod postgres;
 mod process;
 mod redis;
@@ -14,6 +15,7 @@ mod shared;
 mod shared_redis;
 mod watchdog;
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions};
 pub use redis_cluster::RedisCluster;

@@ -5,7 +5,9 @@
 mod children;
 mod databases;
 mod faults;
+mod pooled;
 mod processes;
+mod tls;
 mod waiting;
 
 use std::process::ExitCode;
@@ -19,7 +21,9 @@ fn main() -> ExitCode {
     }
     let mut trials = databases::trials();
     trials.extend(faults::trials());
+    trials.extend(pooled::trials());
     trials.extend(processes::trials());
+    trials.extend(tls::trials());
     trials.extend(waiting::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
