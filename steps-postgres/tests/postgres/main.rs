@@ -16,7 +16,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use steps_postgres::{PostgresOptions, PostgresStore};
 
 fn main() -> ExitCode {
-    if let Some(code) = children::run_job() {
+    if let Some(code) = children::run_job().or_else(pooled::run_child) {
         return code;
     }
     let mut trials = databases::trials();

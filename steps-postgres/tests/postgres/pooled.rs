@@ -1,8 +1,11 @@
 //! The whole suite through PgBouncer in transaction mode, where any statement may come to any of the server's sessions.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -24,6 +27,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     };
     trials.push(trial("pooled::without_the_option_it_is_asked_for", without_the_option));
     trials.into_iter().map(|trial| trial.with_kind("pgbouncer")).collect()
+}
+
+/// Serves as another process of the suite, if this is one.
+pub(crate) fn run_child() -> Option<ExitCode> {
+    conformance_tests::child(&Pooled::default())
 }
 
 /// One server and one pooler for all cases, from the first one on. The last value is dropped first.
