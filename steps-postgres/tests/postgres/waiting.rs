@@ -6,9 +6,9 @@ use libtest_mimic::{Failed, Trial};
 use sqlx::Executor;
 use steps_core::{ErrorKind, Results, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
-use test_servers::shared_postgres;
+use test_servers::{TestResult, shared_postgres, trial};
 
-use crate::{TestResult, databases::driver, trial};
+use crate::databases::driver;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
