@@ -1,6 +1,8 @@
 //! Runs the real program, with real commands and a real file.
 #![cfg(unix)]
 
+#[cfg(feature = "conformance")]
+mod conformance;
 mod conventions;
 mod failing_store;
 mod operations;
