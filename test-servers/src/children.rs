@@ -425,10 +425,10 @@ pub fn check_half_written(steps: &[Step]) {
     }
 }
 
-/// How often a test kills: what this environment variable says, or 5.
+/// How often a test kills: what this environment variable says, or this often.
 #[must_use]
-pub fn kills(variable: &str) -> usize {
-    env::var(variable).ok().and_then(|kills| kills.parse().ok()).unwrap_or(5)
+pub fn times(variable: &str, or: usize) -> usize {
+    env::var(variable).ok().and_then(|times| times.parse().ok()).unwrap_or(or)
 }
 
 /// Waits until something is so.

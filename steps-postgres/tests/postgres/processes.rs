@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use steps_core::StepsStoreExt;
 use test_servers::{
     Postgres, PostgresOptions, TestResult,
-    children::{Answered, BUILD, Job, TASKS, Writers, kills, share_a_build},
+    children::{Answered, BUILD, Job, TASKS, Writers, share_a_build, times},
     shared_postgres, trial,
 };
 
@@ -40,7 +40,7 @@ async fn start_on_a_missing_schema() -> TestResult {
 async fn killed_server() -> TestResult {
     let mut server = PostgresOptions::default().start()?;
     let url = server.url();
-    for kill in 0..kills("STEPS_POSTGRES_KILLS") {
+    for kill in 0..times("STEPS_POSTGRES_KILLS", 5) {
         kill_while_writing(&mut server, &url, kill).await?;
     }
     Ok(())

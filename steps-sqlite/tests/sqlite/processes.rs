@@ -7,7 +7,7 @@ use steps_core::StepsStoreExt;
 use steps_sqlite::{SqliteOptions, SqliteStore};
 use test_servers::{
     TestResult,
-    children::{Answered, BUILD, Job, TASKS, Writers, kills, share_a_build},
+    children::{Answered, BUILD, Job, TASKS, Writers, share_a_build, times},
     trial,
 };
 
@@ -40,7 +40,7 @@ async fn killed_while_writing() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
     let mut answered = Answered::default();
-    for kill in 0..kills("STEPS_SQLITE_KILLS") {
+    for kill in 0..times("STEPS_SQLITE_KILLS", 5) {
         let mut writers = Writers::start(1, &path.display().to_string())?;
         // In the middle of its work, each time at another point of it.
         writers.hear(50 + 37 * kill, &mut answered)?;
