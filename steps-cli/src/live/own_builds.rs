@@ -59,7 +59,11 @@ impl Ledger {
 
     /// The builds that have steps. Those of which no add was answered are looked at in the store.
     pub(super) async fn left_behind(&self, store: &dyn StepsStore) -> Result<LeftBehind> {
-        let builds: Vec<_> = lock(&self.builds).iter().map(|(build, own)| (*build, own.has_steps)).collect();
+        let builds: Vec<_> = {
+            let builds = lock(&self.builds);
+            let own = builds.iter().filter(|(_, own)| own.was_empty.initialized());
+            own.map(|(build, own)| (*build, own.has_steps)).collect()
+        };
         let mut left = LeftBehind::default();
         for (build, has_steps) in builds {
             if has_steps || store.get_step(StepSelector::number(build, StepNumber::FIRST)).await?.is_some() {
