@@ -23,7 +23,7 @@ local free, hints = requested, {}
 local function search(digits)
     local prefix = string.sub(requested, 1, string.byte(cuts, digits))
     local hint = 'h' .. digits .. prefix
-    local k, past = number(redis.call('HGET', KEYS[2], hint) or 10 ^ (digits - 1)), 10 ^ digits
+    local k, past = number(redis.call('HGET', KEYS[2], hint) or '1' .. string.rep('0', digits - 1)), 10 ^ digits
     local start = k
     while k < past and redis.call('HEXISTS', KEYS[2], 'n' .. prefix .. '_' .. k) == 1 do
         k = k + 1
