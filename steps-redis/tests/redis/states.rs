@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("states::a_server_that_loads_its_data_is_waited_for", loading),
         trial("states::a_server_busy_with_another_script_is_waited_for", busy),
         trial("states::a_server_without_a_connection_left_is_waited_for", no_connection_left),
+        trial("states::a_server_with_too_few_replicas_is_read_and_waited_for", too_few_replicas),
         trial("states::a_password_is_asked_for_and_never_shown", passwords),
         trial("states::a_user_with_few_rights_is_told_which_is_missing", few_rights),
         trial("states::a_cluster_and_a_node_are_told_apart", wrong_scheme),
@@ -200,6 +201,22 @@ async fn no_connection_left() -> TestResult {
     let (written, let_go) = tokio::join!(takes_writes(&store), async {
         tokio::time::sleep(TIMEOUT / 2).await;
         redis::cmd("CONFIG").arg(&["SET", "maxclients", "100"]).query::<()>(&mut holding)
+    });
+    let_go?;
+    written
+}
+
+async fn too_few_replicas() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let (store, hasty) = (connect(&server.url()).await?, impatient(&server.url()).await?);
+    takes_writes(&store).await?;
+    server.query::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"])?;
+    let error = hasty.add(BUILD, "hasty", "").await.err().ok_or("there is no replica")?;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(store.steps(BUILD).await?.len(), 1);
+    let (written, let_go) = tokio::join!(takes_writes(&store), async {
+        tokio::time::sleep(TIMEOUT / 4).await;
+        server.query::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"])
     });
     let_go?;
     written
