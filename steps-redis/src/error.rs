@@ -111,6 +111,10 @@ pub(crate) fn from_server(error: &ServerError) -> Failure {
         "CLUSTERDOWN" | "MASTERDOWN" => Failure::busy("the cluster, or the build's part of it, is down"),
         "NOREPLICAS" => Failure::busy("the server has fewer replicas than it needs to take writes"),
         "MOVED" | "ASK" => Failure::new(Config, "the server is part of a cluster; write redis-cluster:// in the URL"),
+        // What a script says whose user may not do what it does.
+        _ if details.contains("can't run this command") => {
+            Failure::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant")
+        }
         _ if details.contains("max number of clients") => {
             Failure::busy("the server has no connection left; raise maxclients")
         }
@@ -141,6 +145,7 @@ mod tests {
             ("MISCONF Redis is configured to save RDB snapshots, but it's", ErrorKind::Unavailable),
             ("READONLY You can't write against a read only replica.", ErrorKind::ReadOnly),
             ("NOPERM this user has no permissions to run the 'evalsha' command", ErrorKind::ReadOnly),
+            ("ERR The user executing the script can't run this command or subcommand", ErrorKind::ReadOnly),
             ("NOAUTH Authentication required.", ErrorKind::Config),
             ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
             ("CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),

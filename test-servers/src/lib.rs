@@ -4,8 +4,11 @@
 //! folder removed when its value is dropped, and also when this process dies in any other way: a watchdog
 //! beside the server waits for the end of a pipe that only this process holds.
 //!
+//! And starts the processes that share a store in such tests: see [`children`].
+//!
 //! A missing program is an error that names the package to install, and no reason to skip a test.
 
+pub mod children;
 mod pgbouncer;
 mod postgres;
 mod process;
@@ -13,6 +16,7 @@ mod redis;
 mod redis_cluster;
 mod shared;
 mod shared_redis;
+mod trial;
 mod watchdog;
 
 pub use pgbouncer::PgBouncer;
@@ -21,3 +25,4 @@ pub use redis::{Redis, RedisOptions};
 pub use redis_cluster::RedisCluster;
 pub use shared::{POSTGRES_URL, Schema, shared_postgres};
 pub use shared_redis::{KeyPrefix, REDIS_CLUSTER_URL, REDIS_URL, shared_redis, shared_redis_cluster};
+pub use trial::{TestResult, trial};

@@ -3,9 +3,9 @@
 use libtest_mimic::Trial;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use steps_core::{ErrorKind, StepsStore, StepsStoreExt};
-use test_servers::{Schema, shared_postgres};
+use test_servers::{Schema, TestResult, shared_postgres, trial};
 
-use crate::{TestResult, connect, trial};
+use crate::connect;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

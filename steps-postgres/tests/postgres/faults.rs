@@ -10,10 +10,10 @@ use libtest_mimic::Trial;
 use sqlx::{Connection, PgConnection};
 use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
-use test_servers::{Schema, shared_postgres};
+use test_servers::{Schema, TestResult, shared_postgres, trial};
 use tokio::{net::TcpListener, time::sleep};
 
-use crate::{TestResult, connect, trial};
+use crate::connect;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -174,7 +174,7 @@ async fn cut() -> TestResult {
 }
 
 /// A proxy before a schema of the shared server, the URL of the schema through it, and what keeps the schema.
-async fn proxied() -> Result<(Proxy, String, Schema), Box<dyn std::error::Error>> {
+async fn proxied() -> TestResult<(Proxy, String, Schema)> {
     let schema = shared_postgres()?;
     let options: sqlx::postgres::PgConnectOptions = schema.url().parse()?;
     let proxy = Proxy::start((options.get_host(), options.get_port())).await?;

@@ -2,7 +2,6 @@
 //!
 //! The tests run this program again as a child, with a job for it in the environment.
 
-mod children;
 mod databases;
 mod faults;
 mod pooled;
@@ -12,11 +11,12 @@ mod waiting;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use steps_postgres::{PostgresOptions, PostgresStore};
+use test_servers::children;
 
 fn main() -> ExitCode {
-    if let Some(code) = children::run_job().or_else(pooled::run_child) {
+    if let Some(code) = children::run_job(async |url| connect(&url).await).or_else(pooled::run_child) {
         return code;
     }
     let mut trials = databases::trials();
@@ -26,20 +26,6 @@ fn main() -> ExitCode {
     trials.extend(tls::trials());
     trials.extend(waiting::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-/// What a test gives: an error says what went wrong.
-type TestResult = Result<(), Box<dyn std::error::Error>>;
-
-/// A test on a runtime of its own.
-fn trial<F>(name: &str, test: fn() -> F) -> Trial
-where
-    F: Future<Output = TestResult> + 'static,
-{
-    Trial::test(name, move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(test()).map_err(|error| Failed::from(error.to_string()))
-    })
 }
 
 async fn connect(url: &str) -> steps_core::Result<PostgresStore> {

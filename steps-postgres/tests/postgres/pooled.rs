@@ -13,9 +13,7 @@ use conformance_tests::{BoxError, CaseContext, Config, Feature, Fixture, Profile
 use libtest_mimic::{Failed, Trial};
 use steps_core::{Clock, ErrorKind, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
-use test_servers::{PgBouncer, Postgres};
-
-use crate::{TestResult, trial};
+use test_servers::{PgBouncer, Postgres, TestResult, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = match Config::from_env() {

@@ -2,8 +2,9 @@
 
 use libtest_mimic::Trial;
 use steps_core::ErrorKind;
+use test_servers::{TestResult, trial};
 
-use crate::{TestResult, connect, trial};
+use crate::connect;
 
 #[cfg(feature = "tls")]
 pub(crate) fn trials() -> Vec<Trial> {

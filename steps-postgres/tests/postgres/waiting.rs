@@ -6,9 +6,9 @@ use libtest_mimic::{Failed, Trial};
 use sqlx::Executor;
 use steps_core::{ErrorKind, Results, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
-use test_servers::shared_postgres;
+use test_servers::{TestResult, shared_postgres, trial};
 
-use crate::{TestResult, databases::driver, trial};
+use crate::databases::driver;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -90,7 +90,7 @@ async fn a_locked_step() -> TestResult {
         }
         assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
         driver.execute("COMMIT").await?;
-        Ok::<_, Box<dyn std::error::Error>>(())
+        TestResult::Ok(())
     };
     let (finished, linked, done) =
         tokio::join!(store.finish(locked, Results::FAILURE), store.link(locked, "log", ""), others);
@@ -123,7 +123,7 @@ async fn a_locked_build() -> TestResult {
         }
         assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
         driver.execute("ROLLBACK").await?;
-        Ok::<_, Box<dyn std::error::Error>>(())
+        TestResult::Ok(())
     };
     let (added, other, done) = tokio::join!(store.add(7, "test", ""), store.add(7, "test", ""), others);
     done?;

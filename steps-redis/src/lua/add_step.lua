@@ -8,12 +8,12 @@ local known = redis.call('HMGET', KEYS[2], '#', 'n' .. requested, 'k' .. (key or
 
 -- I5: a key that the build knows gets the answer that it got. Without one nothing is found: no key is empty.
 if known[3] then
-    local record = tonumber(known[3]) and read(known[3]) or corrupt('a key without its step')
-    return { tonumber(known[3]), string.sub(record, NAME, NAME - 1 + string.byte(record, NAME_LENGTH)) }
+    local record = read(known[3]) or corrupt('a key without its step')
+    return { stored_number(known[3]), string.sub(record, NAME, NAME - 1 + string.byte(record, NAME_LENGTH)) }
 end
 
 -- I2, I4
-local number = tonumber(known[1] or '0') or corrupt('the number of steps')
+local number = stored_number(known[1] or '0')
 if number >= MOST_STEPS then
     return false
 end
@@ -31,7 +31,8 @@ if known[2] then
         local prefix = string.sub(requested, 1, string.byte(cuts, digits))
         local hint = 'h' .. digits .. prefix
         local past = 10 ^ digits
-        local start = tonumber(redis.call('HGET', KEYS[2], hint) or past / 10) or corrupt('a hint')
+        local start = redis.call('HGET', KEYS[2], hint)
+        start = start and stored_number(start) or past / 10
         local k = start
         while k < past and redis.call('HEXISTS', KEYS[2], 'n' .. prefix .. '_' .. k) == 1 do
             k = k + 1

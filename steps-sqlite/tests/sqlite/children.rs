@@ -1,31 +1,20 @@
-//! Jobs for processes of their own.
+//! Jobs for processes of their own that do not have the rights or the room that this one has.
 
 use std::{
     env,
-    io::{Write, stdout},
     path::Path,
     process::{Child, Command, ExitCode, Stdio},
-    sync::Arc,
 };
 
-use steps_core::{BuildId, ErrorKind, StepId, StepsStore, StepsStoreExt};
+use steps_core::{BuildId, ErrorKind, StepsStore, StepsStoreExt};
 use steps_sqlite::{SqliteOptions, SqliteStore};
-use tokio::task::JoinSet;
+use test_servers::{TestResult, children::BUILD};
 
 const JOB: &str = "STEPS_SQLITE_JOB";
 
-/// The build that all jobs add to.
-pub(crate) const BUILD: i64 = 7;
-
-/// What a child does, said in its environment as `JOB ARGUMENT… PATH`.
+/// What a child does, said in its environment as `JOB PATH`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Job {
-    /// Adds this many steps of one name, one after the other.
-    Add(usize),
-    /// Adds this many urls to the step, as this child.
-    Link { step: StepId, urls: usize, child: usize },
-    /// Adds, links and finishes with eight tasks until it is killed, and prints each answer once it has it.
-    WriteUntilKilled,
     /// Adds large steps until the disk is full, removes the file `ballast` beside the database, and adds one more.
     FillTheDisk,
     /// Reads the build, and says what a write answers.
@@ -33,29 +22,19 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    /// Starts a child with this job on the database at `path`, by way of `through` where that is not empty.
+    /// Starts a child with this job on the database at `path`, by way of a program and its arguments.
     pub(crate) fn start(self, path: &Path, through: &[&str]) -> std::io::Result<Child> {
         let job = match self {
-            Self::Add(steps) => format!("add {steps}"),
-            Self::Link { step, urls, child } => format!("link {step} {urls} {child}"),
-            Self::WriteUntilKilled => "write-until-killed".to_owned(),
-            Self::FillTheDisk => "fill-the-disk".to_owned(),
-            Self::WriteWithoutRights => "write-without-rights".to_owned(),
+            Self::FillTheDisk => "fill-the-disk",
+            Self::WriteWithoutRights => "write-without-rights",
         };
-        let program = env::current_exe()?;
-        let mut command = match through {
-            [] => Command::new(program),
-            [first, rest @ ..] => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(program);
-                command
-            }
-        };
+        let mut command = Command::new(through[0]);
+        command.args(&through[1..]).arg(env::current_exe()?);
         command.env(JOB, format!("{job} {}", path.display())).stdout(Stdio::piped()).spawn()
     }
 }
 
-/// Does the job of this process, if it is a child.
+/// Does the job of this process, if it is a child with one of these.
 pub(crate) fn run_job() -> Option<ExitCode> {
     let job = env::var(JOB).ok()?;
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
@@ -68,25 +47,12 @@ pub(crate) fn run_job() -> Option<ExitCode> {
     })
 }
 
-async fn run(job: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let words: Vec<_> = job.split(' ').collect();
-    let (path, job) = words.split_last().ok_or("a job ends with a path")?;
-    let store = Arc::new(SqliteStore::connect(SqliteOptions::new(*path)).await?);
+async fn run(job: &str) -> TestResult {
+    let (job, path) = job.split_once(' ').ok_or("a job ends with a path")?;
+    let store = SqliteStore::connect(SqliteOptions::new(path)).await?;
     match job {
-        ["add", steps] => {
-            for _ in 0..steps.parse()? {
-                let added = store.add(BUILD, "compile", "running").await?;
-                println!("{} {}", added.number, added.name);
-            }
-        }
-        ["link", step, urls, child] => {
-            for url in 0..urls.parse()? {
-                store.link(step.parse()?, format!("child-{child}"), format!("url-{url}")).await?;
-            }
-        }
-        ["write-until-killed"] => write_until_killed(&store).await?,
-        ["fill-the-disk"] => fill_the_disk(&store, Path::new(path)).await?,
-        ["write-without-rights"] => {
+        "fill-the-disk" => fill_the_disk(&store, Path::new(path)).await?,
+        "write-without-rights" => {
             println!("{}", store.steps(BUILD).await?.len());
             println!("{:?}", store.add(BUILD, "compile", "").await.map_err(|error| error.kind()));
         }
@@ -95,35 +61,7 @@ async fn run(job: &str) -> Result<(), Box<dyn std::error::Error>> {
     Ok(store.close().await?)
 }
 
-async fn write_until_killed(store: &Arc<SqliteStore>) -> steps_core::Result<()> {
-    let mut tasks = JoinSet::new();
-    for _ in 0..8 {
-        let store = Arc::clone(store);
-        tasks.spawn(async move {
-            loop {
-                let step = store.add(BUILD, "compile", "running").await?;
-                say(&format!("added {} {} {}", step.id, step.number, step.name));
-                for url in 0..2 {
-                    store.link(step.id, "log", url.to_string()).await?;
-                    say(&format!("linked {} {url}", step.id));
-                }
-                store.finish(step.id, steps_core::Results::new(step.number.get() as i32)).await?;
-                say(&format!("finished {}", step.id));
-            }
-        });
-    }
-    match tasks.join_next().await {
-        Some(Ok(ended)) => ended,
-        _ => panic!("a task panicked"),
-    }
-}
-
-/// One write a line, so that a line is there whole or not at all.
-fn say(line: &str) {
-    let _ = stdout().write_all(format!("{line}\n").as_bytes());
-}
-
-async fn fill_the_disk(store: &SqliteStore, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+async fn fill_the_disk(store: &SqliteStore, path: &Path) -> TestResult {
     let state = "x".repeat(30_000);
     let mut answered = 0;
     let error = loop {

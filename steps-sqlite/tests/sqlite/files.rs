@@ -6,12 +6,9 @@ use libtest_mimic::Trial;
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use steps_core::{BuildId, Error, ErrorKind, Results, StateString, Step, StepId, StepsStore, StepsStoreExt};
 use steps_sqlite::{Mode, SqliteOptions, SqliteStore};
+use test_servers::{TestResult, children::BUILD, trial};
 
-use crate::{
-    TestResult,
-    children::{BUILD, Job},
-    trial,
-};
+use crate::children::Job;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -47,7 +44,7 @@ async fn driver(path: &Path) -> sqlx::Result<SqliteConnection> {
 }
 
 /// The store refuses the file, and leaves it byte for byte as it was.
-async fn refuses(path: &Path, kind: ErrorKind) -> Result<Error, Box<dyn std::error::Error>> {
+async fn refuses(path: &Path, kind: ErrorKind) -> TestResult<Error> {
     let before = fs::read(path)?;
     let error = connect(path).await.err().ok_or("the store opened")?;
     assert_eq!(error.kind(), kind, "{error}");
@@ -296,7 +293,7 @@ async fn full_disk() -> TestResult {
     Ok(())
 }
 
-fn said(child: std::process::Child) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+fn said(child: std::process::Child) -> TestResult<Vec<String>> {
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let unshare = Command::new("unshare").arg("--version").output().is_ok_and(|output| output.status.success());

@@ -9,28 +9,17 @@ mod waiting;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
+use steps_sqlite::{SqliteOptions, SqliteStore};
 
 fn main() -> ExitCode {
-    if let Some(code) = children::run_job() {
+    if let Some(code) = children::run_job()
+        .or_else(|| test_servers::children::run_job(|path| SqliteStore::connect(SqliteOptions::new(path))))
+    {
         return code;
     }
     let mut trials = files::trials();
     trials.extend(processes::trials());
     trials.extend(waiting::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-/// What a test gives: an error says what went wrong.
-type TestResult = Result<(), Box<dyn std::error::Error>>;
-
-/// A test on a runtime of its own.
-fn trial<F>(name: &str, test: fn() -> F) -> Trial
-where
-    F: Future<Output = TestResult> + 'static,
-{
-    Trial::test(name, move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(test()).map_err(|error| Failed::from(error.to_string()))
-    })
 }

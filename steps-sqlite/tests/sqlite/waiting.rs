@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Executor, SqliteConnection, sqlite::SqliteConnectOpti
 use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use steps_sqlite::{SqliteOptions, SqliteStore};
 
-use crate::{TestResult, trial};
+use test_servers::{TestResult, trial};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,224 @@
+//! A cluster whose slots move and whose primaries die.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Trial;
+use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
+use test_servers::{
+    RedisCluster, RedisOptions, TestResult,
+    children::{Answered, BUILD, Writers, check_half_written, share_a_build, times},
+    trial,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{connect, impatient};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("cluster::nothing_is_lost_or_doubled_while_slots_move", moving_slots),
+        trial("cluster::a_build_that_is_half_moved_is_read_and_waited_for", half_moved),
+        trial("cluster::a_replica_that_takes_over_is_found", failover),
+        trial("cluster::a_primary_that_hands_over_loses_nothing", handover),
+    ]
+}
+
+/// The cluster that these tests share. It is not that of others: they would meet what is done to it here.
+async fn cluster() -> TestResult<MutexGuard<'static, RedisCluster>> {
+    static CLUSTER: OnceLock<Result<Mutex<RedisCluster>, String>> = OnceLock::new();
+    let start = || RedisOptions::default().start_cluster().map(Mutex::new).map_err(|error| error.to_string());
+    let cluster = CLUSTER.get_or_init(start).as_ref().map_err(Clone::clone)?;
+    let cluster = cluster.lock().await;
+    cluster.wait_until_ok()?;
+    Ok(cluster)
+}
+
+/// The key of the build that all write to.
+fn key(prefix: &str) -> String {
+    format!("{{{prefix}:{BUILD}}}")
+}
+
+/// A slot on its way from one node to another.
+struct Move<'a> {
+    cluster: &'a RedisCluster,
+    slot: String,
+    from: usize,
+    to: usize,
+}
+
+impl<'a> Move<'a> {
+    /// Begins to move the slot of this key to another primary.
+    fn begin(cluster: &'a RedisCluster, key: &str) -> TestResult<Self> {
+        let nodes = cluster.nodes();
+        let from = cluster.primary_of(key)?;
+        let mut to = None;
+        for (index, node) in nodes.iter().enumerate() {
+            let role: String = node.query(&["INFO", "replication"])?;
+            if index != from && role.contains("role:master") {
+                to = Some(index);
+            }
+        }
+        let to = to.ok_or("there is another primary")?;
+        let slot = nodes[from].query::<u32>(&["CLUSTER", "KEYSLOT", key])?.to_string();
+        let ids = [from, to].map(|index| nodes[index].query::<String>(&["CLUSTER", "MYID"]));
+        let [from_id, to_id] = ids;
+        nodes[to].query::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id?])?;
+        nodes[from].query::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id?])?;
+        Ok(Self { cluster, slot, from, to })
+    }
+
+    fn key(&self, key: &str) -> TestResult {
+        let [from, to] = [self.from, self.to].map(|index| &self.cluster.nodes()[index]);
+        from.query::<String>(&["MIGRATE", "127.0.0.1", &to.port().to_string(), key, "0", "5000"])?;
+        Ok(())
+    }
+
+    /// Moves what is left, key by key with a pause between, and then the slot.
+    fn end(self, pause: Duration) -> TestResult {
+        let nodes = self.cluster.nodes();
+        loop {
+            let keys: Vec<String> = nodes[self.from].query(&["CLUSTER", "GETKEYSINSLOT", &self.slot, "1"])?;
+            let Some(key) = keys.first() else { break };
+            self.key(key)?;
+            thread::sleep(pause);
+        }
+        let id: String = nodes[self.to].query(&["CLUSTER", "MYID"])?;
+        for index in [self.to, self.from] {
+            nodes[index].query::<()>(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &id])?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs `act` again and again, on a thread, while processes share a build. Gives how often.
+async fn share_while(url: &str, rounds: usize, act: impl Fn() -> TestResult + Sync) -> TestResult<usize> {
+    let store = connect(url).await?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let acting = scope.spawn(|| {
+            let mut times = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                act()?;
+                times += 1;
+            }
+            TestResult::Ok(times)
+        });
+        let shared = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(share_a_build(url, &store, rounds))
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let acted = acting.join().map_err(|_| "a thread panicked")?;
+        shared?;
+        acted
+    })
+}
+
+async fn moving_slots() -> TestResult {
+    let cluster = cluster().await?;
+    let url = format!("{}?prefix=moving", cluster.url());
+    let times = share_while(&url, 8, || {
+        thread::sleep(Duration::from_millis(50));
+        Move::begin(&cluster, &key("moving"))?.end(Duration::from_millis(30))
+    })
+    .await?;
+    assert!(times > 2, "the slot moved {times} times");
+    Ok(())
+}
+
+/// With one key of the build here and the other there, or one that is not there yet: what needs but one is done, and
+/// what needs both is done once the slot has moved, or ends in time.
+async fn half_moved() -> TestResult {
+    let cluster = cluster().await?;
+    let url = format!("{}?prefix=half", cluster.url());
+    let (store, hasty) = (connect(&url).await?, impatient(&url).await?);
+    let step = store.add(BUILD, "compile", "").await?.id;
+    for round in 0..4_usize {
+        let keys = [key("half"), format!("{}:index", key("half"))];
+        let before = store.steps(BUILD).await?;
+        let moving = Move::begin(&cluster, &keys[0])?;
+        moving.key(&keys[round % 2])?;
+        // R1, R2, L3, L4
+        assert_eq!(store.steps(BUILD).await?, before);
+        assert_eq!(store.step(step).await?.as_ref(), before.first());
+        assert!(store.step_named(BUILD, "compile").await?.is_some());
+        store.state(step, "running").await?;
+        store.finish(step, Results::SUCCESS).await?;
+        // D4
+        let error = hasty.add(BUILD, "never", "").await.err().ok_or("an add needs both keys")?;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        thread::scope(|scope| {
+            let moved = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(300));
+                moving.end(Duration::ZERO)
+            });
+            let waited = tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(async {
+                    let (added, linked) =
+                        tokio::join!(store.add(BUILD, "waited", ""), store.link(step, "log", round.to_string()));
+                    linked.and(added)
+                })
+            });
+            moved.join().map_err(|_| "a thread panicked")??;
+            TestResult::Ok(waited?)
+        })?;
+    }
+    let steps = store.steps(BUILD).await?;
+    assert_eq!((steps.len(), steps[0].urls.len()), (5, 4));
+    assert!(steps.iter().all(|step| step.name != "never"));
+    Ok(())
+}
+
+/// The replica takes over in good order, again and again.
+async fn handover() -> TestResult {
+    let cluster = cluster().await?;
+    let url = format!("{}?prefix=handover", cluster.url());
+    let times = share_while(&url, 8, || {
+        let primary = cluster.primary_of(&key("handover"))?;
+        let replica = *cluster.replicas_of(primary)?.first().ok_or("it has a replica")?;
+        cluster.nodes()[replica].query::<()>(&["CLUSTER", "FAILOVER"])?;
+        Ok(cluster.wait_until_ok()?)
+    })
+    .await?;
+    assert!(times > 0, "no replica took over");
+    Ok(())
+}
+
+/// Kills the primary of a build in the middle of the work of two processes. What was answered in the last moments may be
+/// lost, and how much is told; nothing else is, and nothing is half-written. Calls wait for the replica.
+async fn failover() -> TestResult {
+    let mut cluster = cluster().await?;
+    for time in 0..times("STEPS_REDIS_FAILOVERS", 1) {
+        let prefix = format!("failover-{time}");
+        let url = format!("{}?prefix={prefix}", cluster.url());
+        let store = connect(&url).await?;
+        let primary = cluster.primary_of(&key(&prefix))?;
+        let (mut writers, mut answered) = (Writers::start(2, &url)?, Answered::default());
+        writers.hear(300 + 37 * time, &mut answered)?;
+        cluster.nodes_mut()[primary].kill()?;
+        let killed = Instant::now();
+        // A keyed add is done once the replica has taken over, by itself.
+        let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
+        let keyed = store.add_step(keyed.with_idempotency_key(IdempotencyKey::new("key")?)).await?;
+        let waited = killed.elapsed();
+        writers.kill(&mut answered)?;
+        let steps = store.steps(BUILD).await?;
+        check_half_written(&steps);
+        assert!(steps.iter().any(|step| step.id == keyed.id));
+        let lost = answered.lost(&steps);
+        println!(
+            "failover {time}: {} of {} answered writes lost, and the next one waited {waited:?}",
+            lost.len(),
+            answered.writes(),
+        );
+        cluster.nodes_mut()[primary].start_again()?;
+        cluster.wait_until_ok()?;
+        store.add(BUILD, "compile", "").await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! Servers and connections that go away, hang, and come back (D3, D4, D6).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use conformance_tests::proxy::{Direction, Fault, Proxy};
+use libtest_mimic::Trial;
+use steps_core::{BuildId, ErrorKind, IdempotencyKey, NewStep, Result, Results, StepsStore, StepsStoreExt};
+use test_servers::{Redis, RedisOptions, TestResult, trial};
+use tokio::{net::TcpListener, time::sleep};
+
+use crate::{TIMEOUT, connect, impatient};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("faults::a_server_that_restarts_is_waited_for", restart),
+        trial("faults::a_server_that_is_gone_makes_calls_end_in_time", gone),
+        trial("faults::connections_that_were_killed_are_made_again", killed_connections),
+        trial("faults::a_server_that_never_answers_makes_connecting_end_in_time", never_answers),
+        trial("faults::a_server_that_is_not_there_is_told_at_once", not_there),
+        trial("faults::a_server_that_hangs_makes_calls_end_in_time", hangs),
+        trial("faults::a_connection_that_is_half_open_makes_calls_end_in_time", half_open),
+        trial("faults::an_answer_may_take_long", slow),
+        trial("faults::whatever_is_cut_off_where_it_is_told_honestly", cut_anywhere),
+    ]
+}
+
+fn keyed(name: &str, key: &str) -> Result<NewStep> {
+    let step = NewStep::new(BuildId::new(7)?, name.parse()?, "".parse()?);
+    Ok(step.with_idempotency_key(IdempotencyKey::new(key)?))
+}
+
+fn durable() -> RedisOptions {
+    RedisOptions::default().with_setting("appendonly", "yes").with_setting("appendfsync", "always")
+}
+
+async fn restart() -> TestResult {
+    let mut server = durable().start()?;
+    let store = connect(&server.url()).await?;
+    let step = store.add(7, "compile", "").await?;
+    server.stop()?;
+    let back = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        server.start_again().map(|()| server)
+    });
+    // What had not been sent waits for the server to come back, which does not know the scripts any more.
+    sleep(Duration::from_millis(100)).await;
+    let (added, linked, read, all) =
+        tokio::join!(store.add(7, "compile", ""), store.link(step.id, "log", ""), store.step(step.id), store.steps(7));
+    assert_eq!(added?.number.get(), 1);
+    linked?;
+    assert!(read?.is_some() && !all?.is_empty());
+    let server = back.join().map_err(|_| "a thread panicked")??;
+    // And may forget them at any time.
+    for call in 0..3 {
+        server.query::<()>(&["SCRIPT", "FLUSH"])?;
+        let added = store.add(7, "compile", "").await?;
+        server.query::<()>(&["SCRIPT", "FLUSH"])?;
+        store.link(added.id, "log", "").await?;
+        server.query::<()>(&["SCRIPT", "FLUSH"])?;
+        assert_eq!(store.step(added.id).await?.ok_or("it is there")?.urls.len(), 1);
+        assert_eq!(store.steps(7).await?.len(), 3 + call);
+    }
+    Ok(())
+}
+
+async fn gone() -> TestResult {
+    let mut server = durable().start()?;
+    let store = impatient(&server.url()).await?;
+    store.add(7, "compile", "").await?;
+    server.kill()?;
+    sleep(Duration::from_millis(100)).await;
+    let start = Instant::now();
+    let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(7));
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    for error in [added.unwrap_err(), read.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_retryable() && !error.may_have_applied(), "{error}");
+    }
+    server.start_again()?;
+    assert_eq!(store.add(7, "compile", "").await?.number.get(), 1);
+    assert_eq!(store.steps(7).await?.len(), 2);
+    Ok(())
+}
+
+async fn killed_connections() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let store = Arc::new(connect(&server.url()).await?);
+    let adding = Arc::clone(&store);
+    let adds = tokio::spawn(async move {
+        let (mut answered, mut lost) = (0, 0);
+        for _ in 0..1000 {
+            match adding.add(7, "compile", "").await {
+                Ok(_) => answered += 1,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable);
+                    assert!(error.may_have_applied(), "what was certainly not applied is tried again: {error}");
+                    lost += 1;
+                }
+            }
+        }
+        (answered, lost)
+    });
+    for round in 0..20 {
+        sleep(Duration::from_millis(10)).await;
+        store.steps(7).await?;
+        server.query::<()>(&["CLIENT", "KILL", "TYPE", "normal"])?;
+        // Whether the connections were at rest or not.
+        store.steps(7).await?;
+        store.add_step(keyed("keyed", &format!("key-{round}"))?).await?;
+    }
+    let (answered, lost) = adds.await?;
+    let steps = store.steps(7).await?;
+    let (keyed, plain): (Vec<_>, Vec<_>) = steps.iter().partition(|step| step.name.as_str().starts_with("keyed"));
+    assert_eq!(keyed.len(), 20, "I5");
+    let kept = plain.len();
+    assert!((answered..=answered + lost).contains(&kept), "{answered} answered, {lost} open, {kept} kept");
+    Ok(())
+}
+
+async fn never_answers() -> TestResult {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    for scheme in ["redis", "redis-cluster"] {
+        let start = Instant::now();
+        let error = impatient(&format!("{scheme}://{}", listener.local_addr()?)).await.unwrap_err();
+        assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_retryable() && !error.may_have_applied(), "{error}");
+    }
+    Ok(())
+}
+
+async fn not_there() -> TestResult {
+    let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    for url in [format!("redis://{address}"), format!("redis-cluster://{address},{address}")] {
+        // With the time-out that it has by itself.
+        let start = Instant::now();
+        let error = connect(&url).await.unwrap_err();
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_retryable() && !error.may_have_applied(), "{error}");
+    }
+    Ok(())
+}
+
+async fn hangs() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let store = impatient(&server.url()).await?;
+    let step = store.add(7, "compile", "").await?.id;
+    store.steps(7).await?;
+    server.pause()?;
+    let start = Instant::now();
+    let (added, linked, read) = tokio::join!(store.add(7, "test", ""), store.link(step, "log", ""), store.steps(7));
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
+    for error in [&added, &linked, &read] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    assert!(added.may_have_applied() && !added.is_retryable(), "{added}");
+    assert!(linked.may_have_applied() && linked.is_retryable() && read.is_retryable());
+    server.resume()?;
+    store.add(7, "compile", "").await?;
+    store.link(step, "log", "").await?;
+    let steps = store.steps(7).await?;
+    assert!((2..=3).contains(&steps.len()) && steps[0].urls.len() == 1, "{steps:?}");
+    Ok(())
+}
+
+async fn half_open() -> TestResult {
+    let (proxy, url, _server) = proxied().await?;
+    let store = impatient(&url).await?;
+    let step = store.add(7, "compile", "").await?.id;
+    store.steps(7).await?;
+    for (round, direction) in (1..).zip([Direction::Requests, Direction::Answers]) {
+        proxy.fail(Fault::silence(direction));
+        let start = Instant::now();
+        let (added, linked, read) = tokio::join!(store.add(7, "test", ""), store.link(step, "log", ""), store.steps(7));
+        assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+        let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
+        assert!(added.may_have_applied() && !added.is_retryable(), "{added}");
+        assert!(linked.is_retryable() && read.is_retryable());
+        // Now not even a connection can be made, so nothing is sent.
+        let error = store.add(7, "never", "").await.unwrap_err();
+        assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
+        proxy.heal();
+        // No server says that the connection is gone, and yet nobody waits for it.
+        store.add(7, format!("healed-{round}"), "").await?;
+        store.link(step, "log", "").await?;
+        let steps = store.steps(7).await?;
+        assert!(steps.iter().all(|step| step.name != "never"));
+        assert_eq!(steps[0].urls.len(), 1);
+    }
+    Ok(())
+}
+
+/// Longer than the driver waits unless it is told.
+async fn slow() -> TestResult {
+    let (proxy, url, _server) = proxied().await?;
+    let store = connect(&url).await?;
+    proxy.fail(Fault::delay(Direction::Answers, Duration::from_millis(1200)));
+    let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(8));
+    assert_eq!((added?.number.get(), read?.len()), (0, 0));
+    Ok(())
+}
+
+/// A connection is cut or reset after any number of bytes, either way: an error that says that a write was not applied is
+/// right, one that leaves it open is given for those alone that must not be tried again, and no write is doubled.
+async fn cut_anywhere() -> TestResult {
+    let (proxy, url, server) = proxied().await?;
+    let (store, other) = (connect(&url).await?, connect(&server.url()).await?);
+    let step = store.add(7, "compile", "").await?.id;
+    let (mut open, mut applied) = (0, 0);
+    for round in 0..120_u64 {
+        let direction = if round % 3 == 0 { Direction::Requests } else { Direction::Answers };
+        let fault = if round % 2 == 0 { Fault::cut(direction) } else { Fault::reset(direction) };
+        // From the first byte on, and then by strides that have no common measure with anything.
+        let fault = fault.after(if round < 40 { round / 4 } else { round * 7 % 300 }).once();
+
+        proxy.fail(fault);
+        let name = format!("plain-{round}");
+        let added = store.add(7, name.as_str(), "").await;
+        proxy.heal();
+        let is_there = other.step_named(7, name.as_str()).await?.is_some();
+        match added {
+            Ok(_) => assert!(is_there, "D1"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable);
+                assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
+                open += 1;
+                applied += usize::from(is_there);
+            }
+        }
+
+        proxy.fail(fault);
+        let name = format!("keyed-{round}");
+        let added = store.add_step(keyed(&name, &name)?).await?;
+        assert_eq!(added.name, *name, "I5: it was doubled");
+        proxy.fail(fault);
+        store.link(step, "log", round.to_string()).await?;
+        proxy.fail(fault);
+        assert!(store.step(added.id).await?.is_some());
+        proxy.fail(fault);
+        assert_eq!(store.steps(7).await?.len(), other.steps(7).await?.len());
+        proxy.fail(fault);
+        if let Err(error) = store.finish(added.id, Results::new(round as i32)).await {
+            assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
+        }
+        proxy.heal();
+    }
+    // It was met both ways: cut off before the server had it all, and after.
+    assert!(0 < applied && applied < open, "{applied} of {open} were applied");
+    let steps = other.steps(7).await?;
+    let names = steps.iter().filter(|step| step.name.as_str().starts_with("keyed")).count();
+    assert_eq!((names, steps[0].urls.len()), (120, 120));
+    Ok(())
+}
+
+/// A proxy before a server of its own, the URL through it, and the server.
+async fn proxied() -> TestResult<(Proxy, String, Redis)> {
+    let server = RedisOptions::default().start()?;
+    let proxy = Proxy::start(server.address()).await?;
+    let url = format!("redis://{}", proxy.address());
+    Ok((proxy, url, server))
+}

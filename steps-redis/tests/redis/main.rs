@@ -1,0 +1,41 @@
+//! What only this store has: servers, which may go away, hang, fill up or be moved from under it, what others write to
+//! its keys, and processes that share them.
+//!
+//! The tests run this program again as a child, with a job for it in the environment.
+
+mod cluster;
+mod corrupt;
+mod faults;
+mod formats;
+mod processes;
+mod states;
+
+use std::{process::ExitCode, time::Duration};
+
+use libtest_mimic::Arguments;
+use steps_redis::{RedisOptions, RedisStore};
+use test_servers::children;
+
+/// The time-out of a store that is not to wait for long.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    if let Some(code) = children::run_job(async |url| connect(&url).await) {
+        return code;
+    }
+    let mut trials = cluster::trials();
+    trials.extend(corrupt::trials());
+    trials.extend(faults::trials());
+    trials.extend(formats::trials());
+    trials.extend(processes::trials());
+    trials.extend(states::trials());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+async fn connect(url: &str) -> steps_core::Result<RedisStore> {
+    RedisStore::connect(RedisOptions::from_url(url)?).await
+}
+
+async fn impatient(url: &str) -> steps_core::Result<RedisStore> {
+    RedisStore::connect(RedisOptions::from_url(url)?.with_timeout(TIMEOUT)).await
+}

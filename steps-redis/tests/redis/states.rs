@@ -1,0 +1,321 @@
+//! Servers that are there and refuse (D3): what the store says, that nothing was applied, and that it works again by
+//! itself.
+
+use std::{fs, time::Instant};
+
+use libtest_mimic::Trial;
+use steps_core::{Error, ErrorKind, Results, StepsStoreExt, Timestamp};
+use steps_redis::RedisStore;
+use test_servers::{
+    Redis, RedisOptions, TestResult,
+    children::{BUILD, until},
+    trial,
+};
+
+use crate::{TIMEOUT, connect, impatient};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("states::a_server_out_of_memory_is_read_and_takes_no_writes", out_of_memory),
+        trial("states::a_replica_is_read_and_takes_no_writes", replica),
+        trial("states::a_server_that_cannot_save_is_read_and_takes_no_writes", cannot_save),
+        trial("states::a_server_that_loads_its_data_is_waited_for", loading),
+        trial("states::a_server_busy_with_another_script_is_waited_for", busy),
+        trial("states::a_server_without_a_connection_left_is_waited_for", no_connection_left),
+        trial("states::a_server_with_too_few_replicas_is_read_and_waited_for", too_few_replicas),
+        trial("states::a_password_is_asked_for_and_never_shown", passwords),
+        trial("states::a_user_with_few_rights_is_told_which_is_missing", few_rights),
+        trial("states::a_cluster_and_a_node_are_told_apart", wrong_scheme),
+    ]
+}
+
+/// Every write is refused in this way, nothing is changed, and reads are answered.
+async fn takes_no_writes(store: &RedisStore, kind: ErrorKind) -> TestResult {
+    let before = store.steps(BUILD).await?;
+    let id = before[0].id;
+    let start = Instant::now();
+    for error in [
+        store.add(BUILD, "compile", "").await.err(),
+        store.start(id, Timestamp::from_unix_micros(1)?).await.err(),
+        store.state(id, "other").await.err(),
+        store.finish(id, Results::FAILURE).await.err(),
+        store.link(id, "other", "").await.err(),
+    ] {
+        let error = error.ok_or("a write was answered with Ok")?;
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(error.is_retryable(), kind == ErrorKind::Unavailable, "{error}");
+        assert!(!error.may_have_applied(), "{error}");
+    }
+    assert!(start.elapsed() < 6 * TIMEOUT, "{:?}", start.elapsed());
+    assert_eq!(store.steps(BUILD).await?, before);
+    assert_eq!(store.step(id).await?.as_ref(), before.first());
+    Ok(())
+}
+
+/// Writes are taken again, with no call in between.
+async fn takes_writes(store: &RedisStore) -> TestResult {
+    let before = store.steps(BUILD).await?.len();
+    let added = store.add(BUILD, "compile", "running").await?;
+    assert_eq!(added.number.get() as usize, before);
+    store.link(added.id, "log", "").await?;
+    store.finish(added.id, Results::SUCCESS).await?;
+    Ok(())
+}
+
+async fn out_of_memory() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let store = impatient(&server.url()).await?;
+    takes_writes(&store).await?;
+    for _ in 0..2 {
+        server.query::<()>(&["CONFIG", "SET", "maxmemory", "1"])?;
+        takes_no_writes(&store, ErrorKind::CapacityExceeded).await?;
+        // A server that does not know the scripts yet says the same.
+        server.query::<()>(&["SCRIPT", "FLUSH"])?;
+        takes_no_writes(&store, ErrorKind::CapacityExceeded).await?;
+        server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"])?;
+        takes_writes(&store).await?;
+    }
+    Ok(())
+}
+
+async fn replica() -> TestResult {
+    let (primary, replica) = (RedisOptions::default().start()?, RedisOptions::default().start()?);
+    let writer = connect(&primary.url()).await?;
+    takes_writes(&writer).await?;
+    replica.query::<()>(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])?;
+    until("the replica has what its primary has", async || {
+        replica.query::<u32>(&["EXISTS", "{steps:7}"]).is_ok_and(|there| there == 1)
+    })
+    .await?;
+    let store = impatient(&replica.url()).await?;
+    takes_no_writes(&store, ErrorKind::ReadOnly).await?;
+    // A replica without data is no store yet, and not a foreign place either.
+    connect(&format!("{}?prefix=empty", replica.url())).await?;
+    replica.query::<()>(&["REPLICAOF", "NO", "ONE"])?;
+    takes_writes(&store).await
+}
+
+/// A folder stands where the snapshot is to be written.
+async fn cannot_save() -> TestResult {
+    let server = RedisOptions::default().with_setting("save", "3600 1").start()?;
+    let store = impatient(&server.url()).await?;
+    takes_writes(&store).await?;
+    let obstacle = server.folder().join("dump.rdb");
+    fs::create_dir_all(obstacle.join("in-the-way"))?;
+    save_in_background(&server, "err").await?;
+    takes_no_writes(&store, ErrorKind::Unavailable).await?;
+    fs::remove_dir_all(obstacle)?;
+    save_in_background(&server, "ok").await?;
+    takes_writes(&store).await
+}
+
+async fn save_in_background(server: &Redis, status: &str) -> TestResult {
+    server.query::<()>(&["BGSAVE"])?;
+    let status = format!("rdb_last_bgsave_status:{status}");
+    until(&status, async || server.query::<String>(&["INFO"]).is_ok_and(|info| info.contains(&status))).await
+}
+
+async fn loading() -> TestResult {
+    let options = RedisOptions::default().with_setting("enable-debug-command", "yes");
+    // It looks after its connections once a kilobyte, so the values are of some.
+    let options =
+        options.with_setting("rdbcompression", "no").with_setting("loading-process-events-interval-bytes", "1024");
+    let server = options.start()?;
+    let store = connect(&server.url()).await?;
+    let hasty = impatient(&server.url()).await?;
+    takes_writes(&store).await?;
+    for key in 0..30 {
+        server.query::<()>(&["SET", &format!("filler-{key}"), &"x".repeat(4096)])?;
+    }
+    server.query::<()>(&["CONFIG", "SET", "key-load-delay", "100000"])?;
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| server.query::<()>(&["DEBUG", "RELOAD"]));
+        let met = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                until("it loads", async || {
+                    server.query::<()>(&["GET", "x"]).is_err_and(|error| error.to_string().contains("loading"))
+                })
+                .await?;
+                let start = Instant::now();
+                let error = hasty.add(BUILD, "hasty", "").await.err().ok_or("it was answered while it loads")?;
+                assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                // Connecting waits as well.
+                connect(&server.url()).await?;
+                takes_writes(&store).await?;
+                assert!(error.may_have_applied() || store.step_named(BUILD, "hasty").await?.is_none(), "{error}");
+                Ok(())
+            })
+        });
+        // It takes 3 s, and the query's own time-out is 5 s.
+        let _ = reload.join();
+        met
+    })
+}
+
+fn unavailable(error: &Error, may_have_applied: bool) {
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.may_have_applied(), may_have_applied, "{error}");
+    assert!(may_have_applied || error.is_retryable(), "{error}");
+}
+
+async fn busy() -> TestResult {
+    let server = RedisOptions::default().with_setting("busy-reply-threshold", "50").start()?;
+    let (store, hasty) = (connect(&server.url()).await?, impatient(&server.url()).await?);
+    takes_writes(&store).await?;
+    std::thread::scope(|scope| {
+        let endless = scope.spawn(|| server.query::<()>(&["EVAL", "while true do end", "0"]));
+        let met = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                until("it is busy", async || {
+                    server.query::<()>(&["GET", "x"]).is_err_and(|error| error.to_string().contains("BUSY"))
+                })
+                .await?;
+                unavailable(
+                    &hasty.add(BUILD, "hasty", "").await.err().ok_or("it was answered while it is busy")?,
+                    false,
+                );
+                let (written, killed) = tokio::join!(takes_writes(&store), async {
+                    tokio::time::sleep(TIMEOUT / 4).await;
+                    server.query::<()>(&["SCRIPT", "KILL"])
+                });
+                killed?;
+                written
+            })
+        });
+        let _ = server.query::<()>(&["SCRIPT", "KILL"]);
+        let _ = endless.join();
+        met
+    })
+}
+
+async fn no_connection_left() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let store = connect(&server.url()).await?;
+    takes_writes(&store).await?;
+    let mut holding = redis::Client::open(server.url())?.get_connection()?;
+    redis::cmd("CONFIG").arg(&["SET", "maxclients", "1"]).query::<()>(&mut holding)?;
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).query::<()>(&mut holding)?;
+    let error = impatient(&server.url()).await.err().ok_or("there is no connection left")?;
+    unavailable(&error, false);
+    let (written, let_go) = tokio::join!(takes_writes(&store), async {
+        tokio::time::sleep(TIMEOUT / 2).await;
+        redis::cmd("CONFIG").arg(&["SET", "maxclients", "100"]).query::<()>(&mut holding)
+    });
+    let_go?;
+    written
+}
+
+async fn too_few_replicas() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let (store, hasty) = (connect(&server.url()).await?, impatient(&server.url()).await?);
+    takes_writes(&store).await?;
+    server.query::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"])?;
+    let error = hasty.add(BUILD, "hasty", "").await.err().ok_or("there is no replica")?;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(store.steps(BUILD).await?.len(), 1);
+    let (written, let_go) = tokio::join!(takes_writes(&store), async {
+        tokio::time::sleep(TIMEOUT / 4).await;
+        server.query::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"])
+    });
+    let_go?;
+    written
+}
+
+async fn passwords() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let store = impatient(&server.url()).await?;
+    takes_writes(&store).await?;
+    let address = server.address();
+    let mut admin = redis::Client::open(server.url())?.get_connection()?;
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "geheim"]).query::<()>(&mut admin)?;
+    redis::cmd("ACL").arg(&["SETUSER", "ci", "on", ">geheim", "~*", "&*", "+@all"]).query::<()>(&mut admin)?;
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).query::<()>(&mut admin)?;
+    // The store has no password, and does not wait for one.
+    let (start, mut errors) =
+        (Instant::now(), vec![store.add(BUILD, "compile", "").await.err(), store.steps(BUILD).await.err()]);
+    for login in ["", ":gehaim@", "ci:gehaim@", "ci@", "nobody:gehaim@", ":%C3%A4@"] {
+        errors.push(impatient(&format!("redis://{login}{address}")).await.err());
+    }
+    assert!(start.elapsed() < 8 * TIMEOUT, "{:?}", start.elapsed());
+    for error in errors {
+        let error = error.ok_or("it was let in")?;
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(!error.is_retryable() && !error.may_have_applied(), "{error}");
+        let mut shown = format!("{error} {error:?} {error:#?}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            shown.push_str(&format!("{error} {error:?}"));
+            source = error.source();
+        }
+        assert!(!shown.contains("gehaim"), "{shown}");
+    }
+    for login in [":geheim@", "ci:geheim@", "default:geheim@", "ci:gehe%69m@"] {
+        let store = connect(&format!("redis://{login}{address}")).await?;
+        takes_writes(&store).await?;
+        let shown = format!("{store:?} {store:#?} {:?}", store.describe().await?);
+        assert!(!shown.contains("geheim"), "{shown}");
+    }
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).query::<()>(&mut admin)?;
+    redis::cmd("ACL").arg(&["SETUSER", "default", "nopass"]).query::<()>(&mut admin)?;
+    takes_writes(&store).await
+}
+
+async fn few_rights() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    takes_writes(&connect(&server.url()).await?).await?;
+    let url = |user: &str| format!("redis://{user}:geheim@{}", server.address());
+    let user = |name: &str, rights: &[&str]| {
+        let user = ["ACL", "SETUSER", name, "reset", "on", ">geheim", "&*"];
+        server.query::<()>(&[&user[..], rights].concat())
+    };
+    // What docs/redis.md says is enough, is.
+    user("enough", &["~{steps:*", "+@read", "+@write", "+@scripting", "+@connection", "-@dangerous"])?;
+    takes_writes(&impatient(&url("enough")).await?).await?;
+    let store = impatient(&url("enough")).await?;
+
+    for (what, rights) in [
+        ("commands that write", &["~{steps:*", "+@read", "+@scripting", "+@connection"][..]),
+        ("keys that are written", &["%R~{steps:*", "+@all"]),
+        ("scripts", &["~{steps:*", "+@read", "+@write", "+@connection"]),
+    ] {
+        user("enough", rights)?;
+        // Those who are there already lose the right as well.
+        for store in [&store, &impatient(&url("enough")).await?] {
+            for error in [store.add(BUILD, "compile", "").await.err(), store.add(8, "compile", "").await.err()] {
+                let error = error.ok_or_else(|| format!("without {what} it was answered"))?;
+                assert_eq!(error.kind(), ErrorKind::ReadOnly, "without {what}: {error}");
+                assert!(!error.is_retryable() && !error.may_have_applied(), "without {what}: {error}");
+                assert!(!format!("{error} {error:?}").contains("geheim"));
+            }
+            assert_eq!(store.steps(BUILD).await?.len(), 2, "without {what}");
+        }
+    }
+    user("enough", &["~other:*", "+@all"])?;
+    assert_eq!(store.steps(BUILD).await.unwrap_err().kind(), ErrorKind::ReadOnly);
+    let error = impatient(&url("enough")).await.err().ok_or("it may not read the format")?;
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    user("enough", &["~*", "+@all"])?;
+    takes_writes(&store).await
+}
+
+async fn wrong_scheme() -> TestResult {
+    let node = RedisOptions::default().start()?;
+    let cluster = test_servers::shared_redis_cluster()?;
+    let (_, nodes) = cluster.url().split_once("://").ok_or("a URL has a scheme")?;
+    let first = nodes.split(',').next().ok_or("a cluster has nodes")?;
+    for (url, said) in [
+        (format!("redis-cluster://{}", node.address()), "redis://"),
+        (format!("redis://{first}?prefix={}", cluster.prefix()), "redis-cluster://"),
+    ] {
+        let error = impatient(&url).await.err().ok_or_else(|| format!("{url} was taken"))?;
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}: {error}");
+        assert!(error.to_string().contains(said), "{url}: {error}");
+    }
+    // Any one node of a cluster leads to all.
+    let store = connect(&format!("redis-cluster://{first}?prefix={}", cluster.prefix())).await?;
+    for build in 1..=30 {
+        store.add(build, "compile", "").await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! Processes that share a store, or write to it until it is killed.
+//!
+//! A program of tests runs itself again as a child, with a [`Job`] in the environment, and its `main` begins with
+//! [`run_job`]. The children say on their standard output what they were answered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    env,
+    io::{self, BufRead, BufReader, Lines, Read, Write, stdout},
+    process::{Child, ChildStdout, Command, ExitCode, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use steps_core::{
+    AddedStep, BuildId, IdempotencyKey, NewStep, Results, StateString, Step, StepId, StepName, StepUrl, StepsStore,
+    StepsStoreExt,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::TestResult;
+
+const JOB: &str = "STEPS_TEST_JOB";
+
+/// The build that all jobs add to.
+pub const BUILD: i64 = 7;
+
+/// How many children share a build, unless a test says otherwise.
+pub const CHILDREN: usize = 8;
+
+/// How many tasks a child has.
+pub const TASKS: usize = 8;
+
+/// What a child does, said in its environment as `JOB ARGUMENT… URL`.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Job {
+    /// Each task adds this many steps of one name, one after the other.
+    Add(usize),
+    /// Each task adds, links, finishes and reads this many times, and checks what it sees.
+    Share {
+        /// The step that all link to.
+        step: StepId,
+        /// How often.
+        rounds: usize,
+        /// Which of the children this is.
+        child: usize,
+    },
+    /// Adds, links and finishes until a call fails, and says each answer once it has it.
+    WriteUntilItFails,
+}
+
+impl Job {
+    /// Starts a child with this job on the store at `url`.
+    ///
+    /// # Errors
+    /// When no process can be started.
+    pub fn start(self, url: &str) -> io::Result<Child> {
+        let job = match self {
+            Self::Add(steps) => format!("add {steps}"),
+            Self::Share { step, rounds, child } => format!("share {step} {rounds} {child}"),
+            Self::WriteUntilItFails => "write-until-it-fails".to_owned(),
+        };
+        let mut command = Command::new(env::current_exe()?);
+        if let Self::WriteUntilItFails = self {
+            // It is expected to fail.
+            command.stderr(Stdio::null());
+        }
+        command.env(JOB, format!("{job} {url}")).stdout(Stdio::piped()).spawn()
+    }
+
+    /// Starts this many, waits for all, and gives the words of each line that they said.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub fn run(children: usize, url: &str, job: impl Fn(usize) -> Self) -> TestResult<Vec<Vec<String>>> {
+        let children: Vec<_> = (0..children).map(|child| job(child).start(url)).collect::<io::Result<_>>()?;
+        let mut said = String::new();
+        for mut child in children {
+            child.stdout.take().ok_or("the child's output is piped")?.read_to_string(&mut said)?;
+            succeed(child)?;
+        }
+        Ok(said.lines().map(words).collect())
+    }
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+fn succeed(mut child: Child) -> TestResult {
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(format!("a child ended with {status}").into()) }
+}
+
+/// Does the job of this process, if it is a child: on the store that `connect` makes of the URL.
+pub fn run_job<F, S>(connect: impl FnOnce(String) -> F) -> Option<ExitCode>
+where
+    F: Future<Output = steps_core::Result<S>>,
+    S: StepsStore + 'static,
+{
+    let job = env::var(JOB).ok()?;
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    let done = runtime.block_on(async {
+        let (job, url) = job.rsplit_once(' ').ok_or("a job ends with a URL")?;
+        run(job, Arc::new(connect(url.to_owned()).await?)).await
+    });
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{job}: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+async fn run<S: StepsStore + 'static>(job: &str, store: Arc<S>) -> TestResult {
+    let job: Vec<_> = job.split(' ').collect();
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let store = Arc::clone(&store);
+        match job[..] {
+            ["add", steps] => {
+                let steps = steps.parse()?;
+                tasks.spawn(async move { add(&*store, steps).await });
+            }
+            ["share", step, rounds, child] => {
+                let (step, rounds, me) = (step.parse()?, rounds.parse()?, format!("{child}-{task}"));
+                tasks.spawn(async move { share(&*store, step, rounds, &me).await });
+            }
+            ["write-until-it-fails"] => {
+                tasks.spawn(async move { write_until_it_fails(&*store).await });
+            }
+            _ => return Err("the job is unknown".into()),
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(store.close().await?)
+}
+
+/// One write a line, so that a line is there whole or not at all.
+fn say(line: &str) {
+    let _ = stdout().write_all(format!("{line}\n").as_bytes());
+}
+
+fn say_added(how: &str, added: &AddedStep) {
+    say(&format!("{how} {} {} {}", added.id, added.number, added.name));
+}
+
+async fn add(store: &dyn StepsStore, steps: usize) -> TestResult {
+    for _ in 0..steps {
+        say_added("added", &store.add(BUILD, "compile", "running").await?);
+    }
+    Ok(())
+}
+
+async fn share(store: &dyn StepsStore, step: StepId, rounds: usize, me: &str) -> TestResult {
+    let mut seen = 0;
+    let mut last = None;
+    for round in 0..rounds {
+        let added = store.add(BUILD, "compile", "running").await?;
+        say_added("added", &added);
+
+        let key = IdempotencyKey::new(format!("round-{round}"))?;
+        let keyed = NewStep::new(BuildId::new(BUILD)?, StepName::new("schlüssel")?, StateString::new(me)?);
+        let keyed = store.add_step(keyed.with_idempotency_key(key)).await?;
+        say_added(&format!("keyed-{round}"), &keyed);
+
+        let name = format!("own-{me}-{round}");
+        let own = store.add(BUILD, name.as_str(), "").await?;
+        assert_eq!(own.name, *name, "N2: a name that is free is used as it is");
+        say_added("own", &own);
+        // I2: in the order of the adds.
+        assert!(last < Some(added.number) && added.number < own.number, "{last:?} {added:?} {own:?}");
+        last = Some(own.number);
+
+        store.link(step, me, format!("url-{round}")).await?;
+        store.finish(own.id, Results::SUCCESS).await?;
+
+        // R3: what was answered is seen, and what was seen is not gone again. R2: and all of one instant.
+        let steps = store.steps(BUILD).await?;
+        let by_number = |number: u32| steps.get(number as usize).map(|step| (step.id, &step.name));
+        for added in [&added, &keyed, &own] {
+            assert_eq!(by_number(added.number.get()), Some((added.id, &added.name)), "R3");
+        }
+        assert_eq!(steps[own.number.get() as usize].results, Some(Results::SUCCESS), "R3");
+        assert!(steps.len() >= seen, "R3: {seen} steps were seen, and now there are {}", steps.len());
+        seen = steps.len();
+        check_whole(&steps);
+        let shared = steps.iter().find(|it| it.id == step).ok_or("R3: the step that all link to is gone")?;
+        let mine: Vec<_> = shared.urls.iter().filter(|url| url.name() == me).map(StepUrl::url).collect();
+        let expected: Vec<_> = (0..=round).map(|url| format!("url-{url}")).collect();
+        assert_eq!(mine, expected, "R3, U1");
+        let found = store.get_step(steps_core::StepSelector::Id(added.id)).await?.ok_or("R3: a step is gone")?;
+        assert_eq!(found.name, added.name);
+    }
+    Ok(())
+}
+
+async fn write_until_it_fails(store: &dyn StepsStore) -> TestResult {
+    loop {
+        let step = store.add(BUILD, "compile", "running").await?;
+        say_added("added", &step);
+        for url in 0..2 {
+            store.link(step.id, "log", url.to_string()).await?;
+            say(&format!("linked {} {url}", step.id));
+        }
+        store.finish(step.id, Results::new(step.number.get() as i32)).await?;
+        say(&format!("finished {}", step.id));
+    }
+}
+
+/// I2, R2: the numbers of a build have no gap, in the order of ids.
+fn check_whole(steps: &[Step]) {
+    assert!(steps.iter().map(|step| step.number.get()).eq(0..steps.len() as u32), "I2, R2: a gap");
+    assert!(steps.is_sorted_by_key(|step| step.id), "I1: a later step has a greater id");
+    let names: BTreeSet<_> = steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names.len(), steps.len(), "N3: two steps of one name");
+}
+
+/// Has processes of many tasks write to one build and read it, all at once, and checks that nothing is lost or
+/// doubled, and that what one was answered is seen by others from then on (I2, I5, N2, N3, U3, R2, R3).
+///
+/// # Errors
+/// When a call fails, here or in a child.
+pub async fn share_a_build(url: &str, store: &dyn StepsStore, rounds: usize) -> TestResult {
+    let step = store.add(BUILD, "shared", "").await?;
+    let (said, mut hear) = mpsc::unbounded_channel();
+    let mut children = Vec::new();
+    for child in 0..CHILDREN {
+        let mut child = Job::Share { step: step.id, rounds, child }.start(url)?;
+        let lines = BufReader::new(child.stdout.take().ok_or("the child's output is piped")?).lines();
+        let said = said.clone();
+        thread::spawn(move || lines.map_while(Result::ok).all(|line| said.send(line).is_ok()));
+        children.push(child);
+    }
+    drop(said);
+
+    let mut all = BTreeMap::from([(step.number.get(), (step.id, step.name.to_string()))]);
+    let mut compiles = BTreeSet::new();
+    let mut keyed: BTreeMap<String, u32> = BTreeMap::new();
+    let (mut heard, mut adds) = (0, 1);
+    while let Some(line) = hear.recv().await {
+        let [how, id, number, name] = &words(&line)[..] else { return Err(format!("a child said {line:?}").into()) };
+        let (id, number): (StepId, u32) = (id.parse()?, number.parse()?);
+        heard += 1;
+        if how == "added" {
+            compiles.insert(number);
+        }
+        let is_known = how.starts_with("keyed-") && keyed.contains_key(how);
+        if is_known {
+            assert_eq!(keyed[how], number, "I5: two answers to {how}");
+        } else {
+            adds += 1;
+            assert!(all.insert(number, (id, name.clone())).is_none(), "I2: number {number} was given twice");
+        }
+        if how.starts_with("keyed-") {
+            keyed.insert(how.clone(), number);
+        }
+        if heard % 5 == 0 {
+            let found = store.step(id).await?.ok_or("R3: another process was answered, and here it is not seen")?;
+            assert_eq!((found.number.get(), found.name.as_str()), (number, name.as_str()), "R3");
+        }
+    }
+    for child in children {
+        succeed(child)?;
+    }
+
+    assert_eq!(heard, 3 * CHILDREN * TASKS * rounds);
+    assert_eq!((adds, keyed.len()), (1 + 2 * CHILDREN * TASKS * rounds + rounds, rounds), "I5");
+    // All ask for the same name, so the n-th step of them is the n-th of its suffixes.
+    for (nth, number) in compiles.iter().enumerate() {
+        let expected = if nth == 0 { "compile".to_owned() } else { format!("compile_{nth}") };
+        assert_eq!(all[number].1, expected, "N3");
+    }
+    let kept = store.steps(BUILD).await?;
+    check_whole(&kept);
+    let kept_names = kept.iter().map(|step| (step.number.get(), (step.id, step.name.to_string())));
+    assert_eq!(kept_names.collect::<BTreeMap<_, _>>(), all, "I2: what is kept is not what was answered");
+
+    let mut urls: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for url in &kept[step.number.get() as usize].urls {
+        urls.entry(url.name()).or_default().push(url.url());
+    }
+    assert_eq!(urls.len(), CHILDREN * TASKS, "U3");
+    let expected: Vec<_> = (0..rounds).map(|url| format!("url-{url}")).collect();
+    for (task, urls) in urls {
+        assert_eq!(urls, expected, "U3: of task {task}");
+    }
+    Ok(())
+}
+
+/// Children that write until they are killed, or a call fails.
+#[derive(Debug)]
+pub struct Writers {
+    children: Vec<(Child, Lines<BufReader<ChildStdout>>)>,
+}
+
+impl Writers {
+    /// Starts this many.
+    ///
+    /// # Errors
+    /// When no process can be started.
+    pub fn start(children: usize, url: &str) -> TestResult<Self> {
+        let start = |_| {
+            let mut child = Job::WriteUntilItFails.start(url)?;
+            let lines = BufReader::new(child.stdout.take().ok_or("the child's output is piped")?).lines();
+            Ok((child, lines))
+        };
+        Ok(Self { children: (0..children).map(start).collect::<TestResult<_>>()? })
+    }
+
+    /// Waits until each was answered this often.
+    ///
+    /// # Errors
+    /// When one ends by itself.
+    pub fn hear(&mut self, answers: usize, answered: &mut Answered) -> TestResult {
+        for (_, lines) in &mut self.children {
+            for _ in 0..answers {
+                answered.hear(&lines.next().ok_or("a child ended by itself")??)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills them. What they said before counts too.
+    ///
+    /// # Errors
+    /// When one cannot be killed.
+    pub fn kill(self, answered: &mut Answered) -> TestResult {
+        for (mut child, lines) in self.children {
+            child.kill()?;
+            child.wait()?;
+            for line in lines {
+                answered.hear(&line?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What [`Writers`] said that they had been answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answered {
+    added: HashMap<StepId, (u32, String)>,
+    linked: HashMap<StepId, BTreeSet<String>>,
+    finished: BTreeSet<StepId>,
+}
+
+impl Answered {
+    fn hear(&mut self, line: &str) -> TestResult {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["added", id, number, name] => {
+                self.added.insert(id.parse()?, (number.parse()?, name.to_owned()));
+            }
+            ["linked", id, url] => {
+                self.linked.entry(id.parse()?).or_default().insert(url.to_owned());
+            }
+            ["finished", id] => {
+                self.finished.insert(id.parse()?);
+            }
+            _ => return Err(format!("the child said {line:?}").into()),
+        }
+        Ok(())
+    }
+
+    /// How many writes were answered.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.added.len() + self.linked.values().map(BTreeSet::len).sum::<usize>() + self.finished.len()
+    }
+
+    /// What was answered and is not there, each as a sentence (D1).
+    #[must_use]
+    pub fn lost(&self, steps: &[Step]) -> Vec<String> {
+        let by_id: HashMap<StepId, &Step> = steps.iter().map(|step| (step.id, step)).collect();
+        let mut lost = Vec::new();
+        for (id, (number, name)) in &self.added {
+            match by_id.get(id) {
+                Some(step) => assert_eq!((step.number.get(), step.name.as_str()), (*number, name.as_str())),
+                None => lost.push(format!("step {id}")),
+            }
+        }
+        for (id, urls) in &self.linked {
+            let kept: BTreeSet<_> =
+                by_id.get(id).into_iter().flat_map(|step| step.urls.iter().map(StepUrl::url)).collect();
+            let gone = urls.iter().filter(|url| !kept.contains(url.as_str()));
+            lost.extend(gone.map(|url| format!("url {url} of step {id}")));
+        }
+        for id in &self.finished {
+            let step = by_id.get(id);
+            if step.and_then(|step| step.results).map(Results::code) != step.map(|step| step.number.get() as i32)
+                || step.is_none()
+            {
+                lost.push(format!("the end of step {id}"));
+            }
+        }
+        lost.into_iter().map(|what| format!("{what} was answered and is not there")).collect()
+    }
+
+    /// Everything answered is there (D1), and nothing is half-written (D2).
+    ///
+    /// # Errors
+    /// What was lost.
+    pub fn check(&self, steps: &[Step]) -> TestResult {
+        check_half_written(steps);
+        match &self.lost(steps)[..] {
+            [] => Ok(()),
+            [first, rest @ ..] => Err(format!("{first}, and {} more", rest.len()).into()),
+        }
+    }
+}
+
+/// D2: whatever dies while [`Writers`] write, each write is there whole or not at all.
+pub fn check_half_written(steps: &[Step]) {
+    check_whole(steps);
+    for step in steps {
+        assert_eq!(step.state_string, "running", "D2");
+        assert_eq!(step.results.is_some(), step.complete_at.is_some(), "D2");
+        let expected: Vec<_> = ["0", "1"][..step.urls.len()].iter().map(|url| StepUrl::new("log", *url)).collect();
+        assert_eq!(step.urls.iter().cloned().map(Ok).collect::<Vec<_>>(), expected, "D2");
+    }
+}
+
+/// How often a test kills: what this environment variable says, or this often.
+#[must_use]
+pub fn times(variable: &str, or: usize) -> usize {
+    env::var(variable).ok().and_then(|times| times.parse().ok()).unwrap_or(or)
+}
+
+/// Waits until something is so.
+///
+/// # Errors
+/// When it is not so after a minute.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) -> TestResult {
+    let start = Instant::now();
+    while !is_so().await {
+        if start.elapsed() > Duration::from_secs(60) {
+            return Err(format!("still not so after a minute: {what}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
