@@ -5,10 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use steps_core::{
-    BuildId, Error, ErrorKind, FinishStep, IdempotencyKey, Results, StartStep, StateString, Step, StepId, StepsStore,
-    StepsStoreExt,
-};
+use steps_core::{BuildId, Error, ErrorKind, IdempotencyKey, StepsStore, StepsStoreExt};
 use tokio::time::sleep;
 
 use crate::{
@@ -18,10 +15,11 @@ use crate::{
         at_once::at_once,
         cases,
         crowd::Crowd,
-        values::{new_step, time_number as at, url},
+        values::new_step,
+        writes::{Attempt, WRITES, Write},
     },
     draw::Draw,
-    failure::{Checked, Failure, expect, expect_eq, expect_some},
+    failure::{Checked, Failure, expect, expect_eq},
     handle::Handle,
     proxy::{Direction, Fault, Proxy},
     stage::{Setup, Stage},
@@ -48,94 +46,18 @@ const SLACK: Duration = Duration::from_secs(4);
 /// How long a store may take to work again.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// A write whose effect tells whether, and how often, it was applied.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Write {
-    Add,
-    KeyedAdd,
-    Start,
-    Locks,
-    State,
-    Finish,
-    Url,
-}
-
-const WRITES: [Write; 7] =
-    [Write::Add, Write::KeyedAdd, Write::Start, Write::Locks, Write::State, Write::Finish, Write::Url];
-
-/// A write with what it is about.
-#[derive(Clone, Debug)]
-struct Attempt {
-    write: Write,
-    build: BuildId,
-    step: StepId,
-    /// What it writes, and no other.
-    mark: i32,
-}
-
-impl Attempt {
-    /// On a step that is made for it.
-    async fn new(write: Write, healthy: &Handle, build: BuildId, mark: i32) -> Checked<Self> {
-        let step = healthy.add(build, "compile", "before").await?.id;
-        Ok(Self { write, build, step, mark })
-    }
-
-    fn text(&self) -> String {
-        format!("mark {}", self.mark)
-    }
-
-    async fn call(&self, store: &Handle) -> Checked<Result<(), Error>> {
-        let (step, mark) = (self.step, at(i64::from(self.mark)));
-        let new = new_step(self.build, "compile", self.text())?;
-        Ok(match self.write {
-            Write::Add => store.add_step(new).await.map(drop),
-            Write::KeyedAdd => {
-                let key = IdempotencyKey::new(self.text())?;
-                store.add_step(new.with_idempotency_key(key)).await.map(drop)
+/// Holds the answer to what is there now (D3). Whether a write that may have been applied was, is its luck.
+async fn judge(attempt: &Attempt, answer: &Result<(), Error>, healthy: &Handle) -> Checked {
+    let applied = attempt.applied(&healthy.steps(attempt.build).await?)?;
+    let what = format!("how often the {:?} was applied that was answered {}", attempt.write, shown(answer));
+    match answer {
+        Ok(()) => expect_eq(if applied > 1 { Clause::D6 } else { Clause::D1 }, what, applied, 1),
+        Err(error) => {
+            expect_unavailable(error)?;
+            if error.may_have_applied() {
+                return expect(Clause::D6, applied <= 1, format_args!("{what}: 0 or 1, not {applied}"));
             }
-            Write::Start => store.start_step(step, StartStep::new(mark).with_locks_acquired(true)).await,
-            Write::Locks => store.set_step_locks_acquired_at(step, mark).await,
-            Write::State => store.set_step_state_string(step, StateString::new(self.text())?).await,
-            Write::Finish => store.finish_step(step, FinishStep::new(Results::new(self.mark)).with_hidden(true)).await,
-            Write::Url => store.add_url(step, url("log", self.text())?).await,
-        })
-    }
-
-    /// How often it was applied, as the steps of its build say: 0 or 1 if all is well, and all of it or nothing (D2).
-    fn applied(&self, steps: &[Step]) -> Checked<usize> {
-        if matches!(self.write, Write::Add | Write::KeyedAdd) {
-            return Ok(steps.iter().filter(|step| step.state_string == *self.text()).count());
-        }
-        let step = steps.iter().find(|step| step.id == self.step);
-        let step = expect_some(Clause::R3, "the step that was there before", step)?;
-        let mark = Some(at(i64::from(self.mark)));
-        let parts = match self.write {
-            Write::Start => vec![step.started_at == mark, step.locks_acquired_at == mark],
-            Write::Locks => vec![step.locks_acquired_at == mark],
-            Write::State => vec![step.state_string == *self.text()],
-            Write::Finish => {
-                vec![step.results == Some(Results::new(self.mark)), step.hidden, step.complete_at.is_some()]
-            }
-            _ => return Ok(step.urls.iter().filter(|url| url.url() == self.text()).count()),
-        };
-        let is_whole = parts.iter().all(|part| *part == parts[0]);
-        expect(Clause::D2, is_whole, format_args!("all that {self:?} sets or nothing, not {step:?}"))?;
-        Ok(usize::from(parts[0]))
-    }
-
-    /// Holds the answer to what is there now (D3). Whether a write that may have been applied was, is its luck.
-    async fn judge(&self, answer: &Result<(), Error>, healthy: &Handle) -> Checked {
-        let applied = self.applied(&healthy.steps(self.build).await?)?;
-        let what = format!("how often the {:?} was applied that was answered {}", self.write, shown(answer));
-        match answer {
-            Ok(()) => expect_eq(if applied > 1 { Clause::D6 } else { Clause::D1 }, what, applied, 1),
-            Err(error) => {
-                expect_unavailable(error)?;
-                if error.may_have_applied() {
-                    return expect(Clause::D6, applied <= 1, format_args!("{what}: 0 or 1, not {applied}"));
-                }
-                expect_eq(Clause::D3, what, applied, 0)
-            }
+            expect_eq(Clause::D3, what, applied, 0)
         }
     }
 }
@@ -243,7 +165,7 @@ async fn a_connection_that_ends_is_told_honestly(setup: &Setup) -> Checked {
             proxy.fail(ending(&mut draw, direction).after(after).once());
             let answer = in_time(attempt.call(&store)).await??;
             proxy.heal();
-            let judged = attempt.judge(&answer, &healthy).await;
+            let judged = judge(&attempt, &answer, &healthy).await;
             judged.map_err(|failure| failure.after(format_args!("{direction:?} ended after {after} bytes")))?;
             recovered(&store, build).await?;
         }
@@ -269,14 +191,14 @@ async fn a_server_that_falls_silent_is_given_up_in_time(setup: &Setup) -> Checke
                 let answer = in_time(attempt.call(&store)).await??;
                 // Whoever else writes to the build is not kept from it (D4).
                 healthy.add(build, "other", "").await?;
-                attempt.judge(&answer, &healthy).await?;
+                judge(&attempt, &answer, &healthy).await?;
                 let read = in_time(store.steps(build)).await?;
                 read.err().as_ref().map_or(Ok(()), expect_unavailable)?;
                 proxy.heal();
                 recovered(&store, build).await?;
                 // What was only late has come by now.
                 sleep(2 * TIMEOUT).await;
-                attempt.judge(&answer, &healthy).await
+                judge(&attempt, &answer, &healthy).await
             });
         }
         at_once(rounds).await.map(drop)
@@ -292,7 +214,7 @@ async fn a_slow_server_is_waited_for(setup: &Setup) -> Checked {
             for (mark, write) in marks.zip(WRITES) {
                 let attempt = Attempt::new(write, &healthy, build, mark).await?;
                 attempt.call(&store).await?.map_err(|error| Failure::from(error).or_clause(Some(Clause::D4)))?;
-                attempt.judge(&Ok(()), &healthy).await?;
+                judge(&attempt, &Ok(()), &healthy).await?;
             }
             store.steps(build).await?;
         }
@@ -369,7 +291,7 @@ async fn a_write_is_not_repeated_over_a_newer_one(setup: &Setup) -> Checked {
                 let is_kept = newer.applied(&healthy.steps(build).await?)? == 1;
                 expect(Clause::D6, is_kept, format_args!("that a newer write than {older:?} stays"))?;
             } else {
-                older.judge(&answer, &healthy).await?;
+                judge(&older, &answer, &healthy).await?;
             }
         }
         Ok(())
@@ -385,7 +307,7 @@ async fn connections_at_rest_may_end(setup: &Setup) -> Checked {
             let attempt = Attempt::new(WRITES[round as usize % WRITES.len()], &healthy, build, round).await?;
             proxy.reset_all();
             let answer = in_time(attempt.call(&store)).await??;
-            attempt.judge(&answer, &healthy).await?;
+            judge(&attempt, &answer, &healthy).await?;
             recovered(&store, build).await?;
         }
         Ok(())

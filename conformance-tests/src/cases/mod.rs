@@ -22,6 +22,7 @@ mod tasks;
 mod text;
 mod times;
 mod values;
+mod writes;
 
 use std::sync::Arc;
 
