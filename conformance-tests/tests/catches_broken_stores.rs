@@ -121,9 +121,9 @@ async fn a_store_that_is_right_about_connections_passes() {
 
 #[tokio::test]
 async fn a_store_that_is_wrong_about_connections_is_caught() {
-    let runs = NET.iter().map(|(flaw, clause)| async move {
+    let runs = NET.iter().map(|(flaw, clause, case)| async move {
         let config = Config::new().with_seed(SEED).with_call_timeout(Duration::from_secs(8));
-        let report = run(Networked(Some(*flaw)), config.with_filter("faults::")).await;
+        let report = run(Networked(Some(*flaw)), config.with_filter(*case)).await;
         let is_caught = report.failed().any(|(_, failure)| failure.clause == Some(*clause));
         (!is_caught).then(|| format!("{flaw:?} {clause}; {report}"))
     });

@@ -4,6 +4,7 @@
 //! contract have to agree.
 
 pub(crate) mod dropping;
+pub(crate) mod filed;
 pub(crate) mod networked;
 pub(crate) mod racing;
 

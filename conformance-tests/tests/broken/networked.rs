@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{GREATEST, PlainStore};
 
-/// One way to be wrong, with the clause that must be blamed.
+/// One way to be wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Net {
     /// Whatever was sent, it says that nothing was applied.
@@ -42,16 +42,17 @@ pub(crate) enum Net {
     NamesTheWrongKind,
 }
 
-pub(crate) const NET: &[(Net, Clause)] = &[
-    (Net::DeniesWhatItSent, Clause::D3),
-    (Net::RepeatsEverything, Clause::D6),
-    (Net::TakesTheEndForAnAnswer, Clause::D1),
-    (Net::WaitsForEver, Clause::D4),
-    (Net::GivesUpEarly, Clause::D4),
-    (Net::KeepsABrokenConnection, Clause::D4),
-    (Net::FinishesInTwo, Clause::D2),
-    (Net::ForgetsTheKey, Clause::I5),
-    (Net::NamesTheWrongKind, Clause::D3),
+/// Each with the clause that must be blamed, and the case that must do it.
+pub(crate) const NET: &[(Net, Clause, &str)] = &[
+    (Net::DeniesWhatItSent, Clause::D3, "faults::a_connection_that_ends"),
+    (Net::RepeatsEverything, Clause::D6, "faults::a_write_is_not_repeated"),
+    (Net::TakesTheEndForAnAnswer, Clause::D1, "faults::a_connection_that_ends"),
+    (Net::WaitsForEver, Clause::D4, "faults::a_server_that_falls_silent"),
+    (Net::GivesUpEarly, Clause::D4, "faults::a_slow_server"),
+    (Net::KeepsABrokenConnection, Clause::D4, "faults::connections_at_rest"),
+    (Net::FinishesInTwo, Clause::D2, "faults::a_connection_that_ends"),
+    (Net::ForgetsTheKey, Clause::I5, "faults::a_keyed_add"),
+    (Net::NamesTheWrongKind, Clause::D3, "faults::a_connection_that_ends"),
 ];
 
 #[derive(Clone, Deserialize, Serialize)]
