@@ -9,6 +9,7 @@ pub(crate) fn feature(scheme: &str) -> Option<&'static str> {
     match scheme {
         "memory" => Some("memory"),
         "postgres" | "postgresql" => Some("postgres"),
+        "redis" | "rediss" | "redis-cluster" | "rediss-cluster" => Some("redis"),
         "sqlite" => Some("sqlite"),
         _ => None,
     }
@@ -23,6 +24,14 @@ pub(crate) fn backends() -> Vec<(&'static str, Arc<dyn Backend>)> {
         ("postgres", Arc::new(postgres::Postgres)),
         #[cfg(feature = "postgres")]
         ("postgresql", Arc::new(postgres::Postgres)),
+        #[cfg(feature = "redis")]
+        ("redis", Arc::new(redis::Redis)),
+        #[cfg(feature = "redis")]
+        ("redis-cluster", Arc::new(redis::Redis)),
+        #[cfg(feature = "redis")]
+        ("rediss", Arc::new(redis::Redis)),
+        #[cfg(feature = "redis")]
+        ("rediss-cluster", Arc::new(redis::Redis)),
         #[cfg(feature = "sqlite")]
         ("sqlite", Arc::new(sqlite::Sqlite)),
     ]
@@ -33,7 +42,7 @@ mod memory {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use steps_core::{Description, Result, StepsStore};
+    use steps_core::{Call, Description, Error, ErrorKind, Operation, Result, StepsStore};
     use steps_memory::{MemoryOptions, MemoryStore};
 
     use crate::{Backend, ConnectOptions};
@@ -43,6 +52,10 @@ mod memory {
 
     fn open(url: &str, connect: &ConnectOptions) -> Result<MemoryStore> {
         let mut options = MemoryOptions::from_url(url)?;
+        if connect.durability.is_some() {
+            let message = "a store in memory survives nothing; ask for no durability, or use a durable store";
+            return Err(Error::new(ErrorKind::Config, message).with_call(Call::on_store(Operation::Connect)));
+        }
         if let Some(clock) = &connect.clock {
             options = options.with_clock(Arc::clone(clock));
         }
@@ -102,6 +115,54 @@ mod postgres {
 
         async fn describe(&self, url: &str, connect: &ConnectOptions) -> Result<Description> {
             let store = PostgresStore::connect(options(url, connect)?).await?;
+            let description = store.describe().await?;
+            store.close().await?;
+            Ok(description)
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use steps_core::{Description, Result, StepsStore};
+    use steps_redis::{Durability as Kept, RedisOptions, RedisStore};
+
+    use crate::{Backend, ConnectOptions, Durability};
+
+    #[derive(Debug)]
+    pub(super) struct Redis;
+
+    fn options(url: &str, connect: &ConnectOptions) -> Result<RedisOptions> {
+        let mut options = RedisOptions::from_url(url)?;
+        if let Some(clock) = &connect.clock {
+            options = options.with_clock(Arc::clone(clock));
+        }
+        if let Some(timeout) = connect.timeout {
+            options = options.with_timeout(timeout);
+        }
+        if let Some(durability) = connect.durability {
+            options = options.with_durability(match durability {
+                Durability::Full => Kept::Required,
+                Durability::Process => Kept::Server,
+            });
+        }
+        if let Some(namespace) = &connect.namespace {
+            options = options.with_prefix(namespace)?;
+        }
+        Ok(options)
+    }
+
+    #[async_trait]
+    impl Backend for Redis {
+        async fn connect(&self, url: &str, connect: &ConnectOptions) -> Result<Arc<dyn StepsStore>> {
+            Ok(Arc::new(RedisStore::connect(options(url, connect)?).await?))
+        }
+
+        async fn describe(&self, url: &str, connect: &ConnectOptions) -> Result<Description> {
+            let store = RedisStore::connect(options(url, connect)?).await?;
             let description = store.describe().await?;
             store.close().await?;
             Ok(description)

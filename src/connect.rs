@@ -143,7 +143,8 @@ pub struct ConnectOptions {
     /// What an answered write survives (D1); unless set, as the URL says, and otherwise
     /// [`Durability::Full`].
     pub durability: Option<Durability>,
-    /// What keeps the store's data apart from other data on the same server, such as the schema in PostgreSQL;
+    /// What keeps the store's data apart from other data on the same server, such as the schema in PostgreSQL
+    /// or the prefix of the keys in Redis;
     /// unless set, as the URL says. A store that has its place to itself ignores it.
     pub namespace: Option<String>,
 }
@@ -184,15 +185,15 @@ impl ConnectOptions {
     }
 }
 
-/// What a write that was answered with `Ok` survives (D1). A store in memory survives nothing.
+/// What a write that was answered with `Ok` survives (D1). A store in memory survives nothing, and refuses both.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Durability {
     /// The death of the process and of the machine: SQLite's `synchronous=FULL`, PostgreSQL's
-    /// `synchronous_commit=on`.
+    /// `synchronous_commit=on`. Redis has it in its own settings, and is refused where those do not keep it.
     Full,
     /// The death of the process; that of the machine, and of a server if there is one, may take the last of
-    /// them: SQLite's `synchronous=NORMAL`, PostgreSQL's `synchronous_commit=off`.
+    /// them: SQLite's `synchronous=NORMAL`, PostgreSQL's `synchronous_commit=off`. In Redis, what its settings keep.
     Process,
 }
 

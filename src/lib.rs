@@ -33,6 +33,7 @@
 //! | `memory` (default) | `memory:` | in this process; a fresh one at each connect |
 //! | `sqlite` (default) | `sqlite:PATH`, `sqlite:///PATH` | a file: see `SqliteOptions::from_url` |
 //! | `postgres` | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL server: see `PostgresOptions::from_url` |
+//! | `redis` | `redis://USER:PASSWORD@HOST/DATABASE`, `redis-cluster://USER:PASSWORD@HOST,HOST` | a Redis server or cluster: see `RedisOptions::from_url` |
 //! | `tls` | | encrypted connections to servers |
 //! | `full` | | all of them, and `serde` |
 //!
@@ -51,6 +52,10 @@ pub use steps_memory as memory;
 /// The store in PostgreSQL.
 #[cfg(feature = "postgres")]
 pub use steps_postgres as postgres;
+
+/// The store in Redis, on one server or on a cluster.
+#[cfg(feature = "redis")]
+pub use steps_redis as redis;
 
 /// The store in a SQLite file.
 #[cfg(feature = "sqlite")]

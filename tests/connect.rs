@@ -43,6 +43,15 @@ async fn a_server_that_was_not_compiled_in_names_its_feature() {
     }
 }
 
+#[cfg(not(feature = "redis"))]
+#[tokio::test]
+async fn a_server_or_cluster_that_was_not_compiled_in_names_its_feature() {
+    for scheme in ["redis", "rediss", "redis-cluster", "rediss-cluster"] {
+        let message = refused(&format!("{scheme}://ci:secret@host")).await.to_string();
+        assert!(message.contains("enable the feature `redis`") && !message.contains("secret"), "{message}");
+    }
+}
+
 #[cfg(not(feature = "memory"))]
 #[tokio::test]
 async fn a_backend_that_was_not_compiled_in_names_its_feature_too() {
@@ -56,7 +65,8 @@ mod memory {
 
     use async_trait::async_trait;
     use steps::{
-        Backend, ConnectOptions, Description, ManualClock, Result, Results, StepsStore, StepsStoreExt, Timestamp,
+        Backend, ConnectOptions, Description, Durability, ManualClock, Result, Results, StepsStore, StepsStoreExt,
+        Timestamp,
     };
 
     use super::*;
@@ -72,6 +82,13 @@ mod memory {
     async fn nothing_may_follow_the_scheme() {
         refused("memory:here").await;
         refused("memory:?mode=ro").await;
+    }
+
+    #[tokio::test]
+    async fn a_durability_that_it_cannot_keep_is_refused() {
+        let options = ConnectOptions::new().with_durability(Durability::Process);
+        let error = Connector::builtin().with_options(options).connect("memory:").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
 
     #[tokio::test]
@@ -208,5 +225,58 @@ mod postgres {
         let error = connector.connect("postgres://ci:secret@127.0.0.1:1/ci").await.expect_err("nobody listens");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.is_retryable() && !error.to_string().contains("secret"), "{error}");
+    }
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use std::time::Duration;
+
+    use steps::{ConnectOptions, Durability, StepsStoreExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_options_win_over_the_url() {
+        let (place, other) = (test_servers::shared_redis().unwrap(), test_servers::shared_redis().unwrap());
+        let url = format!("{}&durability=required", place.url_with_prefix());
+        let options = ConnectOptions::new().with_durability(Durability::Process).with_namespace(other.prefix());
+        let connector = Connector::builtin().with_options(options);
+        let described = connector.describe(&url).await.unwrap();
+        assert!(described.location.ends_with(other.prefix()), "{}", described.location);
+
+        connector.connect(&url).await.unwrap().add(7, "compile", "").await.unwrap();
+        assert_eq!(steps::connect(&other.url_with_prefix()).await.unwrap().steps(7).await.unwrap().len(), 1);
+        assert!(steps::connect(&place.url_with_prefix()).await.unwrap().steps(7).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_parameter_is_refused_without_its_value() {
+        for scheme in ["redis", "redis-cluster"] {
+            let message = refused(&format!("{scheme}://ci@127.0.0.1:1?pasword=secret")).await.to_string();
+            assert!(message.contains("\"pasword\"") && !message.contains("secret"), "{message}");
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[tokio::test]
+    async fn encryption_that_was_not_compiled_in_names_its_feature() {
+        for scheme in ["rediss", "rediss-cluster"] {
+            let message = refused(&format!("{scheme}://ci:secret@127.0.0.1:1")).await.to_string();
+            assert!(message.contains("feature `tls`") && !message.contains("secret"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_unavailable_at_once() {
+        for scheme in ["redis", "redis-cluster"] {
+            let options = ConnectOptions::new().with_timeout(Duration::from_secs(60));
+            let connector = Connector::builtin().with_options(options);
+            let url = format!("{scheme}://ci:secret@127.0.0.1:1");
+            let connecting = connector.connect(&url);
+            let error = tokio::time::timeout(Duration::from_secs(30), connecting).await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.is_retryable() && !error.to_string().contains("secret"), "{error}");
+        }
     }
 }

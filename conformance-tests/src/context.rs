@@ -59,8 +59,9 @@ impl CaseContext {
 /// Builds that nobody has added to.
 ///
 /// They count up from a place that is drawn anew for each run, whatever its seed: a run can be repeated on the
-/// same store. Two runs meet only when their places are as near to each other as they have builds, so
-/// a store that takes 2^43 builds sees thousands of runs before that is likely, and others for ever.
+/// same store. The place is in the upper half of what the store takes, since people count their builds from 1. Two
+/// runs meet only when their places are as near to each other as they have builds, so a store that takes
+/// 2^43 builds sees thousands of runs before that is likely, and others for ever.
 pub(crate) struct FreshBuilds {
     greatest: u64,
     next: AtomicU64,
@@ -71,8 +72,9 @@ const GREAT: u64 = 1 << 32;
 
 impl FreshBuilds {
     pub(crate) fn new(profile: &Profile) -> Self {
-        let greatest = profile.greatest_build_id().map_or(i64::MAX, BuildId::get);
-        Self { greatest: greatest.unsigned_abs(), next: AtomicU64::new(random() >> 1) }
+        let greatest = profile.greatest_build_id().map_or(i64::MAX, BuildId::get).unsigned_abs();
+        let upper_half = greatest.div_ceil(2);
+        Self { greatest, next: AtomicU64::new(greatest / 2 + random() % upper_half) }
     }
 
     fn next(&self) -> BuildId {

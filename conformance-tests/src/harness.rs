@@ -23,7 +23,7 @@ use crate::{
     failure::Checked,
     handle::message,
     process::child,
-    report::{CaseReport, Outcome, Report},
+    report::{CaseReport, Outcome, Progress, Report},
     stage::Setup,
 };
 
@@ -90,10 +90,19 @@ pub fn trials(factory: impl StoreFactory, config: Config) -> Vec<Trial> {
 /// It needs no runtime, and never panics: what panics inside, in the store or in the suite, is a failure of the
 /// case where it happened.
 pub async fn run(factory: impl StoreFactory, config: Config) -> Report {
+    run_watched(factory, config, |_| {}).await
+}
+
+/// As [`run`], and tells as each case ends how far it is, from whichever thread ran the case.
+pub async fn run_watched(
+    factory: impl StoreFactory,
+    config: Config,
+    watch: impl Fn(Progress<'_>) + Send + Sync + 'static,
+) -> Report {
     let suite = Arc::new(Suite::new(factory, config));
     let (sender, receiver) = oneshot::channel();
     let runner = Arc::clone(&suite);
-    thread::spawn(move || sender.send(runner.run_all()));
+    thread::spawn(move || sender.send(runner.run_all(watch)));
     let cases = receiver.await.unwrap_or_default();
     Report { store: suite.factory.name().to_owned(), seed: suite.config.seed, cases }
 }
@@ -117,17 +126,20 @@ impl Suite {
         cases::all().into_iter().filter(|case| self.config.selects(&case.name)).collect()
     }
 
-    fn run_all(self: &Arc<Self>) -> Vec<CaseReport> {
+    fn run_all(self: &Arc<Self>, watch: impl Fn(Progress<'_>) + Sync) -> Vec<CaseReport> {
         let cases = self.cases();
         let next = AtomicUsize::new(0);
-        let reports = Mutex::new(Vec::new());
+        let reports = Mutex::new(Vec::with_capacity(cases.len()));
         let work = || {
             while let Some((place, case)) = {
                 let place = next.fetch_add(1, Ordering::Relaxed);
                 cases.get(place).map(|case| (place, case))
             } {
                 let report = self.run(case);
-                reports.lock().unwrap_or_else(PoisonError::into_inner).push((place, report));
+                let mut reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
+                let failed = matches!(report.outcome, Outcome::Failed { .. });
+                watch(Progress { done: reports.len() + 1, total: cases.len(), name: &report.name, failed });
+                reports.push((place, report));
             }
         };
         thread::scope(|scope| {

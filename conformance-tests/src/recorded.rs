@@ -11,24 +11,25 @@
 //!   0, 1, 2, … in the order of the adds.
 //! - `final` is what `get_steps` answers for each build in the end.
 //! - Times are whole seconds since 1970, or null; `now` is what the clock says.
+//! - A field that is not named here is an error: it would be an input that is not replayed.
 //!
 //! [`BUILDBOT`] holds 64 scenarios of Buildbot 4.3.0, which are cases of the suite; [`replay`] plays any file.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize, de};
+use serde_json::{Map, Value, json};
 use steps_core::{
-    BuildId, FinishStep, NewStep, Results, StartStep, StateString, Step, StepId, StepName, StepNumber, StepSelector,
-    StepUrl, StepsStore, Timestamp,
+    BuildId, Error, FinishStep, InputError, NewStep, Results, StartStep, StateString, Step, StepId, StepName,
+    StepNumber, StepSelector, StepUrl, StepsStore, Timestamp,
 };
 
 use crate::{
-    Clause, Config, Failure, StoreFactory,
+    Clause, Config, Failure, Progress, StoreFactory,
     failure::{Checked, shortened},
-    handle::caught,
     harness::Suite,
-    stage::{Setup, Stage},
+    players::Play,
+    stage::Stage,
 };
 
 /// The scenarios that were recorded from Buildbot 4.3.0.
@@ -47,14 +48,24 @@ pub(crate) struct Scenario {
 
 /// An operation with the answer that was recorded.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
 struct Recorded {
-    #[serde(flatten)]
     op: Op,
     out: Value,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
+/// By hand, since serde cannot refuse unknown fields of what it flattens.
+impl TryFrom<Map<String, Value>> for Recorded {
+    type Error = serde_json::Error;
+
+    fn try_from(mut fields: Map<String, Value>) -> Result<Self, Self::Error> {
+        let out = fields.remove("out").ok_or_else(|| de::Error::missing_field("out"))?;
+        Ok(Self { op: serde_json::from_value(fields.into())?, out })
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Op {
     AddStep { build: i64, name: String, state_string: String },
     StartStep { step: usize, started_at: i64, locks_acquired: bool },
@@ -62,20 +73,82 @@ enum Op {
     SetStepStateString { step: usize, state_string: String },
     FinishStep { step: usize, results: i32, hidden: bool, now: i64 },
     AddUrl { step: usize, name: String, url: String },
-    GetStep { step: Option<usize>, build: Option<i64>, number: Option<u32>, name: Option<String> },
+    GetStep(Selected),
     GetSteps { build: i64 },
 }
 
-impl Scenario {
-    /// The scenarios of a file, in their order. Empty lines are skipped.
-    fn all(text: &str) -> Result<Vec<Self>, ScenarioError> {
-        let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-        lines.map(|(line, text)| serde_json::from_str(text).map_err(|source| ScenarioError { line, source })).collect()
+/// The inputs of a `get_step`: those that it does not have are not written.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Selected {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+}
+
+/// Where a scenario and a store part, and what that means.
+pub(crate) struct Parting {
+    pub(crate) reason: Reason,
+    pub(crate) operation: Option<String>,
+    pub(crate) failure: Box<Failure>,
+}
+
+impl Parting {
+    /// The store is to blame, though it did not answer.
+    pub(crate) fn error(failure: Failure) -> Self {
+        Self::new(Reason::Error, failure)
     }
 
+    /// In the scenario of this name, in this line of its file.
+    pub(crate) fn of(self, scenario: String, line: usize) -> Disagreement {
+        let Self { reason, operation, failure } = self;
+        Disagreement { scenario, line, reason, operation, failure: *failure }
+    }
+
+    fn new(reason: Reason, failure: Failure) -> Self {
+        Self { reason, operation: None, failure: Box::new(failure) }
+    }
+
+    /// At this operation, which was recorded with this answer.
+    fn at(mut self, operation: impl Into<String>, out: &Value) -> Self {
+        let operation = operation.into();
+        match self.reason {
+            Reason::Answer => self.failure.what = format!("{operation}: {}", self.failure.what),
+            Reason::Error => self.failure.what = format!("{operation}: the call"),
+            Reason::Refused | Reason::Scenario => {
+                self.failure.what = format!("{operation}: {}", self.failure.what);
+                self.failure.expected = Some(shortened(&Plain(out)));
+            }
+        }
+        self.operation = Some(operation);
+        self
+    }
+}
+
+/// The store did not answer with `Ok`.
+impl From<Error> for Parting {
+    fn from(error: Error) -> Self {
+        Self::new(Reason::Error, error.into())
+    }
+}
+
+/// The contract refuses an input.
+impl From<InputError> for Parting {
+    fn from(error: InputError) -> Self {
+        Self::new(Reason::Refused, Failure::new("an input that the contract refuses").got(error.to_string()))
+    }
+}
+
+impl Scenario {
     /// The scenarios of [`BUILDBOT`].
     pub(crate) fn buildbot() -> Vec<Self> {
-        Self::all(BUILDBOT).expect("the file was checked when it was recorded")
+        let scenarios: Scenarios = BUILDBOT.parse().expect("the file was checked when it was recorded");
+        scenarios.0.into_iter().map(|(_, scenario)| scenario).collect()
     }
 
     /// Its name, such as `mix_0`.
@@ -85,19 +158,35 @@ impl Scenario {
 
     /// Plays it in fresh builds and compares every answer.
     pub(crate) async fn replay(&self, stage: &Stage) -> Checked {
+        self.play(stage).await.map_err(|parting| *parting.failure)
+    }
+
+    pub(crate) async fn play(&self, stage: &Stage) -> Result<(), Parting> {
         let builds = self.builds.iter().map(|build| (*build, stage.build())).collect();
         let mut replay = Replay { stage, builds, steps: Vec::new() };
         for (place, Recorded { op, out }) in self.ops.iter().enumerate() {
-            let got = replay.answer(op).await?;
-            expect_same(format_args!("the answer of ops[{place}]"), op.clause(), &got, out)?;
+            let answer = replay.answer(op).await;
+            let result = answer.and_then(|got| expect_same(op.clause(), &got, out));
+            result.map_err(|parting| parting.at(format!("ops[{place}] {op}"), out))?;
         }
         for (build, steps) in &self.r#final {
-            let id = build.parse().ok().and_then(|build| replay.builds.get(&build).copied());
-            let id = id.ok_or_else(|| unknown(format_args!("the build {build} of `final`")))?;
-            let got = replay.steps_of(id).await?;
-            expect_same(format_args!("the steps of build {build} in the end"), Clause::R2, &got, steps)?;
+            let result = async {
+                let id = build.parse().map_err(|_| unknown(format_args!("the build {build:?}")))?;
+                let got = replay.steps_of(replay.build(id)?).await?;
+                expect_same(Clause::R2, &got, steps)
+            };
+            result.await.map_err(|parting| parting.at(format!("final get_steps {{\"build\":{build}}}"), steps))?;
         }
         Ok(())
+    }
+}
+
+/// Its name and its inputs, such as `get_steps {"build":1}`.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(Value::Object(mut inputs)) = serde_json::to_value(self) else { return Err(fmt::Error) };
+        let name = inputs.remove("op").unwrap_or_default();
+        write!(f, "{} {}", name.as_str().unwrap_or_default(), shortened(&Plain(&inputs.into())))
     }
 }
 
@@ -110,7 +199,7 @@ impl Op {
             Self::SetStepLocksAcquiredAt { .. } | Self::SetStepStateString { .. } => Clause::L3,
             Self::FinishStep { .. } => Clause::L4,
             Self::AddUrl { .. } => Clause::U1,
-            Self::GetStep { .. } => Clause::R1,
+            Self::GetStep(_) => Clause::R1,
             Self::GetSteps { .. } => Clause::R2,
         }
     }
@@ -126,7 +215,7 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     /// Calls the store and gives its answer as it would have been recorded.
-    async fn answer(&mut self, op: &Op) -> Checked<Value> {
+    async fn answer(&mut self, op: &Op) -> Result<Value, Parting> {
         let store = self.stage.store();
         match op {
             Op::AddStep { build, name, state_string } => {
@@ -154,7 +243,7 @@ impl Replay<'_> {
             Op::AddUrl { step, name, url } => {
                 store.add_url(self.step(*step)?, StepUrl::new(name, url)?).await?;
             }
-            Op::GetStep { step, build, number, name } => {
+            Op::GetStep(Selected { step, build, number, name }) => {
                 let selector = match (step, build, number, name) {
                     (Some(step), None, None, None) => self.step(*step)?.into(),
                     (None, Some(build), Some(number), None) => {
@@ -163,7 +252,12 @@ impl Replay<'_> {
                     (None, Some(build), None, Some(name)) => {
                         StepSelector::name(self.build(*build)?, StepName::new(name)?)
                     }
-                    _ => return Err(unknown("a get_step that selects in none of the three ways")),
+                    _ => {
+                        return Err(Parting::new(
+                            Reason::Scenario,
+                            Failure::new("it selects in none of the three ways"),
+                        ));
+                    }
                 };
                 let step = store.get_step(selector).await?;
                 return Ok(step.map_or(Value::Null, |step| self.recorded(&step)));
@@ -173,16 +267,16 @@ impl Replay<'_> {
         Ok(Value::Null)
     }
 
-    async fn steps_of(&self, build: BuildId) -> Checked<Value> {
+    async fn steps_of(&self, build: BuildId) -> Result<Value, Parting> {
         let steps = self.stage.store().get_steps(build).await?;
         Ok(steps.iter().map(|step| self.recorded(step)).collect())
     }
 
-    fn build(&self, build: i64) -> Checked<BuildId> {
+    fn build(&self, build: i64) -> Result<BuildId, Parting> {
         self.builds.get(&build).copied().ok_or_else(|| unknown(format_args!("the build {build}")))
     }
 
-    fn step(&self, index: usize) -> Checked<StepId> {
+    fn step(&self, index: usize) -> Result<StepId, Parting> {
         self.steps.get(index).copied().ok_or_else(|| unknown(format_args!("the step {index}")))
     }
 
@@ -207,8 +301,8 @@ impl Replay<'_> {
     }
 }
 
-fn time(seconds: i64) -> Checked<Timestamp> {
-    Ok(Timestamp::from_unix_micros(seconds.saturating_mul(1_000_000))?)
+fn time(seconds: i64) -> Result<Timestamp, InputError> {
+    Timestamp::from_unix_micros(seconds.saturating_mul(1_000_000))
 }
 
 /// A time as it would have been recorded; one that could not have been is written in full.
@@ -220,16 +314,17 @@ fn seconds(time: Option<Timestamp>) -> Value {
     }
 }
 
-fn unknown(what: impl fmt::Display) -> Failure {
-    Failure::new(format_args!("the scenario names {what}, which it does not have"))
+fn unknown(what: impl fmt::Display) -> Parting {
+    Parting::new(Reason::Scenario, Failure::new(format_args!("it names {what}, which the scenario does not have")))
 }
 
 /// Compares an answer with the recorded one and names the first place where they part.
-fn expect_same(what: impl fmt::Display, clause: Clause, got: &Value, expected: &Value) -> Checked {
+fn expect_same(clause: Clause, got: &Value, expected: &Value) -> Result<(), Parting> {
     let Some(Difference { path, got, expected }) = difference(String::new(), got, expected) else { return Ok(()) };
     let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".into(), |value| shortened(&Plain(value)));
     let clause = clause_of(&path).unwrap_or(clause);
-    Err(Failure::of(clause, format_args!("{what}{path}")).expected(shown(expected)).got(shown(got)))
+    let failure = Failure::of(clause, format_args!("answer{path}")).expected(shown(expected)).got(shown(got));
+    Err(Parting::new(Reason::Answer, failure))
 }
 
 /// The clause that the last field on a path is under.
@@ -281,6 +376,39 @@ impl fmt::Debug for Plain<'_> {
     }
 }
 
+/// The scenarios of a file, in their order.
+///
+/// They are read from its text, in which empty lines are skipped.
+#[derive(Clone, Debug)]
+pub struct Scenarios(Vec<(usize, Scenario)>);
+
+impl Scenarios {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for Scenarios {
+    type Err = ScenarioError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let scenario = |(line, text)| match serde_json::from_str(text) {
+            Ok(scenario) => Ok((line, scenario)),
+            Err(source) => Err(ScenarioError { line, source }),
+        };
+        lines.map(scenario).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// What replaying a file came to. It is shown as the disagreements and a line such as `64 of 64 scenarios agree`.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -293,14 +421,36 @@ pub struct Replayed {
     pub disagreements: Vec<Disagreement>,
 }
 
-/// A scenario that a store answers otherwise.
+/// A scenario that does not play as it was recorded.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Disagreement {
     /// The scenario's kind and seed, such as `mix_0`.
     pub scenario: String,
-    /// Where they part.
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// What kind of disagreement it is.
+    pub reason: Reason,
+    /// The operation at which they part, with its place and its inputs, such as `ops[3] get_steps {"build":1}`.
+    pub operation: Option<String>,
+    /// Where they part: what was recorded is what it expects.
     pub failure: Failure,
+}
+
+/// What a [`Disagreement`] means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The store answered otherwise.
+    Answer,
+    /// The store gave an error, panicked, gave no answer in time, or could not be made.
+    Error,
+    /// The contract refuses one of the scenario's inputs, such as a name of 51 code points (N1), before any store is
+    /// asked: it was recorded from something that is laxer, and no store can agree.
+    Refused,
+    /// The scenario names a step or a build that it does not have: it was not recorded from anything.
+    Scenario,
 }
 
 impl Replayed {
@@ -313,8 +463,8 @@ impl Replayed {
 
 impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Disagreement { scenario, failure } in &self.disagreements {
-            writeln!(f, "---- {scenario} ----\n{failure}\n")?;
+        for Disagreement { scenario, line, failure, .. } in &self.disagreements {
+            writeln!(f, "---- {scenario}, line {line} ----\n{failure}\n")?;
         }
         write!(f, "{} of {} scenarios agree", self.agree, self.scenarios)
     }
@@ -339,46 +489,29 @@ impl std::error::Error for ScenarioError {
     }
 }
 
-/// Replays the scenarios of a file, in the format of this module, on one store of the factory.
+/// Replays the scenarios of a file, in the format of this module, on stores of the factory.
 ///
-/// It runs on the caller's runtime, and each scenario in builds of its own. The store must take the time from the
-/// [clock](crate::CaseContext::clock) that the factory is given, as for every case: the scenarios set it. A store that
-/// cannot be made is a disagreement of each scenario.
+/// Several are played at a time, each in builds of its own, on as many stores: where the factory gives the same one each
+/// time, on as many handles. Every handle must take the time from the [clock](crate::CaseContext::clock) that its call
+/// of the factory is given, as for every case: the scenarios set it. A store that cannot be made is a disagreement
+/// of each scenario that was to be played on it.
 ///
 /// # Errors
 /// When a line is no scenario; nothing is replayed then.
 pub async fn replay(factory: impl StoreFactory, text: &str, config: Config) -> Result<Replayed, ScenarioError> {
-    let scenarios = Scenario::all(text)?;
-    let setup = Setup::new(Arc::new(Suite::new(factory, config)), "recorded");
-    let mut replayed = Replayed { scenarios: scenarios.len(), agree: 0, disagreements: Vec::new() };
-    let mut stage = None;
-    for scenario in scenarios {
-        let name = scenario.name();
-        let result = async {
-            // A store that panicked or hung is made anew.
-            let stage: &mut Stage = match &mut stage {
-                Some(stage) => stage,
-                none => none.insert(setup.stage().await?),
-            };
-            setup.log.clear();
-            let result = caught(scenario.replay(stage)).await;
-            stage.judged(result.unwrap_or_else(|panic| Err(Failure::new(format_args!("a panic: {panic}")))))
-        };
-        match result.await {
-            Ok(()) => replayed.agree += 1,
-            Err(failure) => {
-                replayed.disagreements.push(Disagreement { scenario: name, failure });
-                if setup.log.fatal().is_some() {
-                    setup.log.reset();
-                    stage = None;
-                }
-            }
-        }
-    }
-    if let Some(stage) = stage {
-        let _ = stage.end(Ok(())).await;
-    }
-    Ok(replayed)
+    Ok(replay_watched(factory, text.parse()?, config, |_| {}).await)
+}
+
+/// As [`replay`], of scenarios that were read before, and tells as each of them ends how far it is.
+pub async fn replay_watched(
+    factory: impl StoreFactory,
+    scenarios: Scenarios,
+    config: Config,
+    watch: impl FnMut(Progress<'_>),
+) -> Replayed {
+    let total = scenarios.len();
+    let disagreements = Play::new(Suite::new(factory, config), scenarios.0).run(watch).await;
+    Replayed { scenarios: total, agree: total - disagreements.len(), disagreements }
 }
 
 #[cfg(test)]
@@ -393,16 +526,29 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_scenario_is_named() {
-        let error = Scenario::all("\n{\"seed\": 1}\n").unwrap_err();
+        let error = "\n{\"seed\": 1}\n".parse::<Scenarios>().unwrap_err();
         assert!(error.to_string().starts_with("line 2: it is no scenario: missing field"), "{error}");
+    }
+
+    #[test]
+    fn a_field_that_would_not_be_replayed_is_refused() {
+        for op in [
+            r#"{"op":"get_steps","build":1,"out":[],"hidden":true}"#,
+            r#"{"op":"get_step","step":0,"out":null,"id":7}"#,
+            r#"{"op":"get_steps","build":1}"#,
+            r#"{"op":"close","out":null}"#,
+        ] {
+            let line = format!(r#"{{"seed":0,"kind":"mix","builds":[1],"ops":[{op}],"final":{{}}}}"#);
+            assert!(line.parse::<Scenarios>().is_err(), "{op}");
+        }
     }
 
     #[test]
     fn the_first_difference_is_named() {
         let (got, expected) = (json!([{"urls": [1, 2], "name": "a"}]), json!([{"urls": [1], "name": "a"}]));
-        let failure = expect_same("the answer", Clause::R1, &got, &expected).unwrap_err();
+        let failure = expect_same(Clause::R1, &got, &expected).map_err(|parting| parting.failure).unwrap_err();
         assert_eq!(failure.clause, Some(Clause::U2));
-        assert_eq!(failure.what, "the answer[0].urls[1]");
+        assert_eq!(failure.what, "answer[0].urls[1]");
         assert_eq!((failure.expected.as_deref(), failure.got.as_deref()), (Some("nothing"), Some("2")));
     }
 }

@@ -62,6 +62,20 @@ pub enum Outcome {
     },
 }
 
+/// How far a run is, told as each of its cases or scenarios ends.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Progress<'a> {
+    /// How many have ended, this one included.
+    pub done: usize,
+    /// How many there are.
+    pub total: usize,
+    /// The name of the one that has just ended.
+    pub name: &'a str,
+    /// Whether it failed.
+    pub failed: bool,
+}
+
 impl Report {
     /// The cases that passed.
     pub fn passed(&self) -> impl Iterator<Item = &CaseReport> {

@@ -176,7 +176,7 @@ async fn a_disagreement_says_where_and_the_rest_is_still_replayed() {
     assert_eq!((replayed.scenarios, replayed.agree), (2, 1));
     assert!(!replayed.is_success());
     let text = replayed.to_string();
-    assert!(text.contains("the answer of ops[0].number\n  expected: 7\n       got: 0"), "{text}");
+    assert!(text.contains("answer.number\n  expected: 7\n       got: 0"), "{text}");
     assert!(text.ends_with("1 of 2 scenarios agree"), "{text}");
 }
 

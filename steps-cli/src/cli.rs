@@ -1,6 +1,8 @@
 //! The command line, as clap reads it. The comments are the program's help.
 
 use std::ffi::OsString;
+#[cfg(feature = "conformance")]
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Get(Get),
     Show(Show),
     Doctor(Doctor),
+    #[cfg(feature = "conformance")]
+    Conformance(Conformance),
     Completions(Completions),
 }
 
@@ -238,6 +242,38 @@ pub(crate) struct Show {
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {
     /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Check that the store keeps the contract, clause by clause.
+///
+/// It may run on a store that others use at the same time: it adds to builds of its own, drawn at random from the
+/// upper half of those that the store takes, and looks before it adds to one that it is empty. It changes
+/// nothing else and deletes nothing. In the end it says which builds it leaves behind.
+///
+/// The exit code is 1 if something fails. With --vectors, the last line on standard output is such as
+/// `64 of 64 scenarios agree`, and a file that cannot be read or holds no scenarios is 2.
+#[cfg(feature = "conformance")]
+#[derive(Args, Debug)]
+pub(crate) struct Conformance {
+    /// Run only the cases whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+
+    /// Draw as a run with this seed did [env: STEPS_CONFORMANCE_SEED] [default: another each time]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// How many random cases each property has [env: STEPS_CONFORMANCE_CASES] [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) cases: Option<u32>,
+
+    /// Replay the recorded scenarios of this file instead, one a line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "seed", "cases"])]
+    pub(crate) vectors: Option<PathBuf>,
+
+    /// Print the report as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

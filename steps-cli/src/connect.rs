@@ -1,5 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "conformance")]
+use steps::Clock;
 use steps::{ConnectOptions, Connector, ErrorKind, Result, StepsStore};
 
 use crate::store_url::StoreUrl;
@@ -12,6 +14,13 @@ pub(crate) async fn to_add(url: &StoreUrl) -> Result<Arc<dyn StepsStore>> {
 /// As [`to_add`], with a store that answers within `timeout`.
 pub(crate) async fn to_add_within(timeout: Duration, url: &StoreUrl) -> Result<Arc<dyn StepsStore>> {
     let options = ConnectOptions::new().with_timeout(timeout);
+    Connector::builtin().with_options(options).connect(url.as_str()).await
+}
+
+/// As [`to_add`], with a store that takes the time from this clock.
+#[cfg(feature = "conformance")]
+pub(crate) async fn to_check(clock: Arc<dyn Clock>, url: &StoreUrl) -> Result<Arc<dyn StepsStore>> {
+    let options = ConnectOptions::new().with_clock(clock);
     Connector::builtin().with_options(options).connect(url.as_str()).await
 }
 

@@ -5,6 +5,8 @@ mod cli;
 mod commands;
 mod connect;
 mod failure;
+#[cfg(feature = "conformance")]
+mod live;
 mod output;
 mod recorder;
 mod signals;

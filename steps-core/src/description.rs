@@ -1,3 +1,5 @@
+use crate::BuildId;
+
 /// What a store says about itself, for people: where it is, how it keeps its data, what it promises.
 ///
 /// Each backend has a method `describe` that gives one.
@@ -15,10 +17,13 @@ pub struct Description {
     pub promises: Vec<String>,
     /// Which of the settings keep it from promising more, a sentence each.
     pub warnings: Vec<String>,
+    /// The greatest build that it has steps of, where it declares a limit (I4).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub greatest_build_id: Option<BuildId>,
 }
 
 impl Description {
-    /// A description without promises or warnings, which are added to their fields.
+    /// A description without promises, warnings or limits, which are added to their fields.
     #[must_use]
     pub fn new(backend: impl Into<String>, location: impl Into<String>, format: impl Into<String>) -> Self {
         Self {
@@ -27,6 +32,7 @@ impl Description {
             format: format.into(),
             promises: Vec::new(),
             warnings: Vec::new(),
+            greatest_build_id: None,
         }
     }
 }

@@ -6,9 +6,18 @@
 //!
 //! A missing program is an error that names the package to install, and no reason to skip a test.
 
+mod pgbouncer;
 mod postgres;
+mod process;
+mod redis;
+mod redis_cluster;
 mod shared;
+mod shared_redis;
 mod watchdog;
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
+pub use redis::{Redis, RedisOptions};
+pub use redis_cluster::RedisCluster;
 pub use shared::{POSTGRES_URL, Schema, shared_postgres};
+pub use shared_redis::{KeyPrefix, REDIS_CLUSTER_URL, REDIS_URL, shared_redis, shared_redis_cluster};

@@ -1,11 +1,7 @@
 use std::{
     env, fs, io,
-    net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    process::Command,
 };
 
 use nix::{
@@ -13,25 +9,27 @@ use nix::{
     unistd::{Pid, Uid, User},
 };
 
-use crate::watchdog::Watchdog;
+use crate::process::{Process, not_installed};
 
 const PACKAGE: &str = "postgresql";
 
-/// How long a server may take to start or stop; it may have to recover first.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The folder with its data, in its own.
+const DATA: &str = "data";
 
 /// How a private PostgreSQL runs.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     encoding: &'static str,
     settings: Vec<(String, String)>,
+    /// Names and contents of files in its data.
+    files: Vec<(&'static str, String)>,
 }
 
 impl Default for PostgresOptions {
     /// In UTF-8, and without waiting for the disk: what a process had answered survives its death all the
     /// same, since the machine lives on.
     fn default() -> Self {
-        Self { encoding: "UTF8", settings: Vec::new() }.with_setting("fsync", "off")
+        Self { encoding: "UTF8", settings: Vec::new(), files: Vec::new() }.with_setting("fsync", "off")
     }
 }
 
@@ -41,6 +39,13 @@ impl PostgresOptions {
     pub fn with_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
+    }
+
+    /// Takes encrypted connections, with this certificate and its key, both PEM.
+    #[must_use]
+    pub fn with_tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.files.extend([("server.crt", certificate.into()), ("server.key", key.into())]);
+        self.with_setting("ssl", "on")
     }
 
     /// Starts the server.
@@ -57,26 +62,17 @@ impl PostgresOptions {
 pub struct Postgres {
     options: PostgresOptions,
     programs: PathBuf,
-    folder: PathBuf,
-    owner: Option<User>,
-    port: u16,
-    server: Option<Child>,
-    /// Last, so that it is dropped after the server has stopped.
-    _watchdog: Watchdog,
+    process: Process,
 }
 
 impl Postgres {
     fn start(options: PostgresOptions) -> io::Result<Self> {
         let programs = programs()?;
-        let owner = owner()?;
-        let folder = tempfile::Builder::new().prefix("steps-postgres-").tempdir()?;
-        if let Some(owner) = &owner {
-            chown(folder.path(), Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
-        }
-        let watchdog = Watchdog::start(folder.path(), "data/postmaster.pid")?;
-        let folder = folder.keep();
-        let mut server = Self { options, programs, folder, owner, port: 0, server: None, _watchdog: watchdog };
+        let mut server = Self { options, programs, process: Process::new("PostgreSQL", owner()?)? };
         server.make_data()?;
+        for (name, content) in &server.options.files {
+            server.process.write_secret(&Path::new(DATA).join(name), content)?;
+        }
         server.start_again()?;
         Ok(server)
     }
@@ -90,13 +86,13 @@ impl Postgres {
     /// The URL of this database, as its superuser.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port())
     }
 
     /// The port that it listens on, on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.process.port()
     }
 
     /// Starts it again, on the same port and with the same data, after [`stop`](Self::stop) or
@@ -105,21 +101,23 @@ impl Postgres {
     /// # Errors
     /// When it does not start.
     pub fn start_again(&mut self) -> io::Result<()> {
-        let start = Instant::now();
-        loop {
-            if self.port == 0 {
-                self.port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let folder = self.process.folder().to_owned();
+        let arguments = |command: &mut Command, port: u16| {
+            command.arg("-D").arg(folder.join(DATA)).arg("-k").arg(&folder).arg("-p").arg(port.to_string());
+            command.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
+            for (name, value) in &self.options.settings {
+                command.arg("-c").arg(format!("{name}={value}"));
             }
-            if self.try_start(start)? {
-                return Ok(());
-            }
-            // Somebody else took the port, or processes that were killed are not quite gone.
-            if start.elapsed() > PATIENCE {
-                let log = fs::read_to_string(self.log()).unwrap_or_default();
-                return Err(io::Error::other(format!("PostgreSQL does not start; its log:\n{log}")));
-            }
-            sleep(Duration::from_millis(50));
-        }
+            clear_environment(command);
+        };
+        // The socket is in its own folder.
+        let is_ready = |port: u16, _| {
+            let mut command = Command::new(self.programs.join("pg_isready"));
+            clear_environment(&mut command);
+            command.arg("--quiet").arg("-h").arg(&folder).arg("-p").arg(port.to_string());
+            command.status().is_ok_and(|status| status.success())
+        };
+        self.process.start(&self.programs.join("postgres"), arguments, is_ready)
     }
 
     /// Stops it as an administrator would who is in a hurry: running statements are given up, and what
@@ -128,7 +126,7 @@ impl Postgres {
     /// # Errors
     /// When it does not stop.
     pub fn stop(&mut self) -> io::Result<()> {
-        self.end(Signal::SIGINT)
+        self.process.end(Signal::SIGINT)
     }
 
     /// Kills all its processes at once with SIGKILL.
@@ -136,10 +134,9 @@ impl Postgres {
     /// # Errors
     /// When there is no such process.
     pub fn kill(&mut self) -> io::Result<()> {
-        let Some(server) = &self.server else { return Ok(()) };
-        let server = server.id();
+        let Some(server) = self.process.id() else { return Ok(()) };
         let children = children_of(server)?;
-        self.end(Signal::SIGKILL)?;
+        self.process.end(Signal::SIGKILL)?;
         for child in children {
             // It may have noticed the end of its parent.
             let _ = kill(Pid::from_raw(child as i32), Signal::SIGKILL);
@@ -147,26 +144,15 @@ impl Postgres {
         Ok(())
     }
 
-    fn end(&mut self, signal: Signal) -> io::Result<()> {
-        let Some(mut server) = self.server.take() else { return Ok(()) };
-        kill(Pid::from_raw(server.id() as i32), signal)?;
-        let start = Instant::now();
-        while server.try_wait()?.is_none() {
-            if start.elapsed() > PATIENCE {
-                server.kill()?;
-            }
-            sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
     fn make_data(&self) -> io::Result<()> {
-        let output = self
-            .program("initdb")
+        let mut command = Command::new(self.programs.join("initdb"));
+        self.process.prepare(&mut command);
+        clear_environment(&mut command);
+        let output = command
             .args(["--username=postgres", "--auth=trust", "--locale=C", "--no-sync", "--encoding"])
             .arg(self.options.encoding)
             .arg("--pgdata")
-            .arg(self.data())
+            .arg(self.process.folder().join(DATA))
             .output()?;
         if output.status.success() {
             return Ok(());
@@ -174,63 +160,12 @@ impl Postgres {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(io::Error::other(format!("initdb failed; install the package {PACKAGE} anew: {said}")))
     }
-
-    /// Gives `false` if the server ended by itself.
-    fn try_start(&mut self, start: Instant) -> io::Result<bool> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = self.program("postgres");
-        command.arg("-D").arg(self.data()).arg("-k").arg(&self.folder).arg("-p").arg(self.port.to_string());
-        command.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
-        for (name, value) in &self.options.settings {
-            command.arg("-c").arg(format!("{name}={value}"));
-        }
-        let mut server = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        while server.try_wait()?.is_none() {
-            if self.is_ready()? {
-                self.server = Some(server);
-                return Ok(true);
-            }
-            if start.elapsed() > PATIENCE {
-                server.kill()?;
-                server.wait()?;
-            }
-            sleep(Duration::from_millis(20));
-        }
-        Ok(false)
-    }
-
-    /// Whether it is this server that answers: the socket is in its own folder.
-    fn is_ready(&self) -> io::Result<bool> {
-        let mut command = self.program("pg_isready");
-        command.arg("--quiet").arg("-h").arg(&self.folder).arg("-p").arg(self.port.to_string());
-        Ok(command.status()?.success())
-    }
-
-    fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.join(name));
-        // Its settings are ours alone, and Ctrl-C is for the tests.
-        for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-            command.env_remove(variable);
-        }
-        command.current_dir(&self.folder).process_group(0);
-        if let Some(owner) = &self.owner {
-            command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
-        }
-        command
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.join("log")
-    }
 }
 
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let _ = self.end(Signal::SIGQUIT);
+/// Its settings are ours alone.
+fn clear_environment(command: &mut Command) {
+    for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(variable);
     }
 }
 
@@ -246,13 +181,12 @@ fn programs() -> io::Result<PathBuf> {
     debian.sort();
     let newest_first = debian.into_iter().rev().map(|(_, folder)| folder);
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).chain(newest_first).find(|folder| has_all(folder)).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("PostgreSQL is not installed; install the package {PACKAGE}"))
-    })
+    let found = env::split_paths(&path).chain(newest_first).find(|folder| has_all(folder));
+    found.ok_or_else(|| not_installed("PostgreSQL", PACKAGE))
 }
 
 /// Whom the server runs as: it refuses to run as root.
-fn owner() -> io::Result<Option<User>> {
+pub(crate) fn owner() -> io::Result<Option<User>> {
     if !Uid::effective().is_root() {
         return Ok(None);
     }

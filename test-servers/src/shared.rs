@@ -43,7 +43,7 @@ pub fn shared_postgres() -> io::Result<Schema> {
 }
 
 /// Random, since tests of several processes may use one server at once.
-fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     format!("steps_test_{:016x}", RandomState::new().hash_one(0))
 }
 

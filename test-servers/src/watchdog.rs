@@ -5,6 +5,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// The file in a server's folder that names its process.
+pub(crate) const PID_FILE: &str = "pid";
+
 /// Removes a server's folder, and ends the server that runs in it, once this process lets go of it or dies.
 ///
 /// A signal on the death of the parent would not do: it comes when the *thread* that started the server ends,
@@ -12,24 +15,26 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Watchdog(Child);
 
-/// `$1` is the folder, `$2` the file in it whose first line is the process to end.
+/// `$1` is the folder, `$2` the file in it with the process to end. The folder is moved away first: a server
+/// that is about to start then cannot say who it is, and does not start.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 read -r _
-if pid=$(head -n 1 "$1/$2" 2>/dev/null) && [ -n "$pid" ]; then
+mv "$1" "$1.ended"
+if pid=$(head -n 1 "$1.ended/$2" 2>/dev/null) && [ -n "$pid" ]; then
     kill -QUIT "$pid" 2>/dev/null
     for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     kill -KILL "$pid" 2>/dev/null
 fi
-rm -rf "$1"
+rm -rf "$1.ended"
 "#;
 
 impl Watchdog {
-    pub(crate) fn start(folder: &Path, pid_file: &str) -> io::Result<Self> {
+    pub(crate) fn start(folder: &Path) -> io::Result<Self> {
         let child = Command::new("sh")
             .args(["-c", SCRIPT, "watchdog"])
             .arg(folder)
-            .arg(pid_file)
+            .arg(PID_FILE)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

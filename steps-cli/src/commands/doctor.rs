@@ -58,6 +58,9 @@ fn shown(description: &Description) -> String {
         ("format", text::shown(&description.format).into_owned()),
         ("promises", sentences(&description.promises)),
     ];
+    if let Some(greatest) = description.greatest_build_id {
+        fields.push(("builds", format!("up to {greatest}")));
+    }
     if !description.warnings.is_empty() {
         fields.push(("but", sentences(&description.warnings)));
     }

@@ -2,6 +2,8 @@
 
 mod change;
 mod completions;
+#[cfg(feature = "conformance")]
+mod conformance;
 mod doctor;
 mod get;
 mod run;
@@ -22,6 +24,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(run) => return run::run(&store, run).await,
         Command::Show(show) => return show::show(&store, show).await,
         Command::Doctor(doctor) => return doctor::doctor(&store, doctor).await,
+        #[cfg(feature = "conformance")]
+        Command::Conformance(conformance) => return conformance::conformance(&store, conformance).await,
         Command::Get(get) => get::get(&store, get).await?,
         Command::Add(add) => change::add(&store, add).await?,
         Command::Start(start) => change::start(&store, start).await?,

@@ -1,8 +1,12 @@
 //! Everything that the program says: data on standard output, the rest on standard error.
 
+#[cfg(feature = "conformance")]
+pub(crate) mod cases;
 pub(crate) mod duration;
 pub(crate) mod json;
 pub(crate) mod lines;
+#[cfg(feature = "conformance")]
+pub(crate) mod progress;
 pub(crate) mod screen;
 pub(crate) mod status;
 pub(crate) mod table;

@@ -30,7 +30,7 @@ impl Look {
         Self { width, color }
     }
 
-    fn table(self) -> Table {
+    pub(super) fn table(self) -> Table {
         let mut table = Table::new();
         table.force_no_tty().load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
         if let Some(width) = self.width {
@@ -186,7 +186,7 @@ pub(crate) fn name(step: &Step) -> String {
     if step.hidden { format!("{name} (hidden)") } else { name.into_owned() }
 }
 
-fn header(name: &&str) -> Cell {
+pub(super) fn header(name: &&str) -> Cell {
     Cell::new(name).add_attribute(Attribute::Bold)
 }
 
@@ -194,7 +194,7 @@ fn duration_cell(duration: Option<duration::Duration>) -> Cell {
     Cell::new(duration.map(|duration| duration.to_string()).unwrap_or_default())
 }
 
-fn apart(table: &mut Table) {
+pub(super) fn apart(table: &mut Table) {
     let last = table.column_count().saturating_sub(1);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding(if index == last { (0, 0) } else { (0, 2) });
@@ -208,7 +208,7 @@ fn fits(table: &Table, look: Look) -> bool {
     look.width.is_none_or(|width| natural <= usize::from(width))
 }
 
-fn lines(table: &Table) -> String {
+pub(super) fn lines(table: &Table) -> String {
     let mut shown = String::new();
     for line in table.lines() {
         shown.push_str(line.trim_end());

@@ -1,9 +1,13 @@
 //! Runs the real program, with real commands and a real file.
 #![cfg(unix)]
 
+#[cfg(feature = "conformance")]
+mod conformance;
 mod conventions;
 mod failing_store;
 mod operations;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod run;
 mod show;
 mod signals;

@@ -117,6 +117,16 @@ impl Place {
         database.close();
     }
 
+    /// The builds that have steps.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn builds(&self) -> Vec<i64> {
+        let mut database = self.database();
+        let builds = sqlx::query_scalar("SELECT DISTINCT build_id FROM steps").fetch_all(&mut database.connection);
+        let builds = database.runtime.block_on(builds).unwrap();
+        database.close();
+        builds
+    }
+
     fn database(&self) -> Database {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let options = SqliteConnectOptions::new().filename(self.file("steps.db"));

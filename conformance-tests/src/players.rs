@@ -1,0 +1,119 @@
+//! Plays recorded scenarios, several at a time.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tokio::{runtime, sync::mpsc, time::timeout};
+
+use crate::{
+    Failure, Progress,
+    handle::caught,
+    harness::Suite,
+    recorded::{Disagreement, Parting, Reason, Scenario},
+    stage::{Setup, Stage},
+};
+
+/// How many play at a time, each on a store, or a handle, of its own. More than there are cores: what they mostly do
+/// is wait for a disk or a server.
+const PLAYERS: usize = 8;
+
+/// Scenarios with the numbers of their lines, and what those who play them share.
+pub(crate) struct Play {
+    suite: Arc<Suite>,
+    scenarios: Vec<(usize, Scenario)>,
+    next: AtomicUsize,
+    /// Why no store can be made any more: the scenarios that are left need not wait for that again.
+    not_made: OnceLock<Failure>,
+}
+
+type Ended = (usize, Option<Disagreement>);
+
+impl Play {
+    pub(crate) fn new(suite: Suite, scenarios: Vec<(usize, Scenario)>) -> Arc<Self> {
+        Arc::new(Self { suite: Arc::new(suite), scenarios, next: AtomicUsize::new(0), not_made: OnceLock::new() })
+    }
+
+    /// Plays them all, and gives the disagreements in the order of the scenarios.
+    pub(crate) async fn run(self: Arc<Self>, mut watch: impl FnMut(Progress<'_>)) -> Vec<Disagreement> {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        for _ in 0..PLAYERS.min(self.scenarios.len()) {
+            let (play, sender) = (Arc::clone(&self), sender.clone());
+            // One that cannot be started has ended none, and is missed below.
+            let _ = thread::Builder::new().name("player".into()).spawn(move || play.perform(&sender));
+        }
+        drop(sender);
+        let total = self.scenarios.len();
+        let mut ended: Vec<Option<Option<Disagreement>>> = vec![None; total];
+        let limit = self.suite.config.case_timeout;
+        for done in 1.. {
+            // A thread that a store blocks is left behind: nothing can end it.
+            let Ok(Some((place, disagreement))) = timeout(limit, receiver.recv()).await else { break };
+            watch(Progress { done, total, name: &self.scenarios[place].1.name(), failed: disagreement.is_some() });
+            ended[place] = Some(disagreement);
+        }
+        let reason = || self.not_made.get().cloned().unwrap_or_else(|| Failure::no_answer(limit));
+        let missed = |place| Some(self.disagreement(place, Parting::error(reason())));
+        (0..).zip(ended).filter_map(|(place, ended)| ended.unwrap_or_else(|| missed(place))).collect()
+    }
+
+    fn perform(&self, ended: &mpsc::UnboundedSender<Ended>) {
+        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                self.not_made.get_or_init(|| Failure::new("starting a runtime").got(error.to_string()));
+                return;
+            }
+        };
+        let setup = Setup::new(Arc::clone(&self.suite), "recorded");
+        runtime.block_on(async {
+            let mut stage = None;
+            while let place = self.next.fetch_add(1, Ordering::Relaxed)
+                && let Some((_, scenario)) = self.scenarios.get(place)
+            {
+                let disagreement = self.play(&setup, &mut stage, scenario).await.err();
+                if ended.send((place, disagreement.map(|parting| self.disagreement(place, parting)))).is_err() {
+                    break;
+                }
+            }
+            if let Some(stage) = stage {
+                let _ = stage.end(Ok(())).await;
+            }
+        });
+        runtime.shutdown_background();
+    }
+
+    async fn play(&self, setup: &Setup, stage: &mut Option<Stage>, scenario: &Scenario) -> Result<(), Parting> {
+        if stage.is_none() {
+            if let Some(failure) = self.not_made.get() {
+                return Err(Parting::error(failure.clone()));
+            }
+            let made = setup.stage().await;
+            *stage = Some(made.map_err(|failure| Parting::error(self.not_made.get_or_init(|| failure).clone()))?);
+        }
+        let Some(on) = &*stage else { return Ok(()) };
+        setup.log.clear();
+        let played = caught(scenario.play(on)).await;
+        let panicked = |panic| Err(Parting::error(Failure::new(format_args!("a panic: {panic}"))));
+        let Err(mut parting) = played.unwrap_or_else(panicked) else { return Ok(()) };
+        if let Err(failure) = on.judged(Err(*parting.failure.clone())) {
+            parting.failure = Box::new(failure);
+        }
+        if setup.log.fatal().is_some() {
+            // A store that panicked or hung is made anew.
+            setup.log.reset();
+            *stage = None;
+            parting.reason = Reason::Error;
+        }
+        Err(parting)
+    }
+
+    fn disagreement(&self, place: usize, parting: Parting) -> Disagreement {
+        let (line, scenario) = &self.scenarios[place];
+        parting.of(scenario.name(), *line)
+    }
+}

@@ -1,0 +1,163 @@
+//! The conformance suite and recorded scenarios, on a store that others use.
+
+use std::fs;
+
+use conformance_tests::recorded::BUILDBOT;
+use serde_json::Value;
+
+use crate::support::{Finished, Place, finish};
+
+/// Some cases, so that a test takes no longer than it must.
+const SOME: [&str; 3] = ["conformance", "--filter", "add_step::"];
+
+fn scenario(ops: &str) -> String {
+    format!(r#"{{"seed":7,"kind":"odd","builds":[1],"ops":[{ops}],"final":{{}}}}"#)
+}
+
+fn replayed(place: &Place, scenarios: &str, options: &[&str]) -> Finished {
+    fs::write(place.file("vectors.jsonl"), scenarios).unwrap();
+    finish(place.steps(["conformance", "--vectors", "vectors.jsonl"]).args(options))
+}
+
+#[test]
+fn a_store_that_keeps_the_contract_passes_and_what_others_have_in_it_stays() {
+    let place = Place::new();
+    place.answer(["run", "--build", "1", "--", "true"]);
+    let before = place.answer(["show", "1", "--json"]);
+    let finished = place.finished(SOME);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let Finished { stdout, stderr, .. } = finished;
+    assert!(stdout.contains("ADD_STEP") && stdout.contains("collision_takes_smallest_suffix"), "{stdout}");
+    assert!(
+        stdout.lines().next_back().unwrap().starts_with("sqlite: 25 passed, 0 failed, 0 ignored; seed "),
+        "{stdout}"
+    );
+    assert!(stderr.contains("25 of 25 cases\n") && stderr.contains("builds are left in the store: "), "{stderr}");
+    assert_eq!(place.answer(["show", "1", "--json"]), before);
+    assert_eq!(place.files(), ["steps.db"]);
+}
+
+#[test]
+fn the_builds_that_it_says_are_all_that_it_leaves_behind() {
+    let place = Place::new();
+    let finished = finish(place.steps(SOME).arg("--json"));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!((&report["store"], &report["passed"], &report["failed"]), (&"sqlite".into(), &25.into(), &0.into()));
+    assert_eq!(report["cases"][0]["outcome"], "passed");
+    let ranges: Vec<(i64, i64)> = serde_json::from_value(report["left_behind"]["ranges"].clone()).unwrap();
+    let left = place.builds();
+    assert_eq!(report["left_behind"]["builds"], left.len());
+    assert!(left.iter().all(|build| ranges.iter().any(|(first, last)| (first..=last).contains(&build))));
+    assert!(left.iter().all(|build| *build > i64::MAX / 2), "{left:?}");
+}
+
+#[test]
+fn what_the_store_cannot_have_is_skipped_with_the_reason_and_nothing_is_left_of_a_store_in_memory() {
+    let place = Place::new();
+    let finished = place.finished(["conformance", "--store", "memory:", "--filter", "peers::"]);
+    // Nothing ran, and that is no success.
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stdout.contains("skipped: without peers: "), "{finished:?}");
+    assert!(!finished.stderr.contains("left in the store"), "{finished:?}");
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
+fn a_store_that_cannot_be_added_to_is_1_and_says_so_once() {
+    let place = Place::new();
+    place.answer(["add", "--build", "1", "a"]);
+    for (store, expected) in [("sqlite:steps.db?mode=ro", "read"), ("sqlite:missing/steps.db", "missing/steps.db")] {
+        let finished = finish(place.steps(SOME).args(["--store", store]));
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
+        assert!(finished.stderr.starts_with("steps: error: ") && finished.stderr.contains(expected), "{finished:?}");
+    }
+}
+
+#[test]
+fn recorded_scenarios_agree_and_the_last_line_counts_them() {
+    let place = Place::new();
+    let finished = replayed(&place, BUILDBOT, &[]);
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "64 of 64 scenarios agree\n"), "{finished:?}");
+    let finished = replayed(&place, BUILDBOT, &["--json", "--store", "memory:"]);
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!((&report["scenarios"], &report["agree"]), (&64.into(), &64.into()), "{finished:?}");
+    assert_eq!(report["disagreements"], Value::Array(vec![]));
+}
+
+#[test]
+fn a_disagreement_names_scenario_operation_what_was_expected_and_what_came() {
+    let place = Place::new();
+    let add = |name: &str, number: u32| {
+        format!(
+            r#"{{"op":"add_step","build":1,"name":"{name}","state_string":"","out":{{"step":0,"number":{number},"name":"{name}"}}}}"#
+        )
+    };
+    let long = "x".repeat(51);
+    let finish = r#"{"op":"finish_step","step":0,"results":0,"hidden":false,"now":5,"out":null}"#;
+    let wrong_time = r#"{"op":"get_step","step":0,"out":{"step":0,"build":1,"number":0,"name":"a","started_at":null,"locks_acquired_at":null,"complete_at":6,"state_string":"","results":0,"urls":[],"hidden":false}}"#;
+    let missing = r#"{"op":"add_url","step":3,"name":"","url":"","out":null}"#;
+    let scenarios = [
+        scenario(&add("a", 0)),
+        scenario(&add("a", 1)),
+        scenario(&add(&long, 0)),
+        scenario(&[add("a", 0), finish.into(), wrong_time.into()].join(",")),
+        scenario(missing),
+    ];
+    for store in ["sqlite:steps.db", "memory:"] {
+        let finished = replayed(&place, &scenarios.join("\n"), &["--store", store]);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let said = finished.stdout;
+        assert!(said.ends_with("\n1 of 5 scenarios agree\n"), "{said}");
+        for expected in [
+            "---- odd_7, line 2 ----",
+            "ops[0] add_step {\"build\":1,\"name\":\"a\",\"state_string\":\"\"}: answer.number\n  expected: 1\n       got: 0",
+            "---- odd_7, line 3 ----",
+            ": an input that the contract refuses",
+            "step name: 51 characters are too many",
+            "ops[2] get_step {\"step\":0}: answer.complete_at\n  expected: 6\n       got: 5",
+            "it names the step 3, which the scenario does not have",
+        ] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+    let finished = replayed(&place, &scenarios.join("\n"), &["--json"]);
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let reasons: Vec<_> = report["disagreements"].as_array().unwrap().iter().map(|it| it["reason"].clone()).collect();
+    assert_eq!(reasons, ["answer", "refused", "answer", "scenario"]);
+    assert_eq!(
+        report["disagreements"][1]["operation"].as_str().map(|it| it.starts_with("ops[0] add_step")),
+        Some(true)
+    );
+}
+
+#[test]
+fn what_is_no_file_of_scenarios_is_2_and_touches_no_store() {
+    let place = Place::new();
+    let unknown = scenario(r#"{"op":"get_steps","build":1,"out":[],"nonsense":1}"#);
+    for (text, expected) in [
+        ("", "it holds no scenarios"),
+        ("\n\n", "it holds no scenarios"),
+        ("{}", "line 1: it is no scenario: missing field"),
+        ("\nnonsense", "line 2: it is no scenario: expected"),
+        (&unknown, "unknown field `nonsense`"),
+    ] {
+        let finished = replayed(&place, text, &[]);
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
+        assert!(finished.stderr.contains("vectors.jsonl") && finished.stderr.contains(expected), "{finished:?}");
+    }
+    fs::remove_file(place.file("vectors.jsonl")).unwrap();
+    for arguments in [
+        &["conformance", "--vectors", "vectors.jsonl"][..],
+        &["conformance", "--vectors", "."],
+        &["conformance", "--vectors", "vectors.jsonl", "--seed", "1"],
+        &["conformance", "--seed", "one"],
+        &["conformance", "--cases", "-1"],
+    ] {
+        let finished = finish(&mut place.steps(arguments));
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+    }
+    let finished = finish(place.steps(["conformance"]).env("STEPS_CONFORMANCE_SEED", "one"));
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert_eq!(place.files(), [""; 0]);
+}

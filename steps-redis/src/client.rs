@@ -1,0 +1,337 @@
+//! Sends each call to the node that has its build, and again where that is right, until its time is up.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{Arg, Cmd, ServerError, Value, cluster_routing::Slot};
+use steps_core::{Call, Error, ErrorKind, Result};
+use steps_lane::Failure;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    BACKEND,
+    cluster::Cluster,
+    error,
+    node::{Address, Lane, NoAnswer, Node},
+    options::RedisOptions,
+    script::Code,
+};
+
+/// How long the first pause is before something is tried again, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// When a node of a cluster has not answered for so long, the cluster is asked whether another has taken over from it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A call that was redirected more often without a pause waits before it goes on: two nodes may send it to and fro.
+const REDIRECTS: u32 = 5;
+
+/// What a store asks the servers through.
+#[derive(Debug)]
+pub(crate) struct Client {
+    nodes: Nodes,
+    timeout: Duration,
+    /// The runtime of the store: all calls and connections are tasks of it.
+    runtime: Handle,
+    /// Closed when the runtime is gone.
+    life: mpsc::Sender<()>,
+    /// The calls that have not ended.
+    calls: TaskTracker,
+}
+
+#[derive(Debug)]
+enum Nodes {
+    One(Arc<Node>),
+    Cluster(Cluster),
+}
+
+/// One command about one key, or one script about the keys of one build.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    cmd: Cmd,
+    script: Option<&'static Code>,
+    slot: Slot,
+    lane: Lane,
+}
+
+impl Request {
+    pub(crate) fn command(name: &str, key: &str) -> Self {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(key);
+        Self { cmd, script: None, slot: Slot::for_key(key), lane: Lane::Calls }
+    }
+
+    pub(crate) fn script(script: &'static Code, keys: &[&str]) -> Self {
+        let mut cmd = script.by_hash();
+        cmd.arg(keys.len()).arg(keys);
+        let slot = Slot::for_key(keys.first().copied().unwrap_or_default());
+        Self { cmd, script: Some(script), slot, lane: Lane::Calls }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
+        self.cmd.arg(arg);
+        self
+    }
+
+    /// Its answer may be long, and does not hold up others.
+    pub(crate) fn on_a_lane_of_its_own(mut self) -> Self {
+        self.lane = Lane::Builds;
+        self
+    }
+
+    /// The script itself, where the server does not know it by its hash.
+    fn by_text(&self) -> Option<Cmd> {
+        let mut cmd = self.script?.by_text();
+        for arg in self.cmd.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = arg {
+                cmd.arg(bytes);
+            }
+        }
+        Some(cmd)
+    }
+}
+
+/// What becomes of a call after it was sent once.
+enum Next {
+    Done(Value),
+    Failed(Failure),
+    /// Nothing was applied, and another node knows more.
+    Redirected(Redirect),
+    /// Nothing was applied, and it may be better soon.
+    Wait(Failure),
+    /// It may have been applied.
+    Lost(Failure),
+    TimedOut {
+        sent: bool,
+    },
+}
+
+struct Redirect {
+    node: Arc<Node>,
+    asking: bool,
+}
+
+impl Client {
+    /// A client of the current runtime. Nothing is connected yet.
+    pub(crate) fn new(options: Arc<RedisOptions>) -> Self {
+        let runtime = Handle::current();
+        let (life, mut until_it_ends) = mpsc::channel(1);
+        runtime.spawn(async move { until_it_ends.recv().await });
+        let timeout = options.timeout;
+        let nodes = match (options.is_cluster, options.nodes.first()) {
+            (false, Some(address)) => Nodes::One(Arc::new(Node::new(address.clone(), options))),
+            _ => Nodes::Cluster(Cluster::new(options)),
+        };
+        Self { nodes, timeout, runtime, life, calls: TaskTracker::new() }
+    }
+
+    /// Makes the first connection.
+    ///
+    /// # Errors
+    /// What keeps it from being made: a server that is not there is an error at once, one that starts is one
+    /// to [wait for](Failure::is_busy).
+    pub(crate) async fn connect(&self, deadline: Instant) -> Result<(), Failure> {
+        match &self.nodes {
+            Nodes::One(node) => node.connect().await.map_err(error::at_first_sight),
+            Nodes::Cluster(cluster) => {
+                cluster.connect().await.map_err(error::at_first_sight)?;
+                cluster.refresh(deadline).await
+            }
+        }
+    }
+
+    /// Carries out a request. A caller that waits outside the store's runtime has it done by a task of that, which has
+    /// the timers and connections (D5).
+    ///
+    /// # Errors
+    /// What the server gives; `Unavailable` when the time is up or the runtime ends, `Closed` when the store is.
+    pub(crate) async fn call(self: &Arc<Self>, call: Call, request: Request) -> Result<Value> {
+        let deadline = Instant::now() + self.timeout;
+        self.call_until(deadline, call, request).await
+    }
+
+    pub(crate) async fn call_until(self: &Arc<Self>, deadline: Instant, call: Call, request: Request) -> Result<Value> {
+        let token = self.calls.token();
+        if self.calls.is_closed() || self.life.is_closed() {
+            return Err(Error::closed(call).with_backend(BACKEND));
+        }
+        let is_repeatable = call.is_repeatable();
+        let answer = if Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id()) {
+            self.run(request, is_repeatable, deadline).await
+        } else {
+            let client = Arc::clone(self);
+            let task = self.runtime.spawn(async move {
+                let _token = token;
+                client.run(request, is_repeatable, deadline).await
+            });
+            task.await.unwrap_or_else(|_| {
+                let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
+                Err(failure.with_may_have_applied(true))
+            })
+        };
+        answer.map_err(|failure| failure.into_error(call, BACKEND))
+    }
+
+    /// Lets the calls end that have begun, and then the connections (D7).
+    ///
+    /// # Errors
+    /// When that takes longer than the time-out.
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<(), Failure> {
+        self.calls.close();
+        let client = Arc::clone(self);
+        let task = self.runtime.spawn(async move {
+            let ended = tokio::time::timeout(client.timeout, client.calls.wait()).await;
+            client.all_nodes().iter().for_each(|node| node.disconnect());
+            ended.map_err(|_| error::timed_out(client.timeout, false, None))
+        });
+        // A runtime that is gone has taken all with it.
+        task.await.unwrap_or(Ok(()))
+    }
+
+    /// The nodes that take writes, as far as known.
+    pub(crate) fn primaries(&self) -> Vec<Arc<Node>> {
+        match &self.nodes {
+            Nodes::One(node) => vec![Arc::clone(node)],
+            Nodes::Cluster(cluster) => cluster.primaries(),
+        }
+    }
+
+    fn all_nodes(&self) -> Vec<Arc<Node>> {
+        match &self.nodes {
+            Nodes::One(node) => vec![Arc::clone(node)],
+            Nodes::Cluster(cluster) => cluster.all(),
+        }
+    }
+
+    async fn run(&self, request: Request, is_repeatable: bool, deadline: Instant) -> Result<Value, Failure> {
+        // Whether one of the tries so far may have been applied.
+        let mut may_have_applied = false;
+        let mut redirect = None;
+        let mut redirects = 0;
+        let mut pause = PAUSES.0;
+        let mut obstacle = None;
+        loop {
+            match self.send(&request, redirect.take(), deadline).await {
+                Next::Done(value) => return Ok(value),
+                Next::Failed(failure) => {
+                    let may_have_applied = may_have_applied || !failure.is_certain();
+                    return Err(failure.with_may_have_applied(may_have_applied));
+                }
+                Next::Redirected(to) => {
+                    redirects += 1;
+                    redirect = Some(to);
+                    if redirects <= REDIRECTS {
+                        continue;
+                    }
+                    redirects = 0;
+                }
+                Next::Wait(failure) => obstacle = Some(failure),
+                // D6
+                Next::Lost(failure) if !is_repeatable => return Err(failure),
+                Next::Lost(failure) => {
+                    may_have_applied = true;
+                    obstacle = Some(failure);
+                }
+                Next::TimedOut { sent } => {
+                    return Err(error::timed_out(self.timeout, may_have_applied || sent, obstacle));
+                }
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(error::timed_out(self.timeout, may_have_applied, obstacle));
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(PAUSES.1);
+            if let (Nodes::Cluster(cluster), None) = (&self.nodes, &redirect) {
+                // Whoever has the slot now; without an answer it is tried where it was.
+                let _ = tokio::time::timeout_at(deadline, cluster.refresh(deadline)).await;
+            }
+        }
+    }
+
+    async fn send(&self, request: &Request, redirect: Option<Redirect>, deadline: Instant) -> Next {
+        let (node, asking) = match (redirect, &self.nodes) {
+            (Some(redirect), _) => (redirect.node, redirect.asking),
+            (None, Nodes::One(node)) => (Arc::clone(node), false),
+            (None, Nodes::Cluster(cluster)) => match cluster.node_of(request.slot) {
+                Some(node) => (node, false),
+                None => return Next::Wait(Failure::busy("no node of the cluster has the build's slot")),
+            },
+        };
+        let mut answer = self.answer(&node, request, &request.cmd, asking, deadline).await;
+        if let Err(NoAnswer::Refused(error)) = &answer
+            && error.code() == "NOSCRIPT"
+            && let Some(cmd) = request.by_text()
+        {
+            answer = self.answer(&node, request, &cmd, asking, deadline).await;
+        }
+        match answer {
+            Ok(value) => Next::Done(value),
+            Err(NoAnswer::NotSent(failure)) if failure.is_busy() => Next::Wait(failure),
+            Err(NoAnswer::NotSent(failure)) => Next::Failed(failure),
+            Err(NoAnswer::Lost(failure)) => Next::Lost(failure),
+            Err(NoAnswer::TimedOut { sent }) => Next::TimedOut { sent },
+            Err(NoAnswer::Refused(error)) => self.refused(&error, &node.address, request.slot),
+        }
+    }
+
+    /// Sends a command and waits for its answer: as long as there is time, and in a cluster as long as the node has slots.
+    /// One that hangs has none once its replica has taken over, and would let its callers wait in vain; one whose slot
+    /// moves to another still answers.
+    async fn answer(
+        &self,
+        node: &Node,
+        request: &Request,
+        cmd: &Cmd,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, NoAnswer> {
+        let sending = node.send(request.lane, cmd, asking, deadline);
+        let Nodes::Cluster(cluster) = &self.nodes else { return sending.await };
+        let taken_over = async {
+            loop {
+                sleep(PATIENCE).await;
+                let _ = cluster.refresh(deadline).await;
+                if !cluster.has_slots(node) {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = sending => answer,
+            () = taken_over, if !asking => Err(NoAnswer::Lost(error::taken_over())),
+        }
+    }
+
+    /// What to do when the server refused a request: nothing of it was applied.
+    fn refused(&self, error: &ServerError, by: &Address, slot: Slot) -> Next {
+        let failure = error::from_server(error);
+        let Nodes::Cluster(cluster) = &self.nodes else {
+            return if failure.is_busy() { Next::Wait(failure) } else { Next::Failed(failure) };
+        };
+        match error.code() {
+            code @ ("MOVED" | "ASK") => {
+                // The slot, and the node that knows more.
+                let address = error.details().and_then(|details| details.split_ascii_whitespace().nth(1));
+                match address.and_then(|address| Address::from_redirect(address, by)) {
+                    Some(address) => {
+                        let node = cluster.node_at(address);
+                        if code == "MOVED" {
+                            cluster.moved(slot, Arc::clone(&node));
+                        }
+                        Next::Redirected(Redirect { node, asking: code == "ASK" })
+                    }
+                    None => Next::Wait(Failure::busy("a node of the cluster does not know who has the build")),
+                }
+            }
+            // The node was the slot's primary, and is another's replica since.
+            "READONLY" => Next::Wait(Failure::busy("the build's part of the cluster has another primary now")),
+            _ if failure.is_busy() => Next::Wait(failure),
+            _ => Next::Failed(failure),
+        }
+    }
+}

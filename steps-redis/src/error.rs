@@ -1,0 +1,153 @@
+//! The errors of this store: what Redis says, as the contract's kinds.
+
+use std::{borrow::Cow, time::Duration};
+
+use redis::{RedisError, ServerError};
+use steps_core::{Call, Error, ErrorKind, InputError, Operation};
+use steps_lane::Failure;
+
+use crate::BACKEND;
+
+pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
+    Failure::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect), BACKEND)
+}
+
+/// What is stored is not what this program stores.
+pub(crate) fn corrupt(message: impl Into<Cow<'static, str>>) -> Failure {
+    Failure::new(ErrorKind::Corrupt, message)
+}
+
+/// A stored value that no type of `steps-core` can hold.
+pub(crate) fn unreadable(error: &InputError) -> Failure {
+    corrupt(format!("a record cannot be read back: {error}"))
+}
+
+/// An answer that this program cannot have asked for.
+pub(crate) fn unexpected_answer() -> Failure {
+    Failure::unreadable("the server's answer is not one of this store's scripts")
+}
+
+/// The time is up.
+pub(crate) fn timed_out(timeout: Duration, may_have_applied: bool, obstacle: Option<Failure>) -> Failure {
+    let failure = Failure::new(ErrorKind::Unavailable, format!("no answer within {timeout:?}"))
+        .with_may_have_applied(may_have_applied);
+    match obstacle {
+        Some(obstacle) => failure.with_source(obstacle),
+        None => failure,
+    }
+}
+
+/// The connection ended after something was sent: nobody knows whether it was applied.
+pub(crate) fn lost(error: RedisError) -> Failure {
+    Failure::new(ErrorKind::Unavailable, "the connection to the server was lost")
+        .with_may_have_applied(true)
+        .with_source(error)
+}
+
+/// Another node has taken over while a call waited for the answer of one that may have carried it out.
+pub(crate) fn taken_over() -> Failure {
+    Failure::new(ErrorKind::Unavailable, "the node did not answer, and another one has taken over from it")
+        .with_may_have_applied(true)
+}
+
+/// What an error of connecting means: nothing was sent yet.
+pub(crate) fn connecting(error: RedisError) -> Failure {
+    let failure = match error.kind() {
+        redis::ErrorKind::AuthenticationFailed => {
+            Failure::new(ErrorKind::Config, "the server does not let this user in; check user and password")
+        }
+        redis::ErrorKind::RESP3NotSupported => {
+            Failure::new(ErrorKind::Config, "the server is older than Redis 7; use a newer one")
+        }
+        redis::ErrorKind::InvalidClientConfig => {
+            Failure::new(ErrorKind::Config, "the driver cannot use these options; check what the URL names")
+        }
+        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => match error.clone().try_into() {
+            Ok(answer) => from_server(&answer),
+            Err(_) => unreachable_server(),
+        },
+        redis::ErrorKind::Client => {
+            Failure::new(ErrorKind::Config, "no encrypted connection could be made; check host and certificates")
+        }
+        _ => unreachable_server(),
+    };
+    failure.with_source(error)
+}
+
+/// What an error of the first connection means. A server that starts is waited for; one that is not there may
+/// be a mistake, which its author should hear of at once.
+pub(crate) fn at_first_sight(error: RedisError) -> Failure {
+    if error.is_io_error() && !error.is_timeout() {
+        let message = "the server cannot be reached; check that it runs, and its host and port";
+        return Failure::new(ErrorKind::Unavailable, message).with_source(error);
+    }
+    connecting(error)
+}
+
+fn unreachable_server() -> Failure {
+    Failure::busy("the server cannot be reached; check that it runs, and its host and port")
+}
+
+/// What an error means that the server answered with: a script is not carried out, or checks all before it writes, so
+/// nothing was applied.
+pub(crate) fn from_server(error: &ServerError) -> Failure {
+    use ErrorKind::{CapacityExceeded, Config, Corrupt, ReadOnly, Unavailable};
+    let details = error.details().unwrap_or_default();
+    let failure = match error.code() {
+        "CORRUPT" => Failure::new(Corrupt, format!("what is stored is not what this program stores: {details}")),
+        "WRONGTYPE" => Failure::new(Corrupt, "a key of the build is of another type; find out who else writes there"),
+        "OOM" => Failure::new(CapacityExceeded, "the server is out of memory; raise maxmemory, or make room"),
+        // It tells what the system said: ENOSPC.
+        "MISCONF" if details.contains("No space left") => {
+            Failure::new(CapacityExceeded, "the server's disk is full; make room")
+        }
+        "MISCONF" => Failure::new(Unavailable, "the server takes no writes while it cannot save them to its disk"),
+        "READONLY" => Failure::new(ReadOnly, "the server is a read-only replica; use its primary"),
+        "NOPERM" => Failure::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant"),
+        "NOAUTH" | "WRONGPASS" => Failure::new(Config, "the server does not let this user in; check user and password"),
+        "LOADING" => Failure::busy("the server is starting"),
+        "BUSY" => Failure::busy("the server is busy with a script of somebody else"),
+        "TRYAGAIN" => Failure::busy("the build is moving to another node of the cluster"),
+        "CLUSTERDOWN" | "MASTERDOWN" => Failure::busy("the cluster, or the build's part of it, is down"),
+        "NOREPLICAS" => Failure::busy("the server has fewer replicas than it needs to take writes"),
+        "MOVED" | "ASK" => Failure::new(Config, "the server is part of a cluster; write redis-cluster:// in the URL"),
+        _ if details.contains("max number of clients") => {
+            Failure::busy("the server has no connection left; raise maxclients")
+        }
+        _ => Failure::new(Unavailable, "the server refused the command"),
+    };
+    failure.with_source(RedisError::from(error.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(answer: &str) -> ErrorKind {
+        let value = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
+        let redis::Value::ServerError(error) = value else { panic!("{value:?}") };
+        let error = from_server(&error).into_error(Call::on_store(Operation::Connect), BACKEND);
+        assert!(!error.may_have_applied(), "{answer}");
+        error.kind()
+    }
+
+    #[test]
+    fn what_the_server_says_has_the_kinds_of_the_table() {
+        for (answer, expected) in [
+            ("CORRUPT the record of step 3 script: abc, on @user_script:16.", ErrorKind::Corrupt),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorKind::Corrupt),
+            ("OOM command not allowed when used memory > 'maxmemory'.", ErrorKind::CapacityExceeded),
+            ("MISCONF Errors writing to the AOF file: No space left on device", ErrorKind::CapacityExceeded),
+            ("MISCONF Redis is configured to save RDB snapshots, but it's", ErrorKind::Unavailable),
+            ("READONLY You can't write against a read only replica.", ErrorKind::ReadOnly),
+            ("NOPERM this user has no permissions to run the 'evalsha' command", ErrorKind::ReadOnly),
+            ("NOAUTH Authentication required.", ErrorKind::Config),
+            ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
+            ("CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Config),
+            ("ERR something new", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(kind(answer), expected, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+-- add_url: 1, or 0 where there is no such step (L6). ARGV: its number, the digest of the pair, and of the record of
+-- the url what follows its place.
+local step, digest, url = unpack(ARGV)
+local record = read(step)
+if not record then
+    return 0
+end
+local pair = 'd' .. step .. ':' .. digest
+if redis.call('HEXISTS', KEYS[2], pair) == 1 then
+    return 1 -- U2
+end
+local place = struct.unpack('>I4', record, URLS)
+local number_and_place = string.sub(record, 2, 5) .. struct.pack('>I4', place)
+if redis.call('HSETNX', KEYS[1], step .. ':' .. place, 'u' .. number_and_place .. url) == 0 then -- U1
+    corrupt('a url past the last of step ' .. step)
+end
+redis.call('HSET', KEYS[1], step, replace(record, URLS, struct.pack('>I4', place + 1)))
+redis.call('HSET', KEYS[2], pair, '')
+return 1

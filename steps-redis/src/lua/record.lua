@@ -1,0 +1,30 @@
+-- What the scripts share, in front of each. KEYS[1] has the steps of a build and their urls, KEYS[2] its index;
+-- docs/redis.md has both.
+--
+-- A script is not taken back when it fails half-way. So each reads and checks all that it needs before it first
+-- writes (D2), and its first write goes to a key that it has read, or is one that the server refuses as a whole.
+
+-- The places of a record, from 1. Up to the name all have fixed lengths, so that a change puts bytes in the place of
+-- others and reads none: numbers in Lua have 53 bits, and times and ids more.
+local URLS, STARTED_AT, LOCKS_ACQUIRED_AT, COMPLETE_AT, NAME_LENGTH, NAME = 6, 10, 18, 26, 43, 44
+
+-- What is stored is not what the scripts store.
+local function corrupt(what)
+    error({ err = 'CORRUPT ' .. what })
+end
+
+-- The record of a step; nothing where there is none (L6).
+local function read(step)
+    local record = redis.call('HGET', KEYS[1], step)
+    if record and (string.byte(record) ~= 115 or #record < NAME - 1
+        or #record < NAME - 1 + string.byte(record, NAME_LENGTH)) then -- 115 is s
+        corrupt('the record of step ' .. step)
+    end
+    return record
+end
+
+-- The record with these bytes at a place.
+local function replace(record, place, bytes)
+    return string.sub(record, 1, place - 1) .. bytes .. string.sub(record, place + #bytes)
+end
+

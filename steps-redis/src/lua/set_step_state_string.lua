@@ -1,0 +1,9 @@
+-- set_step_state_string: 1, or 0 where there is no such step (L6). ARGV: its number, the state string.
+local step, state = unpack(ARGV)
+local record = read(step)
+if not record then
+    return 0
+end
+local before = string.sub(record, 1, NAME - 1 + string.byte(record, NAME_LENGTH))
+redis.call('HSET', KEYS[1], step, before .. state) -- L3
+return 1

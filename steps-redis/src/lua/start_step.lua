@@ -1,0 +1,12 @@
+-- start_step: 1, or 0 where there is no such step (L6). ARGV: its number, the time, 1 if it had its locks.
+local step, time, locks_acquired = unpack(ARGV)
+local record = read(step)
+if not record then
+    return 0
+end
+record = replace(record, STARTED_AT, time) -- L2
+if locks_acquired == '1' then
+    record = replace(record, LOCKS_ACQUIRED_AT, time)
+end
+redis.call('HSET', KEYS[1], step, record)
+return 1

@@ -1,0 +1,47 @@
+//! The scripts: one an operation, each in a file of its own.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Script};
+
+/// A script, and the hash under which a server that has seen it knows it.
+#[derive(Debug)]
+pub(crate) struct Code {
+    text: &'static str,
+    hash: LazyLock<String>,
+}
+
+macro_rules! scripts {
+    ($($name:ident: $file:literal;)*) => {$(
+        pub(crate) static $name: Code = {
+            const TEXT: &str = concat!(include_str!("lua/record.lua"), include_str!(concat!("lua/", $file)));
+            Code { text: TEXT, hash: LazyLock::new(|| Script::new(TEXT).get_hash().to_owned()) }
+        };
+    )*};
+}
+
+scripts! {
+    ADD_STEP: "add_step.lua";
+    START_STEP: "start_step.lua";
+    SET_STEP_LOCKS_ACQUIRED_AT: "set_step_locks_acquired_at.lua";
+    SET_STEP_STATE_STRING: "set_step_state_string.lua";
+    FINISH_STEP: "finish_step.lua";
+    ADD_URL: "add_url.lua";
+    GET_STEP: "get_step.lua";
+}
+
+impl Code {
+    /// The script by its hash.
+    pub(crate) fn by_hash(&self) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&*self.hash);
+        cmd
+    }
+
+    /// The script itself, for a server that does not know it yet, or no longer.
+    pub(crate) fn by_text(&self) -> Cmd {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(self.text);
+        cmd
+    }
+}

@@ -1,0 +1,177 @@
+//! What the servers say about themselves: which program they are, and what they keep.
+
+use std::collections::BTreeSet;
+
+use redis::Value;
+use steps_lane::Failure;
+use tokio::time::Instant;
+
+use crate::{
+    error,
+    node::{Lane, NoAnswer, Node},
+};
+
+/// The settings of one server that decide what it keeps. `None` where the user may not see them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Settings {
+    append_only: Option<bool>,
+    fsync: Option<String>,
+    eviction: Option<String>,
+}
+
+/// What the servers of a store keep, all together.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Keeping {
+    /// What may be lost, a sentence each.
+    pub(crate) shortcomings: BTreeSet<String>,
+    /// Whether an answered write survives the death of the server.
+    pub(crate) survives_server: bool,
+}
+
+impl Settings {
+    /// # Errors
+    /// When the server does not answer; a user that may not see the settings is no error.
+    pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, Failure> {
+        let mut cmd = redis::cmd("CONFIG");
+        cmd.arg("GET").arg(&["appendonly", "appendfsync", "maxmemory-policy"]);
+        match node.send(Lane::Calls, &cmd, false, deadline).await {
+            Ok(answer) => Ok(Self::read(&answer)),
+            Err(NoAnswer::Refused(refusal)) if error::from_server(&refusal).is_busy() => {
+                Err(error::from_server(&refusal))
+            }
+            // The command is forbidden, renamed or unknown to a server that is hosted elsewhere.
+            Err(NoAnswer::Refused(_)) => Ok(Self::default()),
+            Err(no_answer) => Err(no_answer.into_failure()),
+        }
+    }
+
+    fn read(answer: &Value) -> Self {
+        let setting = |name: &str| {
+            let mut pairs = answer.as_map_iter()?;
+            pairs.find(|(key, _)| text(key).as_deref() == Some(name)).and_then(|(_, value)| text(value))
+        };
+        Self {
+            append_only: setting("appendonly").map(|value| value == "yes"),
+            fsync: setting("appendfsync"),
+            eviction: setting("maxmemory-policy"),
+        }
+    }
+}
+
+impl Keeping {
+    /// By the settings of all servers that take writes: a store keeps what the least of them keeps.
+    pub(crate) fn of(settings: &[Settings]) -> Self {
+        let mut keeping = Self { shortcomings: BTreeSet::new(), survives_server: true };
+        for settings in settings {
+            let lost = match (settings.append_only, settings.fsync.as_deref()) {
+                (Some(true), Some("always")) => None,
+                (Some(true), Some("everysec")) => Some(
+                    "The death of the server may take the writes of the last second or two: appendfsync is everysec.",
+                ),
+                (Some(true), Some(_)) => {
+                    Some("The death of the server's machine may take the last writes: appendfsync is not always.")
+                }
+                (Some(false), _) => {
+                    Some("The death of the server may take all writes since its last snapshot: appendonly is no.")
+                }
+                _ => Some(
+                    "What the death of the server takes is unknown: the user may not see appendonly and appendfsync.",
+                ),
+            };
+            keeping.survives_server &= lost.is_none();
+            keeping.shortcomings.extend(lost.map(String::from));
+            let evicted = match settings.eviction.as_deref() {
+                // The others evict only what has a time to live, and nothing of a store has one.
+                Some(policy) if policy.starts_with("allkeys-") => {
+                    Some(format!("A server short of memory throws builds away: maxmemory-policy is {policy}."))
+                }
+                Some(_) => None,
+                None => Some("Whether a server short of memory throws builds away is unknown.".to_owned()),
+            };
+            keeping.shortcomings.extend(evicted);
+        }
+        keeping
+    }
+}
+
+/// What one server is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Program {
+    /// Its name and version, such as `Redis 7.0.15`.
+    pub(crate) name: String,
+    pub(crate) is_replica: bool,
+}
+
+impl Program {
+    pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, Failure> {
+        let answer = node.send(Lane::Calls, &redis::cmd("INFO"), false, deadline).await;
+        match answer {
+            Ok(answer) => Ok(Self::read(&text(&answer).unwrap_or_default())),
+            Err(NoAnswer::Refused(_)) => Ok(Self { name: "a server that tells no version".into(), is_replica: false }),
+            Err(no_answer) => Err(no_answer.into_failure()),
+        }
+    }
+
+    fn read(info: &str) -> Self {
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let name = match (field("valkey_version"), field("redis_version")) {
+            (Some(version), _) => format!("Valkey {version}"),
+            (None, version) => format!("Redis {}", version.unwrap_or("of an unknown version")),
+        };
+        Self { name, is_replica: field("role") == Some("slave") }
+    }
+}
+
+/// The text of a value, whatever the protocol makes of it.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(append_only: &str, fsync: &str, eviction: &str) -> Settings {
+        let pairs = [("appendonly", append_only), ("appendfsync", fsync), ("maxmemory-policy", eviction)];
+        let bulk = |text: &str| Value::BulkString(text.into());
+        Settings::read(&Value::Map(pairs.map(|(name, value)| (bulk(name), bulk(value))).into()))
+    }
+
+    #[test]
+    fn what_is_not_kept_is_told() {
+        let keeping = |settings: Settings| Keeping::of(&[settings]);
+        let whole = keeping(settings("yes", "always", "noeviction"));
+        assert!(whole.survives_server && whole.shortcomings.is_empty());
+        assert!(keeping(settings("yes", "always", "volatile-lru")).shortcomings.is_empty());
+        for (settings, said) in [
+            (settings("yes", "everysec", "noeviction"), "everysec"),
+            (settings("yes", "no", "noeviction"), "not always"),
+            (settings("no", "always", "noeviction"), "appendonly is no"),
+            (Settings::default(), "may not see"),
+        ] {
+            let kept = keeping(settings);
+            assert!(!kept.survives_server);
+            assert!(kept.shortcomings.iter().any(|it| it.contains(said)), "{kept:?}");
+        }
+        let evicting = keeping(settings("yes", "always", "allkeys-lru"));
+        assert!(evicting.shortcomings.iter().any(|it| it.contains("allkeys-lru")), "{evicting:?}");
+    }
+
+    #[test]
+    fn a_store_keeps_what_the_least_of_its_servers_keeps() {
+        let servers = [settings("yes", "always", "noeviction"), settings("yes", "no", "noeviction")];
+        assert!(!Keeping::of(&servers).survives_server);
+    }
+
+    #[test]
+    fn a_server_is_named_with_its_version() {
+        let of = |info: &str| Program::read(info).name;
+        assert_eq!(of("# Server\r\nredis_version:7.0.15\r\nrole:master\r\n"), "Redis 7.0.15");
+        assert_eq!(of("redis_version:7.2.4\r\nvalkey_version:8.0.1\r\n"), "Valkey 8.0.1");
+        assert!(Program::read("role:slave\r\n").is_replica);
+    }
+}

@@ -1,0 +1,144 @@
+use std::{env, io, sync::OnceLock};
+
+use redis::{Client, Cmd, ConnectionAddr, RedisResult};
+
+use crate::{Redis, RedisCluster, RedisOptions, redis::connect, shared::fresh_name};
+
+/// The environment variable that names a Redis to use instead of a private one, as a URL.
+pub const REDIS_URL: &str = "STEPS_TEST_REDIS_URL";
+
+/// The environment variable that names a Redis Cluster to use instead of a private one, as a URL that begins
+/// with `redis-cluster://` or `rediss-cluster://` and has the addresses of one or more nodes.
+pub const REDIS_CLUSTER_URL: &str = "STEPS_TEST_REDIS_CLUSTER_URL";
+
+static NODE: OnceLock<Result<Server<Redis>, String>> = OnceLock::new();
+static CLUSTER: OnceLock<Result<Server<RedisCluster>, String>> = OnceLock::new();
+
+enum Server<T> {
+    Private(T),
+    Given(String),
+}
+
+/// A key prefix of its own on the Redis that all tests of this process share: a private one, or the one that
+/// [`REDIS_URL`] names.
+///
+/// # Errors
+/// When the private server does not start.
+pub fn shared_redis() -> io::Result<KeyPrefix> {
+    shared(&NODE, REDIS_URL, || RedisOptions::default().start(), Redis::url)
+}
+
+/// A key prefix of its own on the Redis Cluster that all tests of this process share: a private one, or the
+/// one that [`REDIS_CLUSTER_URL`] names.
+///
+/// # Errors
+/// When the private cluster does not start.
+pub fn shared_redis_cluster() -> io::Result<KeyPrefix> {
+    shared(&CLUSTER, REDIS_CLUSTER_URL, || RedisOptions::default().start_cluster(), RedisCluster::url)
+}
+
+fn shared<T>(
+    server: &'static OnceLock<Result<Server<T>, String>>,
+    variable: &str,
+    start: fn() -> io::Result<T>,
+    url: fn(&T) -> String,
+) -> io::Result<KeyPrefix> {
+    let server = server.get_or_init(|| match env::var(variable) {
+        Ok(url) => Ok(Server::Given(url)),
+        Err(_) => start().map(Server::Private).map_err(|error| error.to_string()),
+    });
+    let (url, is_deleted) = match server.as_ref().map_err(|error| io::Error::other(error.as_str()))? {
+        Server::Private(server) => (url(server), false),
+        Server::Given(url) => (url.clone(), true),
+    };
+    Ok(KeyPrefix { url, prefix: fresh_name(), is_deleted })
+}
+
+/// A prefix for keys that nobody else uses. All keys with it are deleted with this value if the server stays.
+#[derive(Debug)]
+pub struct KeyPrefix {
+    url: String,
+    prefix: String,
+    /// A private server takes its keys with it.
+    is_deleted: bool,
+}
+
+impl KeyPrefix {
+    /// The URL of the server or cluster.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The prefix, which no key has yet.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The URL with a parameter `prefix`.
+    #[must_use]
+    pub fn url_with_prefix(&self) -> String {
+        let separator = if self.url.contains('?') { '&' } else { '?' };
+        format!("{}{separator}prefix={}", self.url, self.prefix)
+    }
+
+    fn delete(&self) -> RedisResult<()> {
+        for server in servers(&self.url)? {
+            let mut connection = connect(server)?;
+            let mut cursor = "0".to_owned();
+            loop {
+                let keys: Vec<Vec<u8>>;
+                // It is random, so it may stand anywhere in a key, such as in a hash tag.
+                let scan = ["SCAN", &cursor, "MATCH", &format!("*{}*", self.prefix), "COUNT", "1000"];
+                (cursor, keys) = Cmd::new().arg(&scan).query(&mut connection)?;
+                // One by one, since a cluster deletes keys together in one slot alone.
+                for key in keys {
+                    redis::cmd("UNLINK").arg(key).query::<()>(&mut connection)?;
+                }
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KeyPrefix {
+    fn drop(&mut self) {
+        if self.is_deleted
+            && let Err(error) = self.delete()
+        {
+            eprintln!("the keys with {} were not all deleted: {error}", self.prefix);
+        }
+    }
+}
+
+/// The server of this URL, or all primaries of its cluster.
+fn servers(url: &str) -> RedisResult<Vec<redis::ConnectionInfo>> {
+    let url = url.split('?').next().unwrap_or_default();
+    let Some((scheme, nodes)) = url.split_once("-cluster://") else {
+        return Ok(vec![Client::open(url)?.get_connection_info().clone()]);
+    };
+    let first = nodes.split(',').next().unwrap_or_default();
+    let seed = Client::open(format!("{scheme}://{first}"))?.get_connection_info().clone();
+    let nodes: String = redis::cmd("CLUSTER").arg("NODES").query(&mut connect(seed.clone())?)?;
+    let primaries = nodes.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (address, flags) = (words.next()?, words.next()?);
+        if !flags.contains("master") || flags.contains("fail") {
+            return None;
+        }
+        let (host, port) = address.split('@').next()?.rsplit_once(':')?;
+        let (host, port) = (host.to_owned(), port.parse().ok()?);
+        let address = match seed.addr().clone() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Some(seed.clone().set_addr(address))
+    });
+    Ok(primaries.collect())
+}
