@@ -62,6 +62,12 @@ impl Failure {
         self
     }
 
+    /// Says what happened before.
+    pub(crate) fn after(mut self, what: impl Display) -> Self {
+        self.what = format!("{}\n(after: {what})", self.what);
+        self
+    }
+
     pub(crate) fn with_history(mut self, history: String) -> Self {
         self.history = Some(history);
         self

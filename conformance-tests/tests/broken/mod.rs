@@ -3,6 +3,9 @@
 //! It shares nothing with `steps-memory` and nothing with the suite's own model: three ways to read the
 //! contract have to agree.
 
+pub(crate) mod dropping;
+pub(crate) mod filed;
+pub(crate) mod networked;
 pub(crate) mod racing;
 
 use std::{
