@@ -4,6 +4,8 @@
 //! contract have to agree.
 
 pub(crate) mod racing;
+pub(crate) mod table;
+pub(crate) mod wrapped;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,6 +28,8 @@ use tokio::task::yield_now;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
     pub(crate) flaw: Flaw,
+    /// What is wrong, in words, where the name does not say it.
+    pub(crate) documentation: &'static str,
     /// The clause that it breaks.
     pub(crate) clause: Clause,
     /// The group of cases, one of which must blame that clause.
@@ -35,14 +39,15 @@ pub(crate) struct Known {
 }
 
 macro_rules! flaws {
-    ($($(#[$doc:meta])* $flaw:ident $clause:ident $group:ident $($model:ident)?;)*) => {
+    ($($(#[doc = $doc:literal])* $flaw:ident $clause:ident $group:ident $($model:ident)?;)*) => {
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub(crate) enum Flaw {
-            $($(#[$doc])* $flaw,)*
+            $($(#[doc = $doc])* $flaw,)*
         }
 
         pub(crate) const FLAWS: &[Known] = &[$(Known {
             flaw: Flaw::$flaw,
+            documentation: concat!($($doc),*),
             clause: Clause::$clause,
             group: concat!(stringify!($group), "::"),
             is_for_properties: !stringify!($($model)?).is_empty(),
