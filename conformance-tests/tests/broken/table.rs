@@ -8,8 +8,8 @@ use conformance_tests::{Clause, Report};
 const WITHOUT_A_STORE: &[(Clause, &str)] = &[
     (Clause::N5, "a cost: benchmarks measure it, a suite that runs on any machine does not"),
     (Clause::U5, "a cost, as N5"),
-    (Clause::D2, "it takes a process or a server that dies: the tests of the backends that have one break it"),
-    (Clause::D6, "it takes a connection that is lost on cue: the tests of the backends that have one break it"),
+    (Clause::D2, "it takes a process or a server that dies: the tests of such backends look at it"),
+    (Clause::D6, "it takes a connection that is lost on cue: the tests of the backends that have one look at it"),
 ];
 
 /// A broken store, and how the suite catches it.
@@ -24,26 +24,11 @@ pub(crate) struct Row {
 
 impl Row {
     /// The cases of the report that blame the clause.
-    pub(crate) fn new(flaw: impl Into<String>, clause: Clause, report: &Report) -> Self {
+    pub(crate) fn new(documentation: &str, clause: Clause, report: &Report) -> Self {
+        let flaw = documentation.trim().trim_end_matches('.').to_owned();
         let blames = report.failed().filter(|(_, failure)| failure.clause == Some(clause));
-        Self { flaw: flaw.into(), clause, cases: blames.map(|(case, _)| case.name.clone()).collect() }
+        Self { flaw, clause, cases: blames.map(|(case, _)| case.name.clone()).collect() }
     }
-}
-
-/// A flaw in words: its documentation, or else its name.
-pub(crate) fn words(name: &str, documentation: &str) -> String {
-    if !documentation.is_empty() {
-        return documentation.trim().trim_end_matches('.').to_owned();
-    }
-    let mut words = String::new();
-    for c in name.chars() {
-        let follows = words.chars().last();
-        if c.is_uppercase() && follows.is_some_and(|last| !last.is_uppercase() && !last.is_ascii_digit()) {
-            words.push(' ');
-        }
-        if follows.is_none() { words.push(c) } else { words.extend(c.to_lowercase()) }
-    }
-    words
 }
 
 /// Expects the page to have a line for each store, with a case that caught it just now.
