@@ -11,6 +11,8 @@ use broken::{
     dropping::{DROPPED, Dropping},
     networked::{NET, Networked},
     racing::{RACES, Racing},
+    table::{self, Row},
+    wrapped::{SPOILERS, Spoiled},
 };
 use conformance_tests::{Clause, Config, Report, run};
 
@@ -44,15 +46,30 @@ async fn a_store_that_others_use_passes_again_and_again() {
 
 #[tokio::test]
 async fn each_flaw_is_caught_by_an_example_of_the_clause_that_it_breaks() {
-    let mut missed = Vec::new();
-    for known in FLAWS {
-        let report = report(known, known.group, 1).await;
-        if !report.failed().any(|(_, failure)| failure.clause == Some(known.clause)) {
+    let (mut rows, mut missed) = (Vec::new(), Vec::new());
+    let mut judge = |documentation, clause, report: Report| {
+        let row = Row::new(documentation, clause, &report);
+        if row.cases.is_empty() {
             let blamed: Vec<_> = report.failed().map(|(case, failure)| (&case.name, failure.clause)).collect();
-            missed.push(format!("{known:?}; blamed: {blamed:?}"));
+            missed.push(format!("{row:?}; blamed: {blamed:?}"));
         }
+        rows.push(row);
+    };
+    for known in FLAWS {
+        judge(known.documentation, known.clause, report(known, known.group, 1).await);
+    }
+    for (spoiler, documentation, clause, group) in SPOILERS {
+        let report = run(Spoiled(*spoiler), Config::new().with_seed(SEED).with_cases(1).with_filter(*group)).await;
+        judge(documentation, *clause, report);
     }
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+    table::check(&rows);
+}
+
+#[test]
+fn every_clause_has_a_broken_store_or_a_reason() {
+    let spoiled = SPOILERS.iter().map(|(_, _, clause, _)| *clause);
+    table::check_clauses(FLAWS.iter().map(|known| known.clause).chain(spoiled));
 }
 
 #[tokio::test]
