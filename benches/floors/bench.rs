@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    memory, postgres,
+    memory, postgres, redis,
     round::{Fixture, Operation, Prepared, Round},
     sqlite,
     subject::{Store, Subject},
@@ -50,12 +50,15 @@ pub(crate) trait Bench {
     fn prepare(&self, side: &str, round: &Round) -> Prepared;
 }
 
-/// Connects to what is at `url`. The first process makes and fills what the others find there.
-pub(crate) async fn open(backend: Backend, url: &str, is_first: bool) -> Box<dyn Bench> {
+/// Connects to what is at these URLs of a place. The first process makes and fills what the others find there.
+pub(crate) async fn open(backend: Backend, urls: &[String], is_first: bool) -> Box<dyn Bench> {
+    let url = &urls[0];
     match backend {
         Backend::Memory => Box::new(memory::Memory::open(url).await),
         Backend::Sqlite => Box::new(sqlite::Sqlite::open(url, is_first).await),
         Backend::Postgres => Box::new(postgres::Postgres::open(url, is_first).await),
+        Backend::Redis => Box::new(redis::Redis::open(url, is_first).await),
+        Backend::RedisCluster => Box::new(redis::Cluster::open(url, &urls[1], is_first).await),
     }
 }
 

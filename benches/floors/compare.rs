@@ -58,8 +58,8 @@ struct Case {
 
 impl Comparison {
     pub(crate) async fn new(backend: Backend, place: &Place, effort: Effort) -> Self {
-        let bench = bench::open(backend, &place.url, true).await;
-        let peer = if bench.is_shared() { Some(Peer::start(backend, &place.url).await) } else { None };
+        let bench = bench::open(backend, &place.urls, true).await;
+        let peer = if bench.is_shared() { Some(Peer::start(backend, &place.urls).await) } else { None };
         Self { backend, bench, peer, effort, rounds: 0 }
     }
 

@@ -10,6 +10,7 @@ mod compare;
 mod memory;
 mod peer;
 mod postgres;
+mod redis;
 mod round;
 mod sqlite;
 mod subject;
@@ -40,9 +41,9 @@ struct Arguments {
     /// Measure these operations only
     #[arg(long, value_enum, value_name = "OPERATION")]
     only: Vec<round::Operation>,
-    /// Be the second process of the store at this URL
+    /// Be the second process at the place with these URLs
     #[arg(long, hide = true, value_name = "URL")]
-    peer_at: Option<String>,
+    peer_at: Vec<String>,
     /// What `cargo bench` passes
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,13 +52,13 @@ struct Arguments {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    if let (Some(url), [backend]) = (&arguments.peer_at, &*arguments.backends) {
-        return peer::serve(*backend, url).await;
+    if let ([_, ..], [backend]) = (&*arguments.peer_at, &*arguments.backends) {
+        return peer::serve(*backend, &arguments.peer_at).await;
     }
     let effort = if arguments.quick {
         Effort { repetitions: 7, round: Duration::from_millis(10) }
     } else {
-        Effort { repetitions: 9, round: Duration::from_millis(200) }
+        Effort { repetitions: 15, round: Duration::from_millis(100) }
     };
     print!("{}", table::introduction(effort));
     let mut figures = Vec::new();

@@ -24,9 +24,10 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) async fn start(backend: Backend, url: &str) -> Self {
+    pub(crate) async fn start(backend: Backend, urls: &[String]) -> Self {
         let mut process = Command::new(env::current_exe().expect("this program has a path"))
-            .args([&backend.to_string(), "--peer-at", url])
+            .arg(backend.to_string())
+            .args(urls.iter().map(|url| format!("--peer-at={url}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -61,8 +62,8 @@ impl Peer {
 }
 
 /// The second process, until the first lets go of it.
-pub(crate) async fn serve(backend: Backend, url: &str) {
-    let bench = bench::open(backend, url, false).await;
+pub(crate) async fn serve(backend: Backend, urls: &[String]) {
+    let bench = bench::open(backend, urls, false).await;
     println!("done");
     let mut orders = BufReader::new(stdin()).lines();
     while let Ok(Some(order)) = orders.next_line().await {

@@ -90,8 +90,8 @@ impl Subject for Dedicated {
                 (sqlx::query(ADD_STEP).bind(build).bind(number as i64).bind(name).bind(STATE), false)
             }
             Call::AddUrl { id, url } => (sqlx::query(ADD_URL).bind(id).bind(URL_NAME).bind(url), false),
-            Call::SetStepStateString { id } => (sqlx::query(SET_STATE).bind(STATE).bind(id), false),
-            Call::FinishStep { id } => (sqlx::query(FINISH).bind(0).bind(false).bind(id), false),
+            Call::SetStepStateString { id, state } => (sqlx::query(SET_STATE).bind(state).bind(id), false),
+            Call::FinishStep { id, results } => (sqlx::query(FINISH).bind(results).bind(false).bind(id), false),
             Call::GetStep { id } => (sqlx::query(GET_STEP).bind(id), true),
             Call::GetSteps { build } => (sqlx::query(GET_STEPS).bind(build), true),
         };

@@ -13,7 +13,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
     subject::{Call, Subject},
-    support::payload::{STEPS, has_url, name, url},
+    support::payload::{STEPS, has_url, name, state, url},
 };
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
@@ -81,7 +81,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    const BUILDS: usize = 8;
+    pub(crate) const BUILDS: usize = 8;
 
     pub(crate) async fn fill(subject: &impl Subject) -> Self {
         let mut builds = Vec::new();
@@ -123,8 +123,12 @@ impl Round {
                 let number = (self.number * self.callers + caller) * self.calls + call;
                 Call::AddUrl { id: of_fixture(call).1, url: url(1_000 + number) }
             }
-            Operation::SetStepStateString => Call::SetStepStateString { id: of_fixture(call).1 },
-            Operation::FinishStep => Call::FinishStep { id: of_fixture(call).1 },
+            Operation::SetStepStateString => {
+                Call::SetStepStateString { id: of_fixture(call).1, state: state(self.number + call) }
+            }
+            Operation::FinishStep => {
+                Call::FinishStep { id: of_fixture(call).1, results: ((self.number + call) % 7) as i32 }
+            }
             Operation::GetStep => Call::GetStep { id: of_fixture(call).1 },
             Operation::GetSteps => Call::GetSteps { build: of_fixture(call).0 },
         })

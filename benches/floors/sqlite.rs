@@ -12,6 +12,7 @@ use sqlx::{
     ConnectOptions, Executor, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
+use steps::{Clock, SystemClock};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -33,11 +34,15 @@ const SCHEMA: &str = include_str!("sqlite_floor.sql");
 const ADD_STEP: &str = "INSERT INTO steps (build_id, number, name, state_string) VALUES (?, ?, ?, ?)";
 const ADD_URL: &str = "INSERT INTO step_urls (step_id, name, url) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
 const SET_STATE: &str = "UPDATE steps SET state_string = ? WHERE id = ?";
-const FINISH: &str = "UPDATE steps SET complete_at = unixepoch() * 1000000, results = ?, hidden = ? WHERE id = ?";
+const FINISH: &str = "UPDATE steps SET complete_at = ?, results = ?, hidden = ? WHERE id = ?";
 const GET_STEP: &str = "SELECT steps.*, step_urls.name, url FROM steps LEFT JOIN step_urls ON step_id = steps.id \
                         WHERE steps.id = ? ORDER BY step_urls.id";
 const GET_STEPS: &str = "SELECT steps.*, step_urls.name, url FROM steps LEFT JOIN step_urls ON step_id = steps.id \
                          WHERE build_id = ? ORDER BY number, step_urls.id";
+
+fn now() -> i64 {
+    SystemClock.now().unix_micros()
+}
 
 /// As the store waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,8 +116,8 @@ impl Subject for Sqlx {
                 sqlx::query(ADD_STEP).bind(build).bind(number as i64).bind(name).bind(STATE)
             }
             Call::AddUrl { id, url } => sqlx::query(ADD_URL).bind(id).bind(URL_NAME).bind(url),
-            Call::SetStepStateString { id } => sqlx::query(SET_STATE).bind(STATE).bind(id),
-            Call::FinishStep { id } => sqlx::query(FINISH).bind(0).bind(0).bind(id),
+            Call::SetStepStateString { id, state } => sqlx::query(SET_STATE).bind(state).bind(id),
+            Call::FinishStep { id, results } => sqlx::query(FINISH).bind(now()).bind(results).bind(false).bind(id),
             Call::GetStep { .. } | Call::GetSteps { .. } => unreachable!("this floor is for writes"),
         };
         let done = query.execute(&mut *self.0.lock().await).await.expect("the statement succeeds");
@@ -154,10 +159,12 @@ impl Rusqlite {
                         connection.prepare_cached(ADD_STEP)?.execute(params![build, number as i64, name, STATE])
                     }
                     Call::AddUrl { id, url } => connection.prepare_cached(ADD_URL)?.execute(params![id, URL_NAME, url]),
-                    Call::SetStepStateString { id } => {
-                        connection.prepare_cached(SET_STATE)?.execute(params![STATE, id])
+                    Call::SetStepStateString { id, state } => {
+                        connection.prepare_cached(SET_STATE)?.execute(params![state, id])
                     }
-                    Call::FinishStep { id } => connection.prepare_cached(FINISH)?.execute(params![0, false, id]),
+                    Call::FinishStep { id, results } => {
+                        connection.prepare_cached(FINISH)?.execute(params![now(), results, false, id])
+                    }
                     Call::GetStep { .. } | Call::GetSteps { .. } => unreachable!("reads go past the thread"),
                 }?;
                 done.push((answer, connection.last_insert_rowid()));

@@ -21,9 +21,11 @@ pub(crate) enum Call {
     },
     SetStepStateString {
         id: i64,
+        state: String,
     },
     FinishStep {
         id: i64,
+        results: i32,
     },
     GetStep {
         id: i64,
@@ -54,7 +56,7 @@ pub(crate) enum Prepared {
     AddStep(NewStep),
     AddUrl(StepId, StepUrl),
     SetStepStateString(StepId, StateString),
-    FinishStep(StepId),
+    FinishStep(StepId, FinishStep),
     GetStep(StepId),
     GetSteps(BuildId),
 }
@@ -65,14 +67,14 @@ impl Subject for Store {
     fn prepare(&self, call: Call) -> Prepared {
         let build = |id| BuildId::new(id).expect("it is a build id");
         let step = |id| StepId::new(id).expect("it is a step id");
-        let state = || StateString::new(STATE).expect("it is a state string");
+        let state = |text: &str| StateString::new(text).expect("it is a state string");
         match call {
             Call::AddStep { build: id, name, .. } => {
-                Prepared::AddStep(NewStep::new(build(id), StepName::new(name).expect("it is a name"), state()))
+                Prepared::AddStep(NewStep::new(build(id), StepName::new(name).expect("it is a name"), state(STATE)))
             }
             Call::AddUrl { id, url } => Prepared::AddUrl(step(id), StepUrl::new(URL_NAME, url).expect("it is a url")),
-            Call::SetStepStateString { id } => Prepared::SetStepStateString(step(id), state()),
-            Call::FinishStep { id } => Prepared::FinishStep(step(id)),
+            Call::SetStepStateString { id, state: text } => Prepared::SetStepStateString(step(id), state(&text)),
+            Call::FinishStep { id, results } => Prepared::FinishStep(step(id), FinishStep::new(Results::new(results))),
             Call::GetStep { id } => Prepared::GetStep(step(id)),
             Call::GetSteps { build: id } => Prepared::GetSteps(build(id)),
         }
@@ -83,7 +85,7 @@ impl Subject for Store {
             Prepared::AddStep(step) => self.0.add_step(step).await.map(|added| added.id.get()),
             Prepared::AddUrl(id, url) => self.0.add_url(id, url).await.map(|()| 1),
             Prepared::SetStepStateString(id, state) => self.0.set_step_state_string(id, state).await.map(|()| 1),
-            Prepared::FinishStep(id) => self.0.finish_step(id, FinishStep::new(Results::SUCCESS)).await.map(|()| 1),
+            Prepared::FinishStep(id, finish) => self.0.finish_step(id, finish).await.map(|()| 1),
             Prepared::GetStep(id) => self.0.get_step(StepSelector::Id(id)).await.map(|step| step.iter().count() as i64),
             Prepared::GetSteps(build) => self.0.get_steps(build).await.map(|steps| steps.len() as i64),
         };

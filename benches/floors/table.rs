@@ -1,6 +1,6 @@
 //! What is printed.
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
 use crate::{
     compare::{Effort, Figure},
@@ -26,7 +26,7 @@ load    spread: each caller has a build of its own; hot: all add to one build.
 
 pub(crate) fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(ASCII_MARKDOWN);
     table.set_header([
         "operation",
         "callers",

@@ -11,7 +11,7 @@ mod support;
 use std::{fs, path::PathBuf};
 
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::Serialize;
 
 use crate::{
@@ -70,7 +70,7 @@ async fn main() {
         println!("\n{backend} ({})", place.durability);
         let mut found = Vec::new();
         for operation in Operation::ALL {
-            let times = measure::of_store(&place.url, operation, &sizes).await;
+            let times = measure::of_store(place.url(), operation, &sizes).await;
             found.extend(figures_of(&backend.to_string(), operation, &times));
         }
         println!("{}", table(&found));
@@ -111,7 +111,7 @@ fn figures_of(backend: &str, operation: Operation, times: &[(usize, f64)]) -> Ve
 
 fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(ASCII_MARKDOWN);
     table.set_header(["operation", "size", "us", "over the smallest"]);
     for figure in figures {
         let over = format!("{:.2}", figure.over_smallest);

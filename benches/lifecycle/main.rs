@@ -11,7 +11,7 @@ mod support;
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::Serialize;
 use serde_json::json;
 
@@ -87,7 +87,7 @@ percentile; {repetitions} repetitions of about {time:?} each, in turns, of which
     for &backend in or_all(&arguments.backends) {
         let place = Place::new(backend);
         println!("\n{backend} ({})", place.durability);
-        let store = steps::connect(&place.url).await.expect("the store opens");
+        let store = steps::connect(place.url()).await.expect("the store opens");
         let mut buildbot = match &arguments.buildbot {
             Some(python) => Buildbot::start(python, backend, &place).await,
             None => None,
@@ -122,7 +122,7 @@ percentile; {repetitions} repetitions of about {time:?} each, in turns, of which
 
 fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(ASCII_MARKDOWN);
     table.set_header(["system", "builds in flight", "steps a second", "p50 ms", "p99 ms", "times as many"]);
     for figure in figures {
         let other = figures.iter().find(|it| it.in_flight == figure.in_flight && it.system != figure.system);

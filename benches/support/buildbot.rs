@@ -23,8 +23,8 @@ impl Buildbot {
     /// Starts it with a Python interpreter that has Buildbot. Gives `None` for a backend that Buildbot has not.
     pub async fn start(python: &Path, backend: Backend, place: &Place) -> Option<Self> {
         let url = match backend {
-            Backend::Sqlite => format!("sqlite:///{}", beside(&place.url, "buildbot.db").display()),
-            Backend::Postgres => database(&place.url).await,
+            Backend::Sqlite => format!("sqlite:///{}", beside(place.url(), "buildbot.db").display()),
+            Backend::Postgres => database(place.url()).await,
             _ => return None,
         };
         let mut process = Command::new(python)

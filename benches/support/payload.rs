@@ -3,6 +3,11 @@
 /// A state string of 40 characters.
 pub const STATE: &str = "compiling 123 of 4567 files, 8 warnings!";
 
+/// A state string of 40 characters, and another for the next number: SQLite does not write what is there already.
+pub fn state(number: usize) -> String {
+    format!("compiling {:03} of 4567 files, 8 warnings!", number % 1_000)
+}
+
 /// The name of a url.
 pub const URL_NAME: &str = "log";
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::ValueEnum;
+use test_servers::{PostgresOptions, RedisOptions};
 
 /// A backend that can be measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -14,6 +15,8 @@ pub enum Backend {
     Memory,
     Sqlite,
     Postgres,
+    Redis,
+    RedisCluster,
 }
 
 impl fmt::Display for Backend {
@@ -22,6 +25,8 @@ impl fmt::Display for Backend {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::RedisCluster => "redis-cluster",
         })
     }
 }
@@ -33,8 +38,8 @@ pub fn or_all(backends: &[Backend]) -> &[Backend] {
 
 /// A place for one store, and for its floor beside it.
 pub struct Place {
-    /// What the store is connected with.
-    pub url: String,
+    /// What the store is connected with; and for a cluster one server to compare it with.
+    pub urls: Vec<String>,
     /// What an answered write survives here, on both sides.
     pub durability: &'static str,
     /// The folder or the server.
@@ -52,16 +57,37 @@ impl Place {
             }
             Backend::Postgres => {
                 const DURABILITY: &str = "fsync=on, synchronous_commit=on: a commit waits for the disk";
-                let server = test_servers::PostgresOptions::default().with_setting("fsync", "on");
+                let server = PostgresOptions::default().with_setting("fsync", "on");
                 let server = server.start().expect("PostgreSQL starts");
                 Self::kept(server.url(), DURABILITY, server)
+            }
+            Backend::Redis => {
+                let server = durable_redis().start().expect("Redis starts");
+                Self::kept(server.url(), REDIS_DURABILITY, server)
+            }
+            Backend::RedisCluster => {
+                let cluster = durable_redis().start_cluster().expect("a Redis Cluster starts");
+                let server = durable_redis().start().expect("Redis starts");
+                let urls = vec![cluster.url(), server.url()];
+                Self { urls, durability: REDIS_DURABILITY, _kept: Box::new((cluster, server)) }
             }
         }
     }
 
     fn kept(url: String, durability: &'static str, kept: impl Any) -> Self {
-        Self { url, durability, _kept: Box::new(kept) }
+        Self { urls: vec![url], durability, _kept: Box::new(kept) }
     }
+
+    /// What the store is connected with.
+    pub fn url(&self) -> &str {
+        &self.urls[0]
+    }
+}
+
+const REDIS_DURABILITY: &str = "appendonly=yes, appendfsync=always: an answer waits for the disk";
+
+fn durable_redis() -> RedisOptions {
+    RedisOptions::default().with_setting("appendonly", "yes").with_setting("appendfsync", "always")
 }
 
 /// The file of a SQLite floor, beside that of the store.
