@@ -38,9 +38,10 @@ pub(crate) trait Bench {
         true
     }
 
-    /// What a round of full length is divided by, where the calls of a long one would fill the memory.
-    fn shorter(&self) -> u32 {
-        1
+    /// Whether no call ever waits: then each caller has a thread of its own, since tasks would not take turns; and rounds
+    /// are ten times shorter, since the calls of a long one would fill the memory.
+    fn never_waits(&self) -> bool {
+        false
     }
 
     /// What is compared with what for this operation.

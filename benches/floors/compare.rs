@@ -147,7 +147,7 @@ impl Comparison {
         loop {
             let time = self.round(case, pair.measured, calls).await;
             self.round(case, pair.floor, calls).await;
-            let aim = self.effort.round / self.bench.shorter();
+            let aim = self.effort.round / if self.bench.never_waits() { 10 } else { 1 };
             if time * 2 > aim {
                 let scaled = calls as f64 * aim.as_secs_f64() / time.as_secs_f64();
                 return (scaled as usize).clamp(1, MOST);
@@ -159,7 +159,8 @@ impl Comparison {
     async fn round(&mut self, case: Case, side: &str, calls: usize) -> Duration {
         self.rounds += 1;
         let Case { operation, callers, load, processes } = case;
-        let round = Round { operation, callers, load, calls, number: self.rounds, process: 0 };
+        let threads = self.bench.never_waits();
+        let round = Round { operation, callers, load, calls, number: self.rounds, process: 0, threads };
         match &mut self.peer {
             Some(peer) if processes == 2 => {
                 peer.prepare(side, &Round { process: 1, ..round }).await;

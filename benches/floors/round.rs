@@ -9,7 +9,7 @@ use std::{
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Barrier, task::JoinSet};
+use tokio::{runtime::Handle, sync::Barrier, task::JoinSet};
 
 use crate::{
     subject::{Call, Subject},
@@ -69,6 +69,8 @@ pub(crate) struct Round {
     pub(crate) number: usize,
     /// Which process, from 0 on.
     pub(crate) process: usize,
+    /// Whether each caller has a thread of its own.
+    pub(crate) threads: bool,
 }
 
 /// Builds per round at most: processes times callers.
@@ -141,13 +143,18 @@ impl Round {
         for caller in 0..self.callers {
             let calls: Vec<_> = self.calls(caller, fixture).map(|call| subject.prepare(call)).collect();
             let (subject, start) = (Arc::clone(subject), Arc::clone(&start));
-            callers.spawn(async move {
+            let caller = async move {
                 start.wait().await;
                 for call in calls {
                     let answer = black_box(subject.run(caller, call).await);
                     assert!(answer >= expected, "an answer of {answer}, and not of {expected}");
                 }
-            });
+            };
+            if self.threads {
+                callers.spawn_blocking(move || Handle::current().block_on(caller));
+            } else {
+                callers.spawn(caller);
+            }
         }
         Prepared { callers, start }
     }

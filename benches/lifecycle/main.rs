@@ -123,7 +123,7 @@ percentile; {repetitions} repetitions of about {time:?} each, in turns, of which
 fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header(["system", "builds in flight", "steps a second", "p50 ms", "p99 ms", "times as many"]);
+    table.set_header(["system", "builds in flight", "steps a second", "p50 us", "p99 us", "times as many"]);
     for figure in figures {
         let other = figures.iter().find(|it| it.in_flight == figure.in_flight && it.system != figure.system);
         let times = other.filter(|_| figure.system == "steps").map(|it| figure.per_second / it.per_second);
@@ -131,8 +131,8 @@ fn table(figures: &[Figure]) -> Table {
             figure.system.to_owned(),
             figure.in_flight.to_string(),
             readable(figure.per_second),
-            readable(figure.p50_us / 1e3),
-            readable(figure.p99_us / 1e3),
+            readable(figure.p50_us),
+            readable(figure.p99_us),
             times.map(readable).unwrap_or_default(),
         ]);
     }

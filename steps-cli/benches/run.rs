@@ -1,8 +1,8 @@
 //! What it costs to have a command recorded: `steps run -- true` on a SQLite file beside `true` alone, each as a whole
 //! process, in turns.
 //!
-//! `cargo bench -p steps-cli --bench run`. It says how much longer the recorded command takes, which is four answered
-//! writes, each of which waits for the disk, and the start of one more process.
+//! `cargo bench -p steps-cli --bench run`. It says how much longer the recorded command takes, which is three answered
+//! writes (add, start, finish), each of which waits for the disk, and the start of one more process.
 
 use std::{
     process::{Command, Stdio},
