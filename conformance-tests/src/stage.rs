@@ -1,9 +1,13 @@
 //! What a case works with: a store, more handles on it, builds of its own, the clock.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use steps_core::{BuildId, Clock, StepsStore, Timestamp};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     CaseContext, Clause, Feature, Fixture,
@@ -123,14 +127,22 @@ impl Stage {
         Ok((Arc::clone(&process), self.handle(process, name)))
     }
 
-    /// A handle through a proxy that fails on cue, with this time-out.
-    pub(crate) async fn proxied(&self, timeout: Duration) -> Checked<(Proxy, Handle)> {
+    /// A handle through a proxy that fails on cue, with this time-out. It may take a few attempts, but no longer than
+    /// this.
+    pub(crate) async fn proxied(&self, timeout: Duration, patience: Duration) -> Checked<(Proxy, Handle)> {
         let Faults { server, connect } = self.offers.faults.as_ref().ok_or_else(|| lacks(Feature::Faults))?;
         let proxy = Proxy::start(server.as_str()).await;
         let proxy = proxy.map_err(|error| not_made(format_args!("a proxy before {server}"), &error))?;
-        let connected = caught(async { connect(proxy.address(), timeout).await }).await;
-        let store = connected.unwrap_or_else(|panic| Err(panic.into()));
-        let store = store.map_err(|error| not_made("opening the store through a proxy", &*error))?;
+        let start = Instant::now();
+        let store = loop {
+            let connected = caught(async { connect(proxy.address(), timeout).await }).await;
+            match connected.unwrap_or_else(|panic| Err(panic.into())) {
+                Ok(store) => break store,
+                // With a time-out that is short for a busy machine.
+                Err(_) if start.elapsed() < patience => sleep(Duration::from_millis(50)).await,
+                Err(error) => return Err(not_made("opening the store through a proxy", &*error)),
+            }
+        };
         self.setup.log.begin("proxied", Call::Opened("the same store through a proxy"));
         Ok((proxy, self.handle(store, "proxied")))
     }

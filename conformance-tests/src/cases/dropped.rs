@@ -155,7 +155,7 @@ async fn no_other_call_is_harmed(stage: &mut Stage) -> Checked {
             let mut answered = Vec::new();
             for round in 0..12 {
                 let add = store.add(build, "compile", "");
-                if caller % 2 == 0 {
+                if caller.is_multiple_of(2) {
                     answered.extend(dropped_at(1 + (caller + round) % 4, add).await.transpose()?);
                 } else {
                     answered.push(add.await?);

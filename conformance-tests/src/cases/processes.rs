@@ -120,10 +120,10 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(stage:
                 }
                 .await;
                 match written {
-                    Err(error) if caller % 2 == 0 && error.kind() == ErrorKind::Unavailable => break,
+                    Err(error) if caller.is_multiple_of(2) && error.kind() == ErrorKind::Unavailable => break,
                     written => written?,
                 }
-                if caller % 2 == 0 {
+                if caller.is_multiple_of(2) {
                     answers.add_permits(1);
                 }
             }

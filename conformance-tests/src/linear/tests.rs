@@ -73,14 +73,14 @@ impl Lines {
         History { build: build(), now: Timestamp::UNIX_EPOCH, initial: Vec::new(), events: self.0 }
     }
 
-    fn is_explained(self) {
+    fn passes(self) {
         if let Err(failure) = self.history().check() {
             panic!("{failure}");
         }
     }
 
     /// Refused, with this clause and this many lines.
-    fn is_refused(self, clause: Clause, lines: usize) -> String {
+    fn fails(self, clause: Clause, lines: usize) -> String {
         let failure = self.history().check().expect_err("it cannot be explained");
         let text = failure.to_string();
         assert_eq!(failure.clause, Some(clause), "{text}");
@@ -93,32 +93,32 @@ impl Lines {
 #[test]
 fn calls_at_once_may_come_in_any_order() {
     for read in [vec![], vec![step(0, "a", "", &[])], vec![step(0, "a", "", &[]), step(1, "a_1", "", &[])]] {
-        Lines::new().add(0, 10, "a", 0, "a").add(0, 10, "a", 1, "a_1").read(5, 6, read).is_explained();
+        Lines::new().add(0, 10, "a", 0, "a").add(0, 10, "a", 1, "a_1").read(5, 6, read).passes();
     }
     for urls in [&["x", "y"], &["y", "x"]] {
         let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 10, 0, "x").url(3, 9, 0, "y");
-        lines.read(11, 12, vec![step(0, "a", "", urls)]).is_explained();
+        lines.read(11, 12, vec![step(0, "a", "", urls)]).passes();
     }
 }
 
 #[test]
 fn calls_one_after_the_other_come_in_their_order() {
     let lines = Lines::new().add(0, 1, "a", 0, "a").add(0, 1, "b", 1, "b");
-    lines.read(2, 3, vec![step(0, "a", "", &[])]).is_refused(Clause::R3, 3);
-    Lines::new().add(0, 1, "a", 1, "a").add(2, 3, "b", 0, "b").is_refused(Clause::R3, 1);
+    lines.read(2, 3, vec![step(0, "a", "", &[])]).fails(Clause::R3, 3);
+    Lines::new().add(0, 1, "a", 1, "a").add(2, 3, "b", 0, "b").fails(Clause::R3, 1);
     let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 3, 0, "x").url(4, 5, 0, "y");
-    lines.read(6, 7, vec![step(0, "a", "", &["y", "x"])]).is_refused(Clause::R3, 3);
+    lines.read(6, 7, vec![step(0, "a", "", &["y", "x"])]).fails(Clause::R3, 3);
     let lines = Lines::new().add(0, 1, "a", 0, "a").state(2, 3, 0, "x").state(4, 5, 0, "y");
-    lines.read(6, 7, vec![step(0, "a", "x", &[])]).is_refused(Clause::R3, 3);
+    lines.read(6, 7, vec![step(0, "a", "x", &[])]).fails(Clause::R3, 3);
 }
 
 #[test]
 fn what_was_read_stays_read() {
     let (before, after) = (vec![step(0, "a", "", &[])], vec![step(0, "a", "x", &[])]);
     let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
-    write.read(3, 4, before.clone()).read(5, 6, after.clone()).is_explained();
+    write.read(3, 4, before.clone()).read(5, 6, after.clone()).passes();
     let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
-    let shown = write.read(3, 4, after).read(5, 6, before).is_refused(Clause::R3, 3);
+    let shown = write.read(3, 4, after).read(5, 6, before).fails(Clause::R3, 3);
     assert!(shown.contains("1: state of step 0: \"x\"") && shown.contains("get all → step 0: \"\""), "{shown}");
 }
 
@@ -128,7 +128,7 @@ fn a_read_is_of_one_instant() {
     let lines = Lines::new().add(0, 1, "a", 0, "a").add(2, 3, "b", 1, "b");
     let lines = lines.state(4, 5, 0, "x").state(6, 7, 1, "y");
     let torn = vec![step(0, "a", "", &[]), step(1, "b", "y", &[])];
-    let shown = lines.read(3, 8, torn).is_refused(Clause::R3, 3);
+    let shown = lines.read(3, 8, torn).fails(Clause::R3, 3);
     assert!(!shown.contains("add"), "{shown}");
 }
 
@@ -138,11 +138,11 @@ fn a_call_without_an_answer_came_whenever_it_was_seen_or_never() {
     for (later, is_fine) in [("x", true), ("", true), ("y", false)] {
         let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state(), End::Open);
         let lines = lines.read(3, 4, vec![step(0, "a", "", &[])]).read(9, 10, vec![step(0, "a", later, &[])]);
-        if is_fine { lines.is_explained() } else { drop(lines.is_refused(Clause::R3, 1)) }
+        if is_fine { lines.passes() } else { drop(lines.fails(Clause::R3, 1)) }
     }
     // An add that took the number 0, as one sees by the next.
-    Lines::new().open(0, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").is_explained();
-    Lines::new().open(3, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").is_refused(Clause::R3, 1);
+    Lines::new().open(0, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").passes();
+    Lines::new().open(3, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").fails(Clause::R3, 1);
 }
 
 #[test]
@@ -155,20 +155,20 @@ fn a_call_that_was_not_applied_is_not_seen() {
 
 #[test]
 fn the_clause_is_named_where_it_is_plain() {
-    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "b", 0, "b").is_refused(Clause::I2, 2);
-    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "a", 1, "a").is_refused(Clause::N3, 2);
-    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "a", 1, "a_2").is_refused(Clause::N3, 2);
+    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "b", 0, "b").fails(Clause::I2, 2);
+    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "a", 1, "a").fails(Clause::N3, 2);
+    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "a", 1, "a_2").fails(Clause::N3, 2);
     let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 9, 0, "x").url(2, 9, 0, "y");
-    lines.read(10, 11, vec![step(0, "a", "", &["x"])]).is_refused(Clause::U3, 3);
+    lines.read(10, 11, vec![step(0, "a", "", &["x"])]).fails(Clause::U3, 3);
     let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 9, 0, "x").url(2, 9, 0, "x");
-    lines.read(10, 11, vec![step(0, "a", "", &["x", "x"])]).is_refused(Clause::U3, 3);
+    lines.read(10, 11, vec![step(0, "a", "", &["x", "x"])]).fails(Clause::U3, 3);
     let keyed = || Call::AddStep(new("a", "").with_idempotency_key(IdempotencyKey::new("k").unwrap()));
     let added =
         |number: u32, name| Seen::Added(AddedStep::new(id(number), number.into(), StepName::new(name).unwrap()));
     let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(0, "a"));
-    lines.is_explained();
+    lines.passes();
     let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(1, "a_1"));
-    lines.is_refused(Clause::I5, 2);
+    lines.fails(Clause::I5, 2);
 }
 
 #[test]
@@ -179,8 +179,8 @@ fn an_end_is_written_whole() {
     let mut half = whole.clone();
     half.hidden = false;
     let lines = || Lines::new().add(0, 1, "a", 0, "a").call(2, 9, finish.clone(), Seen::Done);
-    lines().read(3, 4, vec![whole]).is_explained();
-    lines().read(3, 4, vec![half]).is_refused(Clause::R3, 2);
+    lines().read(3, 4, vec![whole]).passes();
+    lines().read(3, 4, vec![half]).fails(Clause::R3, 2);
 }
 
 /// As many calls at once as the cases have, with nothing read in between.
@@ -192,11 +192,11 @@ fn many_calls_at_once_are_no_work() {
     }
     let urls: Vec<_> = (0..16).rev().map(|n| n.to_string()).collect();
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
-    lines.read(2_000, 2_001, vec![step(0, "a", "", &urls)]).is_explained();
+    lines.read(2_000, 2_001, vec![step(0, "a", "", &urls)]).passes();
 
     let mut lines = Lines::new().add(0, 1, "a", 0, "a");
     for n in 0..12 {
         lines = lines.state(2, 1_000 + n, 0, &n.to_string());
     }
-    lines.read(2_000, 2_001, vec![step(0, "a", "0", &[])]).is_explained();
+    lines.read(2_000, 2_001, vec![step(0, "a", "0", &[])]).passes();
 }

@@ -4,6 +4,7 @@
 //! contract have to agree.
 
 pub(crate) mod dropping;
+#[allow(dead_code, reason = "it is for a program of its own")]
 pub(crate) mod filed;
 pub(crate) mod networked;
 pub(crate) mod racing;

@@ -308,7 +308,7 @@ impl StepsStore for RacingStore {
             Race::StepsReadOneByOne => {
                 let mut read = Vec::new();
                 for step in steps {
-                    if self.shared.flicker.fetch_add(1, Ordering::SeqCst) % 4 == 0 {
+                    if self.shared.flicker.fetch_add(1, Ordering::SeqCst).is_multiple_of(4) {
                         self.pause().await;
                     }
                     read.extend(self.step(step.id));
