@@ -12,7 +12,7 @@ use std::{fs, path::PathBuf};
 
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     measure::{Operation, Sizes},
@@ -37,6 +37,9 @@ struct Arguments {
     /// Draw the cost of adds and urls into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Measure nothing, and take the figures from these files, as `--json` wrote them: to draw several runs into one plot
+    #[arg(long, value_name = "FILE")]
+    from: Vec<PathBuf>,
     /// Measure Buildbot too, with this Python interpreter, which has it
     #[arg(long, value_name = "PYTHON")]
     buildbot: Option<PathBuf>,
@@ -46,7 +49,7 @@ struct Arguments {
 }
 
 /// A line of the table, and an object of the JSON.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct Figure {
     backend: String,
     operation: Operation,
@@ -58,6 +61,25 @@ struct Figure {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
+    let figures = if arguments.from.is_empty() { measure(&arguments).await } else { read(&arguments.from) };
+    if let Some(file) = arguments.json {
+        let json = serde_json::to_string_pretty(&figures).expect("figures are written as JSON");
+        fs::write(file, json + "\n").expect("the file of the figures is written");
+    }
+    if let Some(file) = arguments.svg {
+        fs::write(file, plot::svg(&figures)).expect("the file of the plot is written");
+    }
+}
+
+fn read(files: &[PathBuf]) -> Vec<Figure> {
+    let read = |file: &PathBuf| -> Vec<Figure> {
+        let json = fs::read_to_string(file).expect("the file of the figures is read");
+        serde_json::from_str(&json).expect("it has figures of this bench")
+    };
+    files.iter().flat_map(read).collect()
+}
+
+async fn measure(arguments: &Arguments) -> Vec<Figure> {
     let sizes = if arguments.quick { Sizes::quick() } else { Sizes::full() };
     println!(
         "The time of one call of one caller, the median of {}, in microseconds; sizes take turns.\n{}",
@@ -88,13 +110,7 @@ async fn main() {
             figures.extend(found);
         }
     }
-    if let Some(file) = arguments.json {
-        let json = serde_json::to_string_pretty(&figures).expect("figures are written as JSON");
-        fs::write(file, json + "\n").expect("the file of the figures is written");
-    }
-    if let Some(file) = arguments.svg {
-        fs::write(file, plot::svg(&figures)).expect("the file of the plot is written");
-    }
+    figures
 }
 
 fn figures_of(backend: &str, operation: Operation, times: &[(usize, f64)]) -> Vec<Figure> {

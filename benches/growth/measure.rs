@@ -20,7 +20,7 @@ use crate::support::{
     statistics::{median, micros},
 };
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Operation {
     AddStep,
@@ -220,7 +220,7 @@ pub(crate) async fn of_buildbot(buildbot: &mut Buildbot, operation: Operation, s
     }
 
     let mut found = Vec::new();
-    for &size in sizes.of(operation) {
+    for &size in sizes.of(operation).iter().filter(|size| **size <= 10_000) {
         // It takes long as it grows, which is what is to be seen.
         let calls = if size > 1_000 { sizes.calls.min(20) } else { sizes.calls };
         let copies = (20 * calls / size).clamp(1, calls);
