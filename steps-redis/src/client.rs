@@ -275,7 +275,7 @@ impl Client {
             Err(NoAnswer::NotSent(failure)) => Next::Failed(failure),
             Err(NoAnswer::Lost(failure)) => Next::Lost(failure),
             Err(NoAnswer::TimedOut { sent }) => Next::TimedOut { sent },
-            Err(NoAnswer::Refused(error)) => self.refused(&error, &node.address, request.slot),
+            Err(NoAnswer::Refused(error)) => self.refused(&error, &node, request.slot),
         }
     }
 
@@ -309,16 +309,20 @@ impl Client {
     }
 
     /// What to do when the server refused a request: nothing of it was applied.
-    fn refused(&self, error: &ServerError, by: &Address, slot: Slot) -> Next {
+    fn refused(&self, error: &ServerError, by: &Node, slot: Slot) -> Next {
         let failure = error::from_server(error);
         let Nodes::Cluster(cluster) = &self.nodes else {
+            if error.code() == "READONLY" {
+                // Another server may have its name by now.
+                by.disconnect();
+            }
             return if failure.is_busy() { Next::Wait(failure) } else { Next::Failed(failure) };
         };
         match error.code() {
             code @ ("MOVED" | "ASK") => {
                 // The slot, and the node that knows more.
                 let address = error.details().and_then(|details| details.split_ascii_whitespace().nth(1));
-                match address.and_then(|address| Address::from_redirect(address, by)) {
+                match address.and_then(|address| Address::from_redirect(address, &by.address)) {
                     Some(address) => {
                         let node = cluster.node_at(address);
                         if code == "MOVED" {

@@ -1,6 +1,6 @@
 //! The errors of this store: what Redis says, as the contract's kinds.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, error::Error as _, io, time::Duration};
 
 use redis::{RedisError, ServerError};
 use steps_core::{Call, Error, ErrorKind, InputError, Operation};
@@ -64,10 +64,11 @@ pub(crate) fn connecting(error: RedisError) -> Failure {
         }
         redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => match error.clone().try_into() {
             Ok(answer) => from_server(&answer),
-            Err(_) => unreachable_server(),
+            // The driver's own words for what it was told when it chose the database.
+            Err(_) => Failure::new(ErrorKind::Config, "the server has no such database; use another, or none"),
         },
-        redis::ErrorKind::Client => {
-            Failure::new(ErrorKind::Config, "no encrypted connection could be made; check host and certificates")
+        _ if is_refused_encryption(&error) => {
+            Failure::new(ErrorKind::Config, "no encrypted connection could be made; check host, port and certificates")
         }
         _ => unreachable_server(),
     };
@@ -77,11 +78,17 @@ pub(crate) fn connecting(error: RedisError) -> Failure {
 /// What an error of the first connection means. A server that starts is waited for; one that is not there may
 /// be a mistake, which its author should hear of at once.
 pub(crate) fn at_first_sight(error: RedisError) -> Failure {
-    if error.is_io_error() && !error.is_timeout() {
+    if error.is_io_error() && !error.is_timeout() && !is_refused_encryption(&error) {
         let message = "the server cannot be reached; check that it runs, and its host and port";
         return Failure::new(ErrorKind::Unavailable, message).with_source(error);
     }
     connecting(error)
+}
+
+/// Whether the certificates do not fit, or one end encrypts and the other does not.
+fn is_refused_encryption(error: &RedisError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    error.kind() == redis::ErrorKind::Client || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
 fn unreachable_server() -> Failure {
@@ -105,6 +112,7 @@ pub(crate) fn from_server(error: &ServerError) -> Failure {
         "READONLY" => Failure::new(ReadOnly, "the server is a read-only replica; use its primary"),
         "NOPERM" => Failure::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant"),
         "NOAUTH" | "WRONGPASS" => Failure::new(Config, "the server does not let this user in; check user and password"),
+        "DENIED" => Failure::new(Config, "the server takes connections from its own machine alone; see protected-mode"),
         "LOADING" => Failure::busy("the server is starting"),
         "BUSY" => Failure::busy("the server is busy with a script of somebody else"),
         "TRYAGAIN" => Failure::busy("the build is moving to another node of the cluster"),
