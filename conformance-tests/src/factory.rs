@@ -98,7 +98,7 @@ pub struct Fixture {
 pub(crate) struct Offers {
     pub(crate) reopen: Option<Connect>,
     pub(crate) peer: Option<Connect>,
-    token: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
 impl Offers {

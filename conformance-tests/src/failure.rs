@@ -25,6 +25,9 @@ pub struct Failure {
     pub got: Option<String>,
     /// The calls that led there, as Rust that can be pasted into a test; of a property, the fewest that were found.
     pub calls: Option<String>,
+    /// The smallest part that was found of what several callers did and saw at once that has no explanation, with
+    /// the times of the calls.
+    pub history: Option<String>,
     /// Whether the first clause of the case is to blame, where none is named: the store was asked, and gave
     /// no answer to go by.
     #[serde(skip)]
@@ -34,7 +37,15 @@ pub struct Failure {
 impl Failure {
     /// A failure that is no clause's matter, or not yet known to be.
     pub(crate) fn new(what: impl Display) -> Self {
-        Self { clause: None, what: what.to_string(), expected: None, got: None, calls: None, is_of_case: false }
+        Self {
+            clause: None,
+            what: what.to_string(),
+            expected: None,
+            got: None,
+            calls: None,
+            history: None,
+            is_of_case: false,
+        }
     }
 
     pub(crate) fn of(clause: Clause, what: impl Display) -> Self {
@@ -48,6 +59,11 @@ impl Failure {
 
     pub(crate) fn got(mut self, got: impl Into<String>) -> Self {
         self.got = Some(got.into());
+        self
+    }
+
+    pub(crate) fn with_history(mut self, history: String) -> Self {
+        self.history = Some(history);
         self
     }
 
@@ -82,6 +98,9 @@ impl Display for Failure {
                 let gap = if value.contains('\n') { "\n" } else { " " };
                 writeln!(f, "  {label}:{gap}{}", value.replace('\n', "\n    "))?;
             }
+        }
+        if let Some(history) = &self.history {
+            write!(f, "\nwhat the callers did and saw, as little of it as shows it:\n{history}\n")?;
         }
         if let Some(calls) = &self.calls {
             write!(f, "\nthe calls, to paste into a test:\n{calls}\n")?;

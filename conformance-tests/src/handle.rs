@@ -36,6 +36,10 @@ impl Handle {
         Self { store, name, log, timeout }
     }
 
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The store itself, for what is no part of the case.
     pub(crate) fn unlogged(&self) -> &dyn StepsStore {
         &*self.store

@@ -22,6 +22,7 @@ use crate::{
     context::FreshBuilds,
     failure::Checked,
     handle::message,
+    process::child,
     report::{CaseReport, Outcome, Progress, Report},
     stage::Setup,
 };
@@ -48,6 +49,9 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 /// }
 /// ```
 pub fn main(factory: impl StoreFactory) -> ExitCode {
+    if let Some(code) = child(&factory) {
+        return code;
+    }
     let arguments = Arguments::from_args();
     match Config::from_env() {
         Ok(config) => libtest_mimic::run(&arguments, trials(factory, config)).exit_code(),

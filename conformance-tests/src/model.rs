@@ -54,6 +54,19 @@ impl Model {
         steps.push(Step::builder(added.id, new.build_id, number, name, new.state_string).build());
     }
 
+    /// Puts a step there as it is, after those of its build.
+    pub(crate) fn put(&mut self, step: Step) {
+        self.builds.entry(step.build_id).or_default().push(step);
+    }
+
+    /// Takes back the last [`add`](Self::add) to a build.
+    pub(crate) fn take_back(&mut self, new: &NewStep) {
+        let steps = self.builds.entry(new.build_id).or_default();
+        steps.pop();
+        let place = steps.len();
+        self.keys.retain(|(build, _), of_key| *build != new.build_id || *of_key != place);
+    }
+
     /// All steps of a build, ordered by number (R2).
     pub(crate) fn steps(&self, build: BuildId) -> &[Step] {
         self.builds.get(&build).map_or(&[], Vec::as_slice)

@@ -2,7 +2,7 @@
 
 use std::{any::Any, sync::Arc, time::Duration};
 
-use steps_core::{BuildId, StepsStore, Timestamp};
+use steps_core::{BuildId, Clock, StepsStore, Timestamp};
 use tokio::time::timeout;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     failure::{Checked, Failure},
     handle::{Handle, caught},
     harness::Suite,
+    process::{Hello, Process},
 };
 
 /// What a case makes its stages from.
@@ -40,7 +41,7 @@ impl Setup {
         let Fixture { store, offers, guard } =
             made.unwrap_or_else(|panic| Err(panic.into())).map_err(|error| not_made("making the store", &*error))?;
         self.log.clear();
-        let mut stage = Stage { setup: self.clone(), store: None, peers: 0, offers, _guard: guard };
+        let mut stage = Stage { setup: self.clone(), store: None, peers: 0, processes: 0, offers, _guard: guard };
         stage.store = Some(stage.handle(store, "store"));
         Ok(stage)
     }
@@ -52,6 +53,7 @@ pub(crate) struct Stage {
     /// None while it is reopened. The stage holds nothing else of the store, so that it can be dropped.
     store: Option<Handle>,
     peers: usize,
+    processes: usize,
     offers: Offers,
     /// Last, so that it is dropped after the handle.
     _guard: Option<Box<dyn Any + Send>>,
@@ -96,6 +98,30 @@ impl Stage {
         self.setup.context.clock().set(now);
     }
 
+    /// What the clock says.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.setup.context.clock().now()
+    }
+
+    /// A handle on the store in a process of its own, whose clock stays where it is now.
+    pub(crate) async fn process(&mut self) -> Checked<Handle> {
+        Ok(self.process_to_kill().await?.1)
+    }
+
+    /// As [`process`](Self::process), with the process itself.
+    pub(crate) async fn process_to_kill(&mut self) -> Checked<(Arc<Process>, Handle)> {
+        const NAMES: [&str; 3] = ["process", "process_2", "process_3"];
+        let token = self.offers.token.clone().ok_or_else(|| lacks(Feature::Processes))?;
+        let context = &self.setup.context;
+        let hello =
+            Hello { case: context.name().to_owned(), seed: self.setup.suite.config.seed, token, now: self.now() };
+        let process = Arc::new(Process::start(&hello).await?);
+        let name = NAMES[self.processes.min(NAMES.len() - 1)];
+        self.processes += 1;
+        self.setup.log.begin(name, Call::Opened("the same store in another process"));
+        Ok((Arc::clone(&process), self.handle(process, name)))
+    }
+
     /// One more handle on the store: the first is called `peer`.
     pub(crate) async fn peer(&mut self) -> Checked<Handle> {
         const NAMES: [&str; 4] = ["peer", "peer_2", "peer_3", "peer_4"];
@@ -130,7 +156,11 @@ impl Stage {
         let log = &self.setup.log;
         // A call that panicked or did not end decides the case, whatever the case made of it.
         let result = log.fatal().map_or(result, Err);
-        result.map_err(|failure| Failure { calls: failure.calls.or_else(|| log.code()), ..failure })
+        result.map_err(|failure| match failure {
+            // Of calls at once, the log knows neither the times nor the order.
+            Failure { history: Some(_), .. } => failure,
+            _ => Failure { calls: failure.calls.or_else(|| log.code()), ..failure },
+        })
     }
 
     /// As [`judged`](Self::judged), at the end of the case. The store is closed for politeness: how well,

@@ -6,8 +6,11 @@ mod broken;
 
 use std::time::Duration;
 
-use broken::{FLAWS, Known, Plain};
-use conformance_tests::{Config, Report, run};
+use broken::{
+    FLAWS, Known, Plain,
+    racing::{RACES, Racing},
+};
+use conformance_tests::{Clause, Config, Report, run};
 
 /// Always the same draws: whether they come upon a flaw must not depend on luck.
 const SEED: u64 = 7;
@@ -62,4 +65,34 @@ async fn properties_come_upon_most_flaws_and_shrink_them() {
         }
     }
     assert!(missed.is_empty(), "not caught, or not small:\n{}", missed.join("\n"));
+}
+
+#[tokio::test]
+async fn each_race_is_caught_by_a_history_that_can_be_read() {
+    let mut missed = Vec::new();
+    for (race, clause) in RACES {
+        let config = Config::new().with_seed(SEED).with_cases(160).with_call_timeout(Duration::from_secs(10));
+        let report = run(Racing(*race), config.with_filter("histories::")).await;
+        let is_small = |history: &str| history.lines().count() <= 25;
+        let is_caught = |case: &str| {
+            report.failed().any(|(found, failure)| {
+                found.name.ends_with(case)
+                    && [Some(*clause), Some(Clause::R3)].contains(&failure.clause)
+                    && failure.history.as_deref().is_some_and(is_small)
+            })
+        };
+        // What came first may break linearizability as plainly as the clause.
+        if !["of_tasks_are_linearizable", "of_peers_are_linearizable"].into_iter().all(is_caught) {
+            missed.push(format!("{race:?} {clause}; {report}"));
+        }
+    }
+    assert!(missed.is_empty(), "not caught, or not small:\n{}", missed.join("\n"));
+}
+
+#[tokio::test]
+async fn no_race_is_caught_where_calls_do_not_meet() {
+    for (race, _) in RACES {
+        let report = run(Racing(*race), Config::new().with_cases(8).with_filter("model::")).await;
+        assert!(report.is_success(), "{race:?}: {report}");
+    }
 }

@@ -19,10 +19,14 @@ use crate::{
     node::{Address, Lane, NoAnswer, Node},
     options::RedisOptions,
     script::Code,
+    server,
 };
 
 /// How long the first pause is before something is tried again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// When a node of a cluster has not answered for so long, the cluster is asked whether another has taken over from it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A call that was redirected more often without a pause waits before it goes on: two nodes may send it to and fro.
 const REDIRECTS: u32 = 5;
@@ -133,7 +137,10 @@ impl Client {
     /// to [wait for](Failure::is_busy).
     pub(crate) async fn connect(&self, deadline: Instant) -> Result<(), Failure> {
         match &self.nodes {
-            Nodes::One(node) => node.connect().await.map_err(error::at_first_sight),
+            Nodes::One(node) => {
+                node.connect().await.map_err(error::at_first_sight)?;
+                server::is_alone(node, deadline).await
+            }
             Nodes::Cluster(cluster) => {
                 cluster.connect().await.map_err(error::at_first_sight)?;
                 cluster.refresh(deadline).await
@@ -141,8 +148,8 @@ impl Client {
         }
     }
 
-    /// Carries out a request, in a task of the store's runtime: a caller that drops its future half-way, or waits for
-    /// it elsewhere, harms nobody (D5).
+    /// Carries out a request. A caller that waits outside the store's runtime has it done by a task of that, which has
+    /// the timers and connections (D5).
     ///
     /// # Errors
     /// What the server gives; `Unavailable` when the time is up or the runtime ends, `Closed` when the store is.
@@ -156,15 +163,20 @@ impl Client {
         if self.calls.is_closed() || self.life.is_closed() {
             return Err(Error::closed(call).with_backend(BACKEND));
         }
-        let client = Arc::clone(self);
-        let task = self.runtime.spawn(async move {
-            let _token = token;
-            client.run(request, call.is_repeatable(), deadline).await
-        });
-        let answer = task.await.unwrap_or_else(|_| {
-            let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
-            Err(failure.with_may_have_applied(true))
-        });
+        let is_repeatable = call.is_repeatable();
+        let answer = if Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id()) {
+            self.run(request, is_repeatable, deadline).await
+        } else {
+            let client = Arc::clone(self);
+            let task = self.runtime.spawn(async move {
+                let _token = token;
+                client.run(request, is_repeatable, deadline).await
+            });
+            task.await.unwrap_or_else(|_| {
+                let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
+                Err(failure.with_may_have_applied(true))
+            })
+        };
         answer.map_err(|failure| failure.into_error(call, BACKEND))
     }
 
@@ -254,12 +266,12 @@ impl Client {
                 None => return Next::Wait(Failure::busy("no node of the cluster has the build's slot")),
             },
         };
-        let mut answer = node.send(request.lane, &request.cmd, asking, deadline).await;
+        let mut answer = self.answer(&node, request, &request.cmd, asking, deadline).await;
         if let Err(NoAnswer::Refused(error)) = &answer
             && error.code() == "NOSCRIPT"
             && let Some(cmd) = request.by_text()
         {
-            answer = node.send(request.lane, &cmd, asking, deadline).await;
+            answer = self.answer(&node, request, &cmd, asking, deadline).await;
         }
         match answer {
             Ok(value) => Next::Done(value),
@@ -268,6 +280,35 @@ impl Client {
             Err(NoAnswer::Lost(failure)) => Next::Lost(failure),
             Err(NoAnswer::TimedOut { sent }) => Next::TimedOut { sent },
             Err(NoAnswer::Refused(error)) => self.refused(&error, &node.address, request.slot),
+        }
+    }
+
+    /// Sends a command and waits for its answer: as long as there is time, and in a cluster as long as the node has slots.
+    /// One that hangs has none once its replica has taken over, and would let its callers wait in vain; one whose slot
+    /// moves to another still answers.
+    async fn answer(
+        &self,
+        node: &Node,
+        request: &Request,
+        cmd: &Cmd,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, NoAnswer> {
+        let sending = node.send(request.lane, cmd, asking, deadline);
+        let Nodes::Cluster(cluster) = &self.nodes else { return sending.await };
+        let taken_over = async {
+            loop {
+                sleep(PATIENCE).await;
+                let _ = cluster.refresh(deadline).await;
+                if !cluster.has_slots(node) {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = sending => answer,
+            () = taken_over, if !asking => Err(NoAnswer::Lost(error::taken_over())),
         }
     }
 

@@ -65,6 +65,12 @@ impl Cluster {
         self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(slot, node);
     }
 
+    /// Whether the node has slots, as far as known.
+    pub(crate) fn has_slots(&self, node: &Node) -> bool {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.values().any(|other| other.address == node.address)
+    }
+
     /// Every node that has a slot.
     pub(crate) fn primaries(&self) -> Vec<Arc<Node>> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);

@@ -44,6 +44,12 @@ pub(crate) fn lost(error: RedisError) -> Failure {
         .with_source(error)
 }
 
+/// Another node has taken over while a call waited for the answer of one that may have carried it out.
+pub(crate) fn taken_over() -> Failure {
+    Failure::new(ErrorKind::Unavailable, "the node did not answer, and another one has taken over from it")
+        .with_may_have_applied(true)
+}
+
 /// What an error of connecting means: nothing was sent yet.
 pub(crate) fn connecting(error: RedisError) -> Failure {
     let failure = match error.kind() {
@@ -82,6 +88,10 @@ fn unreachable_server() -> Failure {
     Failure::busy("the server cannot be reached; check that it runs, and its host and port")
 }
 
+pub(crate) fn in_a_cluster() -> Failure {
+    Failure::new(ErrorKind::Config, "the server is part of a cluster; write redis-cluster:// in the URL")
+}
+
 /// What an error means that the server answered with: a script is not carried out, or checks all before it writes, so
 /// nothing was applied.
 pub(crate) fn from_server(error: &ServerError) -> Failure {
@@ -104,7 +114,7 @@ pub(crate) fn from_server(error: &ServerError) -> Failure {
         "TRYAGAIN" => Failure::busy("the build is moving to another node of the cluster"),
         "CLUSTERDOWN" | "MASTERDOWN" => Failure::busy("the cluster, or the build's part of it, is down"),
         "NOREPLICAS" => Failure::busy("the server has fewer replicas than it needs to take writes"),
-        "MOVED" | "ASK" => Failure::new(Config, "the server is part of a cluster; write redis-cluster:// in the URL"),
+        "MOVED" | "ASK" => in_a_cluster(),
         // What a script says whose user may not do what it does.
         _ if details.contains("can't run this command") => {
             Failure::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant")

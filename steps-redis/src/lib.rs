@@ -236,22 +236,12 @@ impl RedisStore {
         match self.client.call(call, request).await? {
             Value::Nil => Ok(None),
             Value::Array(values) => {
-                let step = records(values).and_then(|records| record::step(build, number, records));
+                let step = record::step(build, number, &values);
                 step.map(Some).map_err(|failure| failure.into_error(call, BACKEND))
             }
             _ => Err(error::unexpected_answer().into_error(call, BACKEND)),
         }
     }
-}
-
-/// The records that an answer has.
-fn records(values: Vec<Value>) -> Result<Vec<Vec<u8>>, Failure> {
-    let records = values.into_iter().map(|value| match value {
-        Value::BulkString(record) => Ok(record),
-        Value::Nil => Err(error::corrupt("a url of the step is missing")),
-        _ => Err(error::unexpected_answer()),
-    });
-    records.collect()
 }
 
 #[async_trait]
@@ -372,8 +362,7 @@ impl StepsStore for RedisStore {
         let request = Request::command("HVALS", &keys.steps).on_a_lane_of_its_own();
         match self.client.call(call, request).await? {
             Value::Array(values) => {
-                let steps = records(values).and_then(|records| record::steps(build_id, records));
-                steps.map_err(|failure| failure.into_error(call, BACKEND))
+                record::steps(build_id, &values).map_err(|failure| failure.into_error(call, BACKEND))
             }
             _ => Err(error::unexpected_answer().into_error(call, BACKEND)),
         }

@@ -121,9 +121,12 @@ impl Node {
     /// Sends a command, once, and waits for its answer. `asking` goes before a command for a slot that is still
     /// on its way to this node.
     pub(crate) async fn send(&self, lane: Lane, cmd: &Cmd, asking: bool, deadline: Instant) -> Result<Value, NoAnswer> {
-        let mut connection = match timeout_at(deadline, self.connection(lane)).await {
-            Ok(connection) => connection.map_err(|error| NoAnswer::NotSent(error::connecting(error)))?,
-            Err(_) => return Err(NoAnswer::TimedOut { sent: false }),
+        let mut connection = match self.living(lane) {
+            Some(connection) => connection,
+            None => match timeout_at(deadline, self.connection(lane)).await {
+                Ok(connection) => connection.map_err(|error| NoAnswer::NotSent(error::connecting(error)))?,
+                Err(_) => return Err(NoAnswer::TimedOut { sent: false }),
+            },
         };
         let answer = async {
             if !asking {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use redis::Value;
 use steps_core::{BuildId, Results, StateString, Step, StepId, StepName, StepNumber, StepUrl, Timestamp, naming};
 use steps_lane::Failure;
 
@@ -109,11 +110,11 @@ pub(crate) fn url(url: &StepUrl) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is another step's.
-pub(crate) fn step(build: BuildId, number: StepNumber, records: Vec<Vec<u8>>) -> Result<Step, Failure> {
+pub(crate) fn step(build: BuildId, number: StepNumber, records: &[Value]) -> Result<Step, Failure> {
     let mut step = None;
     let mut urls = Vec::with_capacity(records.len());
     for record in records {
-        match Record::read(build, &record)? {
+        match Record::of(build, record)? {
             Record::Step(of, found) if of == number.get() => step = Some(found),
             Record::Url(of, place, url) if of == number.get() && place as usize == urls.len() => urls.push(url),
             _ => return Err(error::corrupt(format!("the records of step {number} are not its own"))),
@@ -123,17 +124,21 @@ pub(crate) fn step(build: BuildId, number: StepNumber, records: Vec<Vec<u8>>) ->
     step.with_urls(number.get(), urls)
 }
 
-/// The steps that these records, in whatever order, are of (R2).
+/// The steps of the build that these records, in whatever order, are of (R2).
 ///
 /// # Errors
 /// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is missing.
-pub(crate) fn steps(build: BuildId, records: Vec<Vec<u8>>) -> Result<Vec<Step>, Failure> {
-    let mut steps: Vec<Option<Found>> = Vec::new();
+pub(crate) fn steps(build: BuildId, records: &[Value]) -> Result<Vec<Step>, Failure> {
+    let mut steps: Vec<Option<Found>> = Vec::with_capacity(records.len());
     let mut urls: BTreeMap<(u32, u32), StepUrl> = BTreeMap::new();
     for record in records {
-        match Record::read(build, &record)? {
+        match Record::of(build, record)? {
             Record::Step(number, found) => {
                 let index = number as usize;
+                // Not that a number of somebody else's makes room for itself.
+                if index >= records.len() {
+                    return Err(error::corrupt(format!("there is a step {number}, and fewer records than that")));
+                }
                 if index >= steps.len() {
                     steps.resize_with(index + 1, || None);
                 }
@@ -148,10 +153,10 @@ pub(crate) fn steps(build: BuildId, records: Vec<Vec<u8>>) -> Result<Vec<Step>, 
     let found = steps.into_iter().zip(0..).map(|(found, number)| {
         let found =
             found.ok_or_else(|| error::corrupt(format!("step {number} is missing, and later ones are there")))?;
-        let mut of_step = Vec::with_capacity(found.urls as usize);
+        let mut of_step = Vec::new();
         while let Some(((_, place), url)) = urls.next_if(|((of, _), _)| *of == number) {
             if place as usize != of_step.len() {
-                break;
+                return Err(other_urls(number));
             }
             of_step.push(url);
         }
@@ -159,9 +164,13 @@ pub(crate) fn steps(build: BuildId, records: Vec<Vec<u8>>) -> Result<Vec<Step>, 
     });
     let found = found.collect::<Result<Vec<_>, _>>()?;
     match urls.next() {
-        Some(((number, _), _)) => Err(error::corrupt(format!("step {number} has not the urls that it should have"))),
+        Some(((number, _), _)) => Err(other_urls(number)),
         None => Ok(found),
     }
+}
+
+fn other_urls(number: u32) -> Failure {
+    error::corrupt(format!("step {number} has not the urls that it should have"))
 }
 
 /// A step whose urls are still to come.
@@ -173,7 +182,7 @@ struct Found {
 impl Found {
     fn with_urls(self, number: u32, urls: Vec<StepUrl>) -> Result<Step, Failure> {
         if urls.len() != self.urls as usize {
-            return Err(error::corrupt(format!("step {number} has not the urls that it should have")));
+            return Err(other_urls(number));
         }
         Ok(self.step.urls(urls).build())
     }
@@ -185,6 +194,14 @@ enum Record {
 }
 
 impl Record {
+    fn of(build: BuildId, record: &Value) -> Result<Self, Failure> {
+        match record {
+            Value::BulkString(bytes) => Self::read(build, bytes),
+            Value::Nil => Err(error::corrupt("a url of the step is missing")),
+            _ => Err(error::unexpected_answer()),
+        }
+    }
+
     fn read(build: BuildId, bytes: &[u8]) -> Result<Self, Failure> {
         let mut rest = Bytes(bytes);
         let [kind] = rest.take()?;
@@ -201,8 +218,8 @@ impl Record {
                 let [length] = rest.take()?;
                 let name = StepName::new(rest.text(length.into())?).map_err(|error| error::unreadable(&error))?;
                 let state = StateString::new(rest.text(rest.0.len())?).map_err(|error| error::unreadable(&error))?;
-                let number_ = StepNumber::new(number);
-                let step = Step::builder(step_id(build, number_)?, build, number_, name, state)
+                let of = StepNumber::new(number);
+                let step = Step::builder(step_id(build, of)?, build, of, name, state)
                     .started_at(started_at)
                     .locks_acquired_at(locks_acquired_at)
                     .complete_at(complete_at)

@@ -3,6 +3,8 @@
 //! It shares nothing with `steps-memory` and nothing with the suite's own model: three ways to read the
 //! contract have to agree.
 
+pub(crate) mod racing;
+
 use std::{
     collections::{HashMap, HashSet},
     future::pending,
@@ -103,7 +105,7 @@ flaws! {
 }
 
 /// What all handles share.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     steps: Vec<Step>,
     keys: HashMap<(Option<BuildId>, String), usize>,
@@ -122,6 +124,20 @@ pub(crate) struct PlainStore {
 }
 
 impl PlainStore {
+    /// Without a flaw, and empty.
+    fn new(clock: Arc<ManualClock>) -> Self {
+        Self { flaw: None, clock, kept: Arc::default(), is_closed: AtomicBool::default(), remembered: Mutex::default() }
+    }
+
+    /// One more handle on the same.
+    fn again(&self) -> Self {
+        Self { flaw: self.flaw, kept: Arc::clone(&self.kept), ..Self::new(Arc::clone(&self.clock)) }
+    }
+
+    fn clock_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     fn has(&self, flaw: Flaw) -> bool {
         self.flaw == Some(flaw)
     }

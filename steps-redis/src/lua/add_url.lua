@@ -9,7 +9,7 @@ local pair = 'd' .. step .. ':' .. digest
 if redis.call('HEXISTS', KEYS[2], pair) == 1 then
     return 1 -- U2
 end
-local place = url_count(record)
+local place = struct.unpack('>I4', record, URLS)
 local number_and_place = string.sub(record, 2, 5) .. struct.pack('>I4', place)
 if redis.call('HSETNX', KEYS[1], step .. ':' .. place, 'u' .. number_and_place .. url) == 0 then -- U1
     corrupt('a url past the last of step ' .. step)

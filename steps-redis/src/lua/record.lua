@@ -2,7 +2,7 @@
 -- docs/redis.md has both.
 --
 -- A script is not taken back when it fails half-way. So each reads and checks all that it needs before it first
--- writes (D2), and its first write goes to a key that it has read.
+-- writes (D2), and its first write goes to a key that it has read, or is one that the server refuses as a whole.
 
 -- The places of a record, from 1. Up to the name all have fixed lengths, so that a change puts bytes in the place of
 -- others and reads none: numbers in Lua have 53 bits, and times and ids more.
@@ -13,27 +13,14 @@ local function corrupt(what)
     error({ err = 'CORRUPT ' .. what })
 end
 
--- A number that the scripts have stored: none has a sign, or more digits than that of the steps.
-local function number(text)
-    return #text <= 7 and string.find(text, '^%d+$') and tonumber(text) or corrupt('a number of the index')
-end
-
 -- The record of a step; nothing where there is none (L6).
 local function read(step)
     local record = redis.call('HGET', KEYS[1], step)
-    if record and (string.sub(record, 1, 1) ~= 's' or #record < NAME
-        or #record < NAME + string.byte(record, NAME_LENGTH) - 1) then
+    if record and (string.byte(record) ~= 115 or #record < NAME - 1
+        or #record < NAME - 1 + string.byte(record, NAME_LENGTH)) then -- 115 is s
         corrupt('the record of step ' .. step)
     end
     return record
-end
-
-local function url_count(record)
-    return (struct.unpack('>I4', record, URLS))
-end
-
-local function name(record)
-    return string.sub(record, NAME, NAME + string.byte(record, NAME_LENGTH) - 1)
 end
 
 -- The record with these bytes at a place.

@@ -4,5 +4,6 @@ local record = read(step)
 if not record then
     return 0
 end
-redis.call('HSET', KEYS[1], step, string.sub(record, 1, NAME + #name(record) - 1) .. state) -- L3
+local before = string.sub(record, 1, NAME - 1 + string.byte(record, NAME_LENGTH))
+redis.call('HSET', KEYS[1], step, before .. state) -- L3
 return 1

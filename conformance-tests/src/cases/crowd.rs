@@ -1,0 +1,157 @@
+//! Many callers on one build, each with calls that are drawn from the seed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use steps_core::{
+    BuildId, ErrorKind, FinishStep, Results, StartStep, StateString, StepId, StepSelector, StepsStore, Timestamp,
+};
+use tokio::{runtime, sync::Barrier, task::JoinSet};
+
+use crate::{
+    cases::values::{keyed, named, new_step, numbered, time_number, url},
+    draw::Draw,
+    failure::{Checked, Failure},
+    handle::Handle,
+    linear::{History, Recorded, Recorder},
+    stage::Stage,
+};
+
+/// How many callers there are, and how many calls each of them makes.
+const CALLERS: usize = 8;
+const CALLS: usize = 20;
+
+/// Callers on one build.
+pub(super) struct Crowd {
+    build: BuildId,
+    now: Timestamp,
+    seed: u64,
+    /// Those that somebody was answered.
+    steps: Mutex<Vec<StepId>>,
+    recorder: Arc<Recorder>,
+    calls: usize,
+    /// Whether calls may fail, as those through a connection that is cut.
+    may_fail: bool,
+}
+
+impl Crowd {
+    /// On a fresh build.
+    pub(super) fn new(stage: &Stage, seed: u64, round: u64) -> Self {
+        Self {
+            build: stage.build(),
+            now: stage.now(),
+            seed: seed.wrapping_add(round),
+            steps: Mutex::default(),
+            recorder: Recorder::new(),
+            calls: CALLS,
+            may_fail: false,
+        }
+    }
+
+    /// Takes calls that fail as they are: their callers go on.
+    pub(super) fn that_may_fail(self) -> Self {
+        Self { may_fail: true, ..self }
+    }
+
+    /// Lets the callers loose, each on one of these handles, and gives what they did and saw.
+    pub(super) async fn run(self, handles: &[Handle], on_threads: bool) -> Checked<History> {
+        let crowd = Arc::new(self);
+        // There is something to read and to change from the beginning.
+        let first = crowd.recorder.caller("first", &handles[0]);
+        for name in ["a", "b"] {
+            let added = first.add_step(new_step(crowd.build, name, name)?).await?;
+            crowd.steps().push(added.id);
+        }
+        let (mut callers, start) = (JoinSet::new(), Arc::new(Barrier::new(CALLERS)));
+        for number in 0..CALLERS {
+            let handle = &handles[number % handles.len()];
+            let caller = crowd.recorder.caller(format!("{number} on {}", handle.name()), handle);
+            let (crowd, start) = (Arc::clone(&crowd), Arc::clone(&start));
+            let work = async move {
+                start.wait().await;
+                crowd.call(&caller, number).await
+            };
+            if on_threads {
+                let runtime = runtime::Handle::current();
+                callers.spawn_blocking(move || runtime.block_on(work));
+            } else {
+                callers.spawn(work);
+            }
+        }
+        while let Some(ended) = callers.join_next().await {
+            ended.map_err(|error| Failure::new("a task of the case").got(error.to_string()))??;
+        }
+        for handle in handles {
+            let last = crowd.recorder.caller(format!("last on {}", handle.name()), handle);
+            crowd.judge(last.get_steps(crowd.build).await)?;
+        }
+        Ok(crowd.recorder.history(crowd.build, crowd.now))
+    }
+
+    fn steps(&self) -> std::sync::MutexGuard<'_, Vec<StepId>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the calls of one caller. What each writes, no other writes, so that reads tell them apart.
+    async fn call(&self, caller: &Recorded, number: usize) -> Checked {
+        let mut draw = Draw::new(self.seed, number as u64);
+        for turn in 0..self.calls {
+            let own = number * 1_000 + turn;
+            let state = format!("s{number}.{turn}");
+            let at = time_number(i64::try_from(own).expect("it is small"));
+            let step = {
+                let steps = self.steps();
+                // Mostly the same few, so that they meet.
+                if draw.percent(70) { steps[draw.below(2)] } else { *draw.of(&steps) }
+            };
+            match draw.below(100) {
+                0..18 => self.add(caller.add_step(new_step(self.build, *draw.of(&["a", "a_1", "b"]), state)?).await)?,
+                18..24 => {
+                    let mut new = keyed(self.build, *draw.of(&["a", "k"]), format!("key-{}", draw.below(4)))?;
+                    new.state_string = StateString::new(state)?;
+                    self.add(caller.add_step(new).await)?;
+                }
+                24..42 => {
+                    let shared = draw.percent(40);
+                    let url = if shared { url("all", draw.below(3).to_string()) } else { url("own", state) };
+                    self.judge(caller.add_url(step, url?).await)?;
+                }
+                42..50 => self.judge(caller.set_step_state_string(step, StateString::new(state)?).await)?,
+                50..55 => {
+                    let start = StartStep::new(at).with_locks_acquired(draw.percent(50));
+                    self.judge(caller.start_step(step, start).await)?;
+                }
+                55..58 => self.judge(caller.set_step_locks_acquired_at(step, at).await)?,
+                58..65 => {
+                    let results = Results::new(i32::try_from(own).expect("it is small"));
+                    let finish = FinishStep::new(results).with_hidden(draw.percent(30));
+                    self.judge(caller.finish_step(step, finish).await)?;
+                }
+                65..82 => self.judge(caller.get_steps(self.build).await)?,
+                82..90 => self.judge(caller.get_step(step.into()).await)?,
+                90..95 => {
+                    let selector = numbered(self.build, draw.below(30));
+                    self.judge(caller.get_step(selector).await)?;
+                }
+                _ => {
+                    let selector: StepSelector = named(self.build, *draw.of(&["a", "a_1", "a_2", "b_1", "k"]))?;
+                    self.judge(caller.get_step(selector).await)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&self, answer: steps_core::Result<steps_core::AddedStep>) -> Checked {
+        if let Ok(added) = &answer {
+            self.steps().push(added.id);
+        }
+        self.judge(answer)
+    }
+
+    fn judge<T>(&self, answer: steps_core::Result<T>) -> Checked {
+        match answer {
+            Err(error) if self.may_fail && error.kind() == ErrorKind::Unavailable => Ok(()),
+            answer => Ok(answer.map(drop)?),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Several processes on one store: this one and children of it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use steps_core::{ErrorKind, Results, StepUrl, StepsStore, StepsStoreExt};
+use tokio::sync::Semaphore;
+
+use crate::{
+    Clause, Feature,
+    cases::{
+        Needs,
+        at_once::at_once,
+        cases,
+        values::{keyed, time_number as at},
+    },
+    compare::expect_steps,
+    failure::{Checked, expect, expect_eq, expect_text},
+    handle::Handle,
+    stage::Stage,
+};
+
+const PROCESSES: Needs = Needs::Feature(Feature::Processes);
+
+cases! { Example processes:
+    what_one_answered_the_others_read [R3] needs PROCESSES;
+    adds_at_once_leave_no_gap [I2, N3, I1] needs PROCESSES;
+    repeated_adds_at_once_add_one_step [I5, I2] needs PROCESSES;
+    urls_at_once_are_neither_lost_nor_doubled [U3] needs PROCESSES;
+    one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves [D2, D1, I2] needs PROCESSES;
+}
+
+/// Handles on the store, in this process and in others.
+async fn handles(stage: &mut Stage) -> Checked<Vec<Handle>> {
+    Ok(vec![stage.store().clone(), stage.process().await?, stage.process().await?])
+}
+
+async fn what_one_answered_the_others_read(stage: &mut Stage) -> Checked {
+    let now = stage.now();
+    let (handles, build) = (handles(stage).await?, stage.build());
+    for n in 0..6 {
+        let [writer, other, reader] = [0, 1, 2].map(|place| &handles[(n + place) % 3]);
+        expect_eq(Clause::R3, "how many steps another process reads", reader.steps(build).await?.len(), n)?;
+        let added = writer.add(build, "compile", "waiting").await?;
+        other.start(added.id, at(1)).await?;
+        reader.state(added.id, "running").await?;
+        writer.link(added.id, "log", "u").await?;
+        other.finish(added.id, Results::new(2)).await?;
+        let read = writer.steps(build).await?;
+        for handle in [other, reader] {
+            expect_steps(Some(Clause::R3), "in another process", &handle.steps(build).await?, &read)?;
+        }
+        let last = read.last().map(|step| (step.started_at, step.complete_at, step.urls.len()));
+        expect_eq(Clause::R3, "what all of them set", last, Some((Some(at(1)), Some(now), 1)))?;
+    }
+    Ok(())
+}
+
+async fn adds_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
+    let (handles, build) = (handles(stage).await?, stage.build());
+    let add = |number: usize| {
+        let handle = handles[number % handles.len()].clone();
+        async move { Ok(handle.add(build, "compile", "").await?) }
+    };
+    let mut answers = at_once((0..240).map(add)).await?;
+    answers.sort_by_key(|added| added.number);
+    let numbers: Vec<_> = answers.iter().map(|added| added.number.get()).collect();
+    expect_eq(Clause::I2, "the numbers that the adds answer", numbers, (0..240).collect::<Vec<_>>())?;
+    expect(Clause::I1, answers.is_sorted_by(|one, next| one.id < next.id), "that a later step has a greater id")?;
+    for added in answers {
+        let k = added.number.get();
+        let expected = if k == 0 { "compile".into() } else { format!("compile_{k}") };
+        expect_text(Clause::N3, format!("the name of the step number {k}"), added.name.as_str(), &expected)?;
+    }
+    Ok(())
+}
+
+async fn repeated_adds_at_once_add_one_step(stage: &mut Stage) -> Checked {
+    let (handles, build) = (handles(stage).await?, stage.build());
+    let add = |number: usize| {
+        let handle = handles[number % handles.len()].clone();
+        // All processes have the same key at the same time.
+        let new = keyed(build, "compile", format!("k{}", number / handles.len() % 10));
+        async move { Ok(handle.add_step(new?).await?) }
+    };
+    let answers = at_once((0..90).map(add)).await?;
+    for (number, answer) in answers.iter().enumerate() {
+        let first = answers[number / handles.len() % 10 * handles.len()].clone();
+        expect_eq(Clause::I5, "the answer of an add under a key that others use at once", answer.clone(), first)?;
+    }
+    expect_eq(Clause::I5, "how many steps 90 adds under 10 keys make", handles[0].steps(build).await?.len(), 10)
+}
+
+async fn urls_at_once_are_neither_lost_nor_doubled(stage: &mut Stage) -> Checked {
+    let handles = handles(stage).await?;
+    super::tasks::urls_at_once(stage, &handles).await
+}
+
+async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(stage: &mut Stage) -> Checked {
+    const CALLERS: usize = 6;
+
+    let build = stage.build();
+    let (process, killed) = stage.process_to_kill().await?;
+    let survivor = stage.process().await?;
+    let answers = Arc::new(Semaphore::new(0));
+    let write = |caller: usize| {
+        let (handle, answers) = ([&killed, &survivor][caller % 2].clone(), Arc::clone(&answers));
+        async move {
+            let mut answered = Vec::new();
+            for n in 0..40 {
+                let written: steps_core::Result<()> = async {
+                    let step = handle.add(build, "compile", "running").await?;
+                    answered.push((step.clone(), 0));
+                    for url in 1..=2 {
+                        handle.link(step.id, "log", url.to_string()).await?;
+                        answered.last_mut().expect("it was just put there").1 = url;
+                    }
+                    handle.finish(step.id, Results::new(n)).await?;
+                    answered.last_mut().expect("it was just put there").1 = 3;
+                    Ok(())
+                }
+                .await;
+                match written {
+                    Err(error) if caller % 2 == 0 && error.kind() == ErrorKind::Unavailable => break,
+                    written => written?,
+                }
+                answers.add_permits(1);
+            }
+            Ok(answered)
+        }
+    };
+    let kill = async {
+        // In the middle of its work.
+        let _ = answers.acquire_many(30).await;
+        process.kill();
+    };
+    let (answered, ()) = tokio::join!(at_once((0..CALLERS).map(write)), kill);
+    let answered = answered?;
+    let was_killed_at_work = answered.iter().step_by(2).all(|answered| answered.len() < 40);
+    expect(Clause::D2, was_killed_at_work, "that the process was killed in the middle of its work")?;
+
+    let store = stage.store();
+    store.add(build, "compile", "running").await?;
+    let steps = store.steps(build).await?;
+    let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
+    expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())?;
+    for (added, done) in answered.into_iter().flatten() {
+        let step = steps.iter().find(|step| step.id == added.id && step.number == added.number);
+        let is_there = step.is_some_and(|step| {
+            step.name == added.name && step.urls.len() >= done.min(2) && (done < 3 || step.results.is_some())
+        });
+        expect(Clause::D1, is_there, format_args!("that what was answered of {added:?} is there, not {step:?}"))?;
+    }
+    let ids: BTreeSet<_> = steps.iter().map(|step| step.id).collect();
+    expect_eq(Clause::I1, "how many ids there are", ids.len(), steps.len())?;
+    for step in steps {
+        let whole = [step.results.is_some(), step.complete_at.is_some()];
+        expect(Clause::D2, whole[0] == whole[1], format_args!("all that an end sets or nothing, not {step:?}"))?;
+        expect_text(Clause::D2, "the state string of a step", step.state_string.as_str(), "running")?;
+        let urls: Vec<_> = step.urls.iter().map(StepUrl::url).collect();
+        expect_eq(Clause::U1, "the urls of a step", urls.as_slice(), &["1", "2"][..urls.len().min(2)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Linearizability (R3): what several callers saw at once, held to the model.
+//!
+//! A [`Recorder`] notes when each call was made, when it was answered, and what it was answered. The
+//! [search](search) looks for one order of the calls that the times allow and in which the model gives each of these
+//! answers. Where there is none, [`shrink`] takes out what is not needed to see that, and [`show`] writes down
+//! the rest.
+//!
+//! A history is of one build: what happens in others does not matter to it, so that builds can be checked one by one.
+
+mod record;
+mod search;
+mod show;
+mod shrink;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use steps_core::{AddedStep, BuildId, NewStep, Step, StepId, StepUrl, Timestamp};
+
+pub(crate) use record::{Recorded, Recorder};
+
+use crate::{
+    calls::Call,
+    failure::{Checked, Failure},
+};
+
+/// What some callers did to a build, and what they saw of it.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    pub(crate) build: BuildId,
+    /// What the clock said all the time.
+    pub(crate) now: Timestamp,
+    /// The steps that were there before.
+    pub(crate) initial: Vec<Step>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// A call, from its beginning to its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) caller: String,
+    pub(crate) call: Call,
+    /// Since the history began, as all its times.
+    pub(crate) called: Duration,
+    pub(crate) end: End,
+}
+
+/// How a call ended for its caller.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Answered(Duration, Seen),
+    /// It was applied at any time since, or it was not, or will be.
+    Open,
+    /// It was certainly not applied.
+    Refused,
+}
+
+/// An answer in full.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) enum Seen {
+    Done,
+    Added(AddedStep),
+    Step(Option<Step>),
+    Steps(Vec<Step>),
+}
+
+impl History {
+    /// Expects an order of the calls that explains all answers. The failure shows the smallest part of the history
+    /// for which there is none.
+    pub(crate) fn check(&self) -> Checked {
+        self.refused_calls_left_nothing()?;
+        match search::search(self) {
+            Some(true) => Ok(()),
+            Some(false) => Err(show::failure(self, &shrink::shrink(self))),
+            None => Err(Failure::new("a history that the suite recorded")
+                .expected("an order of its calls, or that there is none")
+                .got("neither within the time that the search has: this is a fault of the suite")),
+        }
+    }
+
+    /// All steps that were read, in any call.
+    fn read_steps(&self) -> impl Iterator<Item = &Step> {
+        self.events.iter().flat_map(Event::read_steps)
+    }
+
+    /// Whether anybody read what this call would have written. It relies on what the callers of a history keep to: each
+    /// of them writes values that no other writes.
+    fn is_observed(&self, call: &Call) -> bool {
+        self.read_steps().any(|step| match call {
+            Call::AddStep(new) => step.state_string == new.state_string,
+            Call::StartStep(id, start) => {
+                step.id == *id && [step.started_at, step.locks_acquired_at].contains(&Some(start.started_at))
+            }
+            Call::SetStepLocksAcquiredAt(id, at) => step.id == *id && step.locks_acquired_at == Some(*at),
+            Call::SetStepStateString(id, state) => step.id == *id && step.state_string == *state,
+            Call::FinishStep(id, finish) => step.id == *id && step.results == Some(finish.results),
+            Call::AddUrl(id, url) => step.id == *id && step.urls.contains(url),
+            _ => false,
+        })
+    }
+
+    /// The most urls of a step that anybody saw, in their order.
+    fn longest_urls(&self, id: StepId) -> &[StepUrl] {
+        let lists = self.read_steps().filter(|step| step.id == id).map(|step| step.urls.as_slice());
+        lists.max_by_key(|urls| urls.len()).unwrap_or_default()
+    }
+
+    /// D3: an error that says that a write was certainly not applied says the truth.
+    fn refused_calls_left_nothing(&self) -> Checked {
+        let refused = self.events.iter().filter(|event| matches!(event.end, End::Refused));
+        match refused.map(|event| &event.call).find(|call| self.is_observed(call) && !self.is_answered(call)) {
+            None => Ok(()),
+            Some(call) => Err(show::lie(self, call)),
+        }
+    }
+
+    /// Whether another call of the history, which wrote the same url or had the same key, explains what was read.
+    fn is_answered(&self, call: &Call) -> bool {
+        self.events.iter().any(|event| {
+            !matches!(event.end, End::Refused)
+                && match (&event.call, call) {
+                    (Call::AddUrl(one, url), Call::AddUrl(other, other_url)) => one == other && url == other_url,
+                    (Call::AddStep(one), Call::AddStep(other)) => one.state_string == other.state_string,
+                    _ => false,
+                }
+        })
+    }
+}
+
+impl Event {
+    fn answered(&self) -> Option<Duration> {
+        match self.end {
+            End::Answered(at, _) => Some(at),
+            End::Open | End::Refused => None,
+        }
+    }
+
+    /// Forgets when it was.
+    fn loosen(&mut self) {
+        self.called = Duration::ZERO;
+        if let End::Answered(at, _) = &mut self.end {
+            *at = Duration::MAX;
+        }
+    }
+
+    fn is_loose(&self) -> bool {
+        self.answered() == Some(Duration::MAX)
+    }
+
+    fn seen(&self) -> Option<&Seen> {
+        match &self.end {
+            End::Answered(_, seen) => Some(seen),
+            End::Open | End::Refused => None,
+        }
+    }
+
+    fn read_steps(&self) -> &[Step] {
+        match self.seen() {
+            Some(Seen::Step(step)) => step.as_slice(),
+            Some(Seen::Steps(steps)) => steps,
+            _ => &[],
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(self.call, Call::GetStep(_) | Call::GetSteps(_))
+    }
+
+    /// What was added, if it was an add that was answered.
+    fn added(&self) -> Option<(&NewStep, &AddedStep)> {
+        match (&self.call, self.seen()) {
+            (Call::AddStep(new), Some(Seen::Added(added))) => Some((new, added)),
+            _ => None,
+        }
+    }
+}

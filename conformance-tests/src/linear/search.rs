@@ -1,0 +1,343 @@
+//! Looks for an order of the calls that explains all answers.
+//!
+//! It is the search of Wing and Gong with the memory of Lowe: of the calls that may come next, each is tried in
+//! turn, and a set of calls done with what they led to is tried once. What is known of builds keeps it small:
+//!
+//! - A read, or a write that changes nothing, whose answer fits goes first: the others lose nothing by that.
+//! - The numbers that adds are answered order them.
+//! - Urls are only appended, so the longest list that was read says in which order those in it came.
+//! - A call that nobody knows the end of, and whose effect nobody saw, is left out.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use steps_core::{AddedStep, IdempotencyKey, NewStep, Step, StepId, StepName, StepUrl};
+
+use super::{End, Event, History, Seen};
+use crate::{
+    calls::Call,
+    model::{self, ExpectedAdd, Model},
+};
+
+/// How many sets of calls the search tries before it gives up.
+const MOST: usize = 200_000;
+
+/// Whether there is such an order, or `None` when it is too hard to tell.
+pub(super) fn search(history: &History) -> Option<bool> {
+    let mut search = Search::new(history);
+    let found = search.run();
+    (found || !search.gave_up).then_some(found)
+}
+
+/// What is known of the step with a number, from all answers.
+#[derive(Default)]
+struct Known<'a> {
+    step: Option<(StepId, &'a StepName)>,
+    /// The keys of the adds that were answered with it, and whether any was without one.
+    keys: Vec<&'a IdempotencyKey>,
+    is_of_plain_add: bool,
+}
+
+struct Search<'a> {
+    history: &'a History,
+    /// By the time of the call.
+    events: Vec<&'a Event>,
+    known: BTreeMap<usize, Known<'a>>,
+    longest_urls: BTreeMap<StepId, &'a [StepUrl]>,
+    /// What each read must find: how many steps, and the sum of their digests. None for what no state has.
+    expected: Vec<Option<(usize, u64)>>,
+    is_done: Vec<bool>,
+    /// How many calls that were answered are not done yet.
+    left: usize,
+    /// A digest of what is done.
+    done: u64,
+    model: Model,
+    /// The digests of the model's steps, and their sum.
+    digests: Vec<u64>,
+    sum: u64,
+    tried: HashSet<(u64, u64)>,
+    gave_up: bool,
+}
+
+/// How to take back a write.
+enum Undo {
+    Add(NewStep),
+    Change(Box<Step>),
+}
+
+impl<'a> Search<'a> {
+    fn new(history: &'a History) -> Self {
+        let mut events: Vec<&Event> = history
+            .events
+            .iter()
+            .filter(|event| match event.end {
+                End::Answered(..) => true,
+                End::Open => matches!(event.call, Call::AddStep(_)) || history.is_observed(&event.call),
+                End::Refused => false,
+            })
+            .collect();
+        events.sort_by_key(|event| event.called);
+        let mut known: BTreeMap<usize, Known> = BTreeMap::new();
+        let mut longest_urls = BTreeMap::new();
+        for step in history.initial.iter().chain(history.read_steps()) {
+            known.entry(step.number.get() as usize).or_default().step = Some((step.id, &step.name));
+            longest_urls.entry(step.id).or_insert_with(|| history.longest_urls(step.id));
+        }
+        for (new, added) in events.iter().filter_map(|event| event.added()) {
+            let known = known.entry(added.number.get() as usize).or_default();
+            known.step = Some((added.id, &added.name));
+            match &new.idempotency_key {
+                Some(key) => known.keys.push(key),
+                None => known.is_of_plain_add = true,
+            }
+        }
+        let mut search = Self {
+            history,
+            known,
+            longest_urls,
+            expected: Vec::new(),
+            is_done: vec![false; events.len()],
+            left: events.iter().filter(|event| event.answered().is_some()).count(),
+            done: 0,
+            model: Model::default(),
+            digests: Vec::new(),
+            sum: 0,
+            tried: HashSet::new(),
+            gave_up: false,
+            events,
+        };
+        search.expected = search.events.iter().map(|event| search.expectation(event)).collect();
+        for step in &history.initial {
+            search.model.put(step.clone());
+            search.push_digest();
+        }
+        search
+    }
+
+    fn expectation(&self, event: &Event) -> Option<(usize, u64)> {
+        let steps = event.read_steps();
+        let is_sorted = steps.is_sorted_by(|one, next| one.number < next.number);
+        let sum = steps.iter().fold(0, |sum: u64, step| sum.wrapping_add(self.digest(step)));
+        is_sorted.then_some((steps.len(), sum))
+    }
+
+    /// Whether what is left can be ordered.
+    fn run(&mut self) -> bool {
+        let settled = self.settle();
+        if self.left == 0 {
+            return true;
+        }
+        if self.tried.insert((self.done, self.sum)) {
+            self.gave_up |= self.tried.len() > MOST;
+            for place in self.next() {
+                if self.gave_up {
+                    break;
+                }
+                let Some(undo) = self.apply(place) else { continue };
+                self.mark(place);
+                if self.run() {
+                    return true;
+                }
+                self.mark(place);
+                self.undo(undo);
+            }
+        }
+        for place in settled {
+            self.mark(place);
+        }
+        false
+    }
+
+    /// Does all that fits and changes nothing.
+    fn settle(&mut self) -> Vec<usize> {
+        let mut settled = Vec::new();
+        loop {
+            let fitting = self.next().into_iter().filter(|place| self.fits(*place));
+            let fitting: Vec<_> = fitting.collect();
+            if fitting.is_empty() {
+                return settled;
+            }
+            for place in fitting {
+                self.mark(place);
+                settled.push(place);
+            }
+        }
+    }
+
+    /// The calls that may come next: those that were made before any other that is left was answered. Those
+    /// that were answered first come first.
+    fn next(&self) -> Vec<usize> {
+        let mut first_answer = Duration::MAX;
+        let mut next = Vec::new();
+        for (place, event) in self.events.iter().enumerate() {
+            if self.is_done[place] {
+                continue;
+            }
+            if event.called > first_answer {
+                break;
+            }
+            first_answer = first_answer.min(event.answered().unwrap_or(Duration::MAX));
+            next.push(place);
+        }
+        next.retain(|place| self.events[*place].called <= first_answer);
+        next.sort_by_key(|place| self.events[*place].answered().unwrap_or(Duration::MAX));
+        next
+    }
+
+    /// Marks a call as done, or as not done after all.
+    fn mark(&mut self, place: usize) {
+        let is_done = !self.is_done[place];
+        self.is_done[place] = is_done;
+        self.done ^= digest_of(&place);
+        if self.events[place].answered().is_some() {
+            self.left = if is_done { self.left - 1 } else { self.left + 1 };
+        }
+    }
+
+    /// Whether a call that was answered changes nothing now, and its answer is right.
+    fn fits(&self, place: usize) -> bool {
+        let event = self.events[place];
+        match (&event.call, event.seen()) {
+            (Call::GetSteps(_), Some(_)) => self.expected[place] == Some((self.digests.len(), self.sum)),
+            (Call::GetStep(selector), Some(_)) => {
+                let found = self.model.step(selector).map(|step| self.digests[self.place_of(step.id)]);
+                self.expected[place] == Some((usize::from(found.is_some()), found.unwrap_or(0)))
+            }
+            (Call::AddStep(new), Some(Seen::Added(added))) => {
+                matches!(self.model.expected_add(new), ExpectedAdd::Again(first) if first == *added)
+            }
+            (Call::AddUrl(id, url), Some(_)) => {
+                self.model.step(&(*id).into()).is_some_and(|step| step.urls.contains(url))
+            }
+            _ => false,
+        }
+    }
+
+    /// Does a write, if it can come now.
+    fn apply(&mut self, place: usize) -> Option<Undo> {
+        let event = self.events[place];
+        match &event.call {
+            Call::AddStep(new) => self.add(new, event.seen()),
+            Call::StartStep(id, start) => self.change(*id, |step| model::start(step, *start)),
+            Call::SetStepLocksAcquiredAt(id, at) => self.change(*id, |step| step.locks_acquired_at = Some(*at)),
+            Call::SetStepStateString(id, state) => self.change(*id, |step| step.state_string = state.clone()),
+            Call::FinishStep(id, finish) => {
+                let now = self.history.now;
+                self.change(*id, |step| model::finish(step, *finish, now))
+            }
+            Call::AddUrl(id, url) => {
+                let longest = self.longest_urls.get(id).copied().unwrap_or_default();
+                let there = &self.model.step(&(*id).into())?.urls;
+                let is_next = longest.get(there.len()).is_none_or(|next| next == url);
+                if !is_next || there.contains(url) {
+                    return None;
+                }
+                self.change(*id, |step| model::add_url(step, url.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    fn add(&mut self, new: &NewStep, seen: Option<&Seen>) -> Option<Undo> {
+        let ExpectedAdd::New { number, name } = self.model.expected_add(new) else { return None };
+        let known = self.known.get(&(number.get() as usize));
+        let added = match seen {
+            Some(Seen::Added(added)) if added.number == number && added.name == name => added.clone(),
+            Some(_) => return None,
+            None => {
+                // Somebody knows of this step or of a later one, and no other add was answered with it.
+                self.known.range(number.get() as usize..).next()?;
+                let is_of_another = known.is_some_and(|known| {
+                    let has_key = new.idempotency_key.as_ref().is_some_and(|key| known.keys.contains(&key));
+                    known.is_of_plain_add || (!known.keys.is_empty() && !has_key)
+                });
+                if is_of_another {
+                    return None;
+                }
+                match known.and_then(|known| known.step) {
+                    Some((id, known)) if *known == name => AddedStep::new(id, number, name),
+                    Some(_) => return None,
+                    None => AddedStep::new(self.unknown_id()?, number, name),
+                }
+            }
+        };
+        // I1
+        let last = self.model.steps(new.build_id).last();
+        if last.is_some_and(|last| last.id >= added.id) {
+            return None;
+        }
+        self.model.add(new.clone(), &added);
+        self.push_digest();
+        Some(Undo::Add(new.clone()))
+    }
+
+    /// An id for a step that nobody read.
+    fn unknown_id(&self) -> Option<StepId> {
+        let last = self.model.steps(self.history.build).last().map_or(0, |step| step.id.get());
+        StepId::new(last + 1).ok()
+    }
+
+    fn change(&mut self, id: StepId, change: impl FnOnce(&mut Step)) -> Option<Undo> {
+        let step = self.model.step_mut(id)?;
+        let before = Box::new(step.clone());
+        change(step);
+        self.refresh_digest(id);
+        Some(Undo::Change(before))
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Add(new) => {
+                self.model.take_back(&new);
+                let digest = self.digests.pop().unwrap_or(0);
+                self.sum = self.sum.wrapping_sub(digest);
+            }
+            Undo::Change(before) => {
+                let id = before.id;
+                if let Some(step) = self.model.step_mut(id) {
+                    *step = *before;
+                }
+                self.refresh_digest(id);
+            }
+        }
+    }
+
+    fn push_digest(&mut self) {
+        let digest = self.model.steps(self.history.build).last().map_or(0, |step| self.digest(step));
+        self.digests.push(digest);
+        self.sum = self.sum.wrapping_add(digest);
+    }
+
+    fn place_of(&self, id: StepId) -> usize {
+        let place = self.model.steps(self.history.build).iter().position(|step| step.id == id);
+        place.expect("it was found in this build")
+    }
+
+    fn refresh_digest(&mut self, id: StepId) {
+        let place = self.place_of(id);
+        let digest = self.digest(&self.model.steps(self.history.build)[place]);
+        self.sum = self.sum.wrapping_sub(self.digests[place]).wrapping_add(digest);
+        self.digests[place] = digest;
+    }
+
+    /// A digest of all that a read shows of a step. Of urls that nobody read, only how many there are matters.
+    fn digest(&self, step: &Step) -> u64 {
+        let read = self.longest_urls.get(&step.id).map_or(0, |urls| urls.len());
+        digest_of(&(
+            (step.id.get(), step.number.get(), step.name.as_str(), step.state_string.as_str()),
+            [step.started_at, step.locks_acquired_at, step.complete_at].map(|time| time.map(|time| time.unix_micros())),
+            (step.results.map(|results| results.code()), step.hidden),
+            step.urls.len(),
+            step.urls.iter().take(read).map(|url| (url.name(), url.url())).collect::<Vec<_>>(),
+        ))
+    }
+}
+
+fn digest_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

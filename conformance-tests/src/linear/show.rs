@@ -1,0 +1,240 @@
+//! Writes down a history that cannot be explained, and says which clause is broken.
+
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
+
+use steps_core::{Step, StepId, StepSelector, StepUrl};
+
+use super::{
+    End, Event, History, Seen,
+    shrink::{Aspect, Field, Shrunk},
+};
+use crate::{Clause, calls::Call, code::literal, failure::Failure, model::names_of};
+
+/// Why a history cannot be explained, shown with its smallest part.
+pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
+    let (clause, what) = blame(whole, shrunk);
+    Failure::of(clause, what)
+        .expected("an order of the calls below that their times allow, in which each answer is right")
+        .got("answers that no such order gives")
+        .with_history(written(shrunk))
+}
+
+/// An error said that a call was not applied, and it was.
+pub(super) fn lie(history: &History, call: &Call) -> Failure {
+    let names = Names::new(history);
+    Failure::of(Clause::D3, format_args!("{}, whose error says that it was not applied", names.call(call)))
+        .expected("that nobody reads what it wrote")
+        .got("somebody did")
+}
+
+/// The clause that is broken: linearizability, unless what is shown makes plain that another one is.
+fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
+    let events = &shrunk.history.events;
+    wrong_adds(&shrunk.history)
+        .or_else(|| {
+            let mut reads = events.iter().filter_map(|event| match event.seen() {
+                Some(Seen::Steps(steps)) if shrunk.aspects.contains(&Aspect::Adds) => Some(steps),
+                _ => None,
+            });
+            let has_gap = reads.any(|steps| !steps.iter().map(|step| step.number.get()).eq((0..).take(steps.len())));
+            has_gap.then(|| (Clause::R2, "a read of all steps, whose numbers are not 0, 1, 2, …".into()))
+        })
+        .or_else(|| wrong_urls(whole, &shrunk.history))
+        .unwrap_or_else(|| {
+            let what = match shrunk.aspects.iter().next() {
+                Some(aspect) if shrunk.aspects.len() == 1 => match aspect {
+                    Aspect::Adds => "which steps there are",
+                    Aspect::Field(_, Field::State) => "the state string of a step",
+                    Aspect::Field(_, Field::Start) => "the times of a step",
+                    Aspect::Field(_, Field::Finish) => "the end of a step",
+                    Aspect::Field(_, Field::Urls) => "the urls of a step",
+                },
+                _ => "the steps of a build",
+            };
+            (Clause::R3, what.into())
+        })
+}
+
+fn wrong_adds(history: &History) -> Option<(Clause, String)> {
+    let added: Vec<_> = history.events.iter().filter_map(Event::added).collect();
+    for (place, (new, one)) in added.iter().enumerate() {
+        for (other_new, other) in &added[..place] {
+            let is_same_key = new.idempotency_key.is_some() && new.idempotency_key == other_new.idempotency_key;
+            if is_same_key && one != other {
+                return Some((Clause::I5, "two adds under one key, answered differently".into()));
+            }
+            if !is_same_key && one.number == other.number {
+                return Some((Clause::I2, format!("the number {}, given to two steps", one.number)));
+            }
+            if !is_same_key && (one.number < other.number) != (one.id < other.id) {
+                return Some((Clause::I1, "two steps, the later of which has not the greater id".into()));
+            }
+        }
+    }
+    let name = wrong_name(history)?;
+    Some((Clause::N3, format!("the name {}, which is not the one that the adds before give", literal(&name))))
+}
+
+/// A url that is shown to be missing and is so in the end, or that comes twice.
+fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
+    let named = |url: &StepUrl| format!("the url ({}, {})", literal(url.name()), literal(url.url()));
+    for event in &shown.events {
+        let (Call::AddUrl(id, url), Some(answered)) = (&event.call, event.answered()) else { continue };
+        let later = |history: &History| {
+            let reads = history.events.iter().filter(|read| read.is_read() && read.called > answered);
+            let steps = reads.flat_map(Event::read_steps).filter(|step| step.id == *id);
+            steps.map(|step| step.urls.contains(url)).collect::<Vec<_>>()
+        };
+        if later(shown).contains(&false) && later(whole).last() == Some(&false) {
+            return Some((Clause::U3, format!("{}, lost", named(url))));
+        }
+    }
+    shown.read_steps().find_map(|step| {
+        let doubled = (0..step.urls.len()).find(|place| step.urls[..*place].contains(&step.urls[*place]))?;
+        Some((Clause::U3, format!("{}, doubled", named(&step.urls[doubled]))))
+    })
+}
+
+/// A name that the adds before it do not give, if the names of all adds are known.
+fn wrong_name(history: &History) -> Option<String> {
+    let mut by_number = BTreeMap::new();
+    for (new, added) in history.events.iter().filter_map(Event::added) {
+        // Of several under one key, only the first one's name counts.
+        if by_number.insert(added.number.get(), (new.name.as_str(), added.name.as_str())).is_some() {
+            return None;
+        }
+    }
+    if !by_number.keys().copied().eq((0..).take(by_number.len())) {
+        return None;
+    }
+    let names = names_of(by_number.values().map(|(requested, _)| *requested));
+    by_number.values().zip(names).find(|((_, got), expected)| got != expected).map(|((_, got), _)| (*got).to_owned())
+}
+
+/// The history in lines, by the time of the call. Adds whose times do not matter are one line.
+fn written(shrunk: &Shrunk) -> String {
+    let names = Names::new(&shrunk.history);
+    let (loose, mut events): (Vec<&Event>, Vec<&Event>) =
+        shrunk.history.events.iter().partition(|event| event.is_loose());
+    events.sort_by_key(|event| event.called);
+    let start = events.first().map_or(Duration::ZERO, |event| event.called);
+
+    let mut text = String::from("    µs: call – answer, caller\n");
+    if !loose.is_empty() {
+        let added = loose.iter().filter_map(|event| event.added());
+        let mut added: Vec<_> = added.map(|(_, added)| (added.number, added.name.as_str())).collect();
+        added.sort_unstable();
+        let added: Vec<_> = added.iter().map(|(number, name)| format!("{number} {}", literal(name))).collect();
+        let _ = writeln!(text, "    at any time     adds, answered with {}", added.join(", "));
+    }
+    for event in events {
+        let answered = event.answered().map_or_else(|| "…".into(), |at| micros(at, start));
+        let answer = match &event.end {
+            End::Answered(_, seen) => names.seen(seen, shrunk),
+            End::Open => " → not known".into(),
+            End::Refused => " → not applied".into(),
+        };
+        let (called, caller, call) = (micros(event.called, start), &event.caller, names.call(&event.call));
+        let _ = writeln!(text, "    {called:>6} – {answered:<6} {caller}: {call}{answer}");
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn micros(at: Duration, start: Duration) -> String {
+    at.saturating_sub(start).as_micros().to_string()
+}
+
+/// Steps are called by their number.
+struct Names(BTreeMap<StepId, u32>);
+
+impl Names {
+    fn new(history: &History) -> Self {
+        let read = history.initial.iter().chain(history.read_steps()).map(|step| (step.id, step.number.get()));
+        let added = history.events.iter().filter_map(Event::added).map(|(_, added)| (added.id, added.number.get()));
+        Self(read.chain(added).collect())
+    }
+
+    fn step(&self, id: StepId) -> String {
+        self.0.get(&id).map_or_else(|| format!("id {id}"), |number| format!("step {number}"))
+    }
+
+    fn call(&self, call: &Call) -> String {
+        match call {
+            Call::AddStep(new) => {
+                let state = if new.state_string.as_str().is_empty() {
+                    String::new()
+                } else {
+                    format!(", {}", literal(new.state_string.as_str()))
+                };
+                let key =
+                    new.idempotency_key.as_ref().map_or_else(String::new, |key| format!(", key {}", key.as_str()));
+                format!("add {}{state}{key}", literal(new.name.as_str()))
+            }
+            Call::StartStep(id, start) => {
+                let locks = if start.locks_acquired { ", with locks" } else { "" };
+                format!("start {} at {}{locks}", self.step(*id), start.started_at)
+            }
+            Call::SetStepLocksAcquiredAt(id, at) => format!("locks of {} at {at}", self.step(*id)),
+            Call::SetStepStateString(id, state) => format!("state of {}: {}", self.step(*id), literal(state.as_str())),
+            Call::FinishStep(id, finish) => {
+                let hidden = if finish.hidden { ", hidden" } else { "" };
+                format!("finish {} with {}{hidden}", self.step(*id), finish.results.code())
+            }
+            Call::AddUrl(id, url) => {
+                format!("url to {}: ({}, {})", self.step(*id), literal(url.name()), literal(url.url()))
+            }
+            Call::GetStep(StepSelector::Id(id)) => format!("get {}", self.step(*id)),
+            Call::GetStep(StepSelector::Number { number, .. }) => format!("get number {number}"),
+            Call::GetStep(StepSelector::Name { name, .. }) => format!("get {}", literal(name.as_str())),
+            Call::GetSteps(_) => "get all".into(),
+            Call::Close | Call::SetClock(_) | Call::Opened(_) => format!("{call:?}"),
+        }
+    }
+
+    fn seen(&self, seen: &Seen, shrunk: &Shrunk) -> String {
+        match seen {
+            Seen::Done => String::new(),
+            Seen::Added(added) => format!(" → number {}, {}", added.number, literal(added.name.as_str())),
+            Seen::Step(None) => " → None".into(),
+            Seen::Step(Some(step)) => format!(" → {}", self.read(step, shrunk)),
+            Seen::Steps(steps) => {
+                let aspects = &shrunk.aspects;
+                let fields = steps.iter().filter(|step| {
+                    aspects.iter().any(|aspect| matches!(aspect, Aspect::Field(id, _) if *id == step.id))
+                });
+                let mut shown: Vec<_> = fields.map(|step| self.read(step, shrunk)).collect();
+                if aspects.contains(&Aspect::Adds) {
+                    shown.insert(0, format!("{} steps", steps.len()));
+                }
+                format!(" → {}", shown.join("; "))
+            }
+        }
+    }
+
+    /// Of a step, what is looked at.
+    fn read(&self, step: &Step, shrunk: &Shrunk) -> String {
+        let fields = shrunk.aspects.iter().filter_map(|aspect| match aspect {
+            Aspect::Field(id, field) if *id == step.id => Some(match field {
+                Field::State => literal(step.state_string.as_str()),
+                Field::Start => format!(
+                    "started {}, locks {}",
+                    step.started_at.map_or_else(|| "never".into(), |at| at.to_string()),
+                    step.locks_acquired_at.map_or_else(|| "never".into(), |at| at.to_string())
+                ),
+                Field::Finish => match step.results {
+                    Some(results) => format!("finished with {}, hidden: {}", results.code(), step.hidden),
+                    None => "not finished".into(),
+                },
+                Field::Urls => {
+                    let urls = step.urls.iter().map(|url| format!("({}, {})", literal(url.name()), literal(url.url())));
+                    format!("urls [{}]", urls.collect::<Vec<_>>().join(", "))
+                }
+            }),
+            _ => None,
+        });
+        let fields: Vec<_> = fields.collect();
+        let name = if fields.is_empty() { literal(step.name.as_str()) } else { fields.join(", ") };
+        format!("{}: {name}", self.step(step.id))
+    }
+}

@@ -1,0 +1,251 @@
+//! Takes out of a history that cannot be explained what is not needed to see that.
+//!
+//! Each way to make it smaller keeps what can be explained so: had the history been linearizable, the smaller one
+//! would be too. A history may be ended early, forget a read or when an add was made, look at some fields of some steps alone, and forget
+//! a write whose answer nobody needs and whose effect nobody saw.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use steps_core::{StateString, Step, StepId, StepSelector};
+
+use super::{End, Event, History, Seen, search::search};
+use crate::calls::Call;
+
+/// How long it may take: what is found by then is small enough.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// What a history is looked at for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Aspect {
+    /// Which steps there are, and their numbers and names.
+    Adds,
+    /// A group of fields of a step that are written together.
+    Field(StepId, Field),
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Field {
+    State,
+    Start,
+    Finish,
+    Urls,
+}
+
+/// A small part of a history, which still cannot be explained.
+pub(super) struct Shrunk {
+    pub(super) history: History,
+    pub(super) aspects: BTreeSet<Aspect>,
+}
+
+/// Shrinks a history that cannot be explained.
+pub(super) fn shrink(history: &History) -> Shrunk {
+    let deadline = Instant::now() + LONGEST;
+    let fails = |history: &History| Instant::now() < deadline && search(history) == Some(false);
+    let aspects = aspects_of(history);
+    let mut smallest = Shrunk { history: ended_early(history, fails), aspects: aspects.clone() };
+
+    // Mostly one aspect is enough.
+    let alone = aspects.iter().map(|aspect| BTreeSet::from([*aspect]));
+    let few = alone.into_iter().find_map(|aspects| {
+        let looked_at = looked_at(&smallest.history, &aspects)?;
+        fails(&looked_at).then_some(Shrunk { history: looked_at, aspects })
+    });
+    smallest = few.unwrap_or_else(|| with_fewer_aspects(smallest, fails));
+    smallest.history = ended_early(&smallest.history, fails);
+    smallest.history = without_what_is_not_needed(smallest.history, fails);
+    smallest
+}
+
+fn with_fewer_aspects(mut smallest: Shrunk, fails: impl Fn(&History) -> bool) -> Shrunk {
+    for aspect in smallest.aspects.clone() {
+        let mut aspects = smallest.aspects.clone();
+        aspects.remove(&aspect);
+        if let Some(history) = looked_at(&smallest.history, &aspects).filter(&fails) {
+            smallest = Shrunk { history, aspects };
+        }
+    }
+    smallest
+}
+
+/// Up to the first answer that cannot be explained any more.
+fn ended_early(history: &History, fails: impl Fn(&History) -> bool) -> History {
+    let mut answers: Vec<_> = history.events.iter().filter_map(Event::answered).collect();
+    answers.sort_unstable();
+    let (mut explained, mut unexplained) = (0, answers.len().saturating_sub(1));
+    let mut smallest = history.clone();
+    while explained < unexplained {
+        let middle = explained.midpoint(unexplained);
+        let shorter = until(history, answers[middle]);
+        if fails(&shorter) {
+            (unexplained, smallest) = (middle, shorter);
+        } else {
+            explained = middle + 1;
+        }
+    }
+    smallest
+}
+
+fn until(history: &History, end: Duration) -> History {
+    let mut shorter = history.clone();
+    shorter.events.retain(|event| event.called <= end);
+    for event in &mut shorter.events {
+        if event.answered().is_some_and(|at| at > end) {
+            event.end = End::Open;
+        }
+    }
+    shorter.events.retain(|event| !event.is_read() || event.answered().is_some());
+    shorter
+}
+
+fn without_what_is_not_needed(mut smallest: History, fails: impl Fn(&History) -> bool) -> History {
+    for reads in [true, false] {
+        let mut place = smallest.events.len();
+        while place > 0 {
+            place -= 1;
+            let event = &smallest.events[place];
+            if event.is_read() != reads {
+                continue;
+            }
+            if event.is_read() || is_unseen(&smallest, event) {
+                let mut shorter = smallest.clone();
+                shorter.events.remove(place);
+                if fails(&shorter) {
+                    smallest = shorter;
+                }
+            }
+        }
+    }
+    // Of the adds that are left, most matter for their numbers alone.
+    let last = smallest.events.iter().filter_map(Event::answered).max();
+    for place in 0..smallest.events.len() {
+        if is_alone(&smallest, &smallest.events[place]) && smallest.events[place].answered() != last {
+            let mut looser = smallest.clone();
+            looser.events[place].loosen();
+            if fails(&looser) {
+                smallest = looser;
+            }
+        }
+    }
+    smallest
+}
+
+/// Whether it is an add that shares its number, its name and its key with no other.
+fn is_alone(history: &History, event: &Event) -> bool {
+    let Some((new, added)) = event.added() else { return false };
+    let same = history.events.iter().filter_map(Event::added).filter(|(other_new, other)| {
+        let is_same_key = new.idempotency_key.is_some() && new.idempotency_key == other_new.idempotency_key;
+        is_same_key || added.number == other.number || added.name == other.name
+    });
+    same.count() == 1
+}
+
+/// Whether no answer depends on what this write wrote: whoever does not care for its own answer can do without it.
+fn is_unseen(history: &History, event: &Event) -> bool {
+    let Some((_, added)) = event.added() else { return !history.is_observed(&event.call) };
+    let is_last = history.events.iter().filter_map(Event::added).all(|(_, other)| other.number <= added.number);
+    is_last && history.read_steps().all(|step| step.id != added.id)
+}
+
+fn aspects_of(history: &History) -> BTreeSet<Aspect> {
+    let written = history.events.iter().filter_map(|event| aspect_of(&event.call));
+    written.collect()
+}
+
+/// What a write writes.
+fn aspect_of(call: &Call) -> Option<Aspect> {
+    Some(match call {
+        Call::AddStep(_) => Aspect::Adds,
+        Call::StartStep(id, _) | Call::SetStepLocksAcquiredAt(id, _) => Aspect::Field(*id, Field::Start),
+        Call::SetStepStateString(id, _) => Aspect::Field(*id, Field::State),
+        Call::FinishStep(id, _) => Aspect::Field(*id, Field::Finish),
+        Call::AddUrl(id, _) => Aspect::Field(*id, Field::Urls),
+        _ => return None,
+    })
+}
+
+/// The history as one sees it who looks at these aspects alone, or `None` where that makes no sense.
+fn looked_at(history: &History, aspects: &BTreeSet<Aspect>) -> Option<History> {
+    let with_adds = aspects.contains(&Aspect::Adds);
+    let mut smaller = history.clone();
+    smaller.events.retain(|event| event.is_read() || aspect_of(&event.call).is_some_and(|of| aspects.contains(&of)));
+    if !with_adds {
+        // The steps are there from the beginning, and the reads that did not find them yet are forgotten.
+        let ids: BTreeSet<_> = aspects
+            .iter()
+            .filter_map(|aspect| match aspect {
+                Aspect::Field(id, _) => Some(*id),
+                Aspect::Adds => None,
+            })
+            .collect();
+        for id in &ids {
+            let mut step = initial(history, *id)?;
+            blank(&mut step, aspects);
+            smaller.initial.push(step);
+        }
+        smaller.initial.sort_by_key(|step| step.number);
+        smaller.events.retain_mut(|event| !event.is_read() || keep_steps(event, &ids));
+    }
+    let has_states = aspects.iter().any(|aspect| matches!(aspect, Aspect::Field(_, Field::State)));
+    for event in &mut smaller.events {
+        if let Call::AddStep(new) = &mut event.call {
+            match &event.end {
+                End::Answered(_, Seen::Added(added)) if aspects.contains(&Aspect::Field(added.id, Field::State)) => {}
+                End::Answered(..) => new.state_string = StateString::default(),
+                // Which step it made, if any, only its state string says.
+                _ if has_states => return None,
+                _ => new.state_string = StateString::default(),
+            }
+        }
+        match &mut event.end {
+            End::Answered(_, Seen::Step(Some(step))) => blank(step, aspects),
+            End::Answered(_, Seen::Steps(steps)) => steps.iter_mut().for_each(|step| blank(step, aspects)),
+            _ => {}
+        }
+    }
+    Some(smaller)
+}
+
+/// A step as it was added.
+fn initial(history: &History, id: StepId) -> Option<Step> {
+    let mut adds = history.events.iter().filter_map(Event::added).filter(|(_, added)| added.id == id);
+    let (new, added) = adds.next()?;
+    // Of several adds under one key, nobody knows which was the first.
+    adds.next().is_none().then(|| {
+        Step::builder(added.id, new.build_id, added.number, added.name.clone(), new.state_string.clone()).build()
+    })
+}
+
+/// Keeps these steps of what was read, if they are all that the read is about.
+fn keep_steps(event: &mut Event, ids: &BTreeSet<StepId>) -> bool {
+    match (&event.call, &mut event.end) {
+        (Call::GetSteps(_), End::Answered(_, Seen::Steps(steps))) => {
+            steps.retain(|step| ids.contains(&step.id));
+            steps.len() == ids.len()
+        }
+        (Call::GetStep(selector), End::Answered(_, Seen::Step(Some(step)))) => {
+            ids.contains(&step.id) && !matches!(selector, StepSelector::Id(id) if *id != step.id)
+        }
+        _ => false,
+    }
+}
+
+/// Takes out of a step what is not looked at.
+fn blank(step: &mut Step, aspects: &BTreeSet<Aspect>) {
+    let has = |field| aspects.contains(&Aspect::Field(step.id, field));
+    let [state, start, finish, urls] = [Field::State, Field::Start, Field::Finish, Field::Urls].map(has);
+    if !state {
+        step.state_string = StateString::default();
+    }
+    if !start {
+        (step.started_at, step.locks_acquired_at) = (None, None);
+    }
+    if !finish {
+        (step.complete_at, step.results, step.hidden) = (None, None, false);
+    }
+    if !urls {
+        step.urls.clear();
+    }
+}

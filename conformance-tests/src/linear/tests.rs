@@ -1,0 +1,202 @@
+//! The search takes what can be explained and refuses what cannot, and what it refuses is shown small.
+
+use std::time::Duration;
+
+use steps_core::{
+    AddedStep, BuildId, FinishStep, IdempotencyKey, NewStep, Results, StateString, Step, StepId, StepName, StepUrl,
+    Timestamp,
+};
+
+use super::{End, Event, History, Seen};
+use crate::{Clause, calls::Call};
+
+fn build() -> BuildId {
+    BuildId::new(7).unwrap()
+}
+
+fn id(number: u32) -> StepId {
+    StepId::new(i64::from(number) + 100).unwrap()
+}
+
+fn url(url: &str) -> StepUrl {
+    StepUrl::new("log", url).unwrap()
+}
+
+fn new(name: &str, state: &str) -> NewStep {
+    NewStep::new(build(), StepName::new(name).unwrap(), StateString::new(state).unwrap())
+}
+
+fn step(number: u32, name: &str, state: &str, urls: &[&str]) -> Step {
+    let state = StateString::new(state).unwrap();
+    let urls = urls.iter().copied().map(url).collect();
+    Step::builder(id(number), build(), number.into(), StepName::new(name).unwrap(), state).urls(urls).build()
+}
+
+/// A history in which each line is a call, when it was made and answered, and the answer.
+struct Lines(Vec<Event>);
+
+impl Lines {
+    fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn call(mut self, called: u64, answered: u64, call: Call, seen: Seen) -> Self {
+        let end = End::Answered(Duration::from_micros(answered), seen);
+        self.0.push(Event { caller: self.0.len().to_string(), call, called: Duration::from_micros(called), end });
+        self
+    }
+
+    fn open(mut self, called: u64, call: Call, end: End) -> Self {
+        self.0.push(Event { caller: self.0.len().to_string(), call, called: Duration::from_micros(called), end });
+        self
+    }
+
+    fn add(self, called: u64, answered: u64, name: &str, number: u32, got: &str) -> Self {
+        let added = AddedStep::new(id(number), number.into(), StepName::new(got).unwrap());
+        self.call(called, answered, Call::AddStep(new(name, "")), Seen::Added(added))
+    }
+
+    fn url(self, called: u64, answered: u64, number: u32, text: &str) -> Self {
+        self.call(called, answered, Call::AddUrl(id(number), url(text)), Seen::Done)
+    }
+
+    fn state(self, called: u64, answered: u64, number: u32, text: &str) -> Self {
+        let call = Call::SetStepStateString(id(number), StateString::new(text).unwrap());
+        self.call(called, answered, call, Seen::Done)
+    }
+
+    fn read(self, called: u64, answered: u64, steps: Vec<Step>) -> Self {
+        self.call(called, answered, Call::GetSteps(build()), Seen::Steps(steps))
+    }
+
+    fn history(self) -> History {
+        History { build: build(), now: Timestamp::UNIX_EPOCH, initial: Vec::new(), events: self.0 }
+    }
+
+    fn is_explained(self) {
+        if let Err(failure) = self.history().check() {
+            panic!("{failure}");
+        }
+    }
+
+    /// Refused, with this clause and this many lines.
+    fn is_refused(self, clause: Clause, lines: usize) -> String {
+        let failure = self.history().check().expect_err("it cannot be explained");
+        let text = failure.to_string();
+        assert_eq!(failure.clause, Some(clause), "{text}");
+        let shown = failure.history.unwrap_or_default();
+        assert_eq!(shown.lines().count(), 1 + lines, "{text}");
+        shown
+    }
+}
+
+#[test]
+fn calls_at_once_may_come_in_any_order() {
+    for read in [vec![], vec![step(0, "a", "", &[])], vec![step(0, "a", "", &[]), step(1, "a_1", "", &[])]] {
+        Lines::new().add(0, 10, "a", 0, "a").add(0, 10, "a", 1, "a_1").read(5, 6, read).is_explained();
+    }
+    for urls in [&["x", "y"], &["y", "x"]] {
+        let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 10, 0, "x").url(3, 9, 0, "y");
+        lines.read(11, 12, vec![step(0, "a", "", urls)]).is_explained();
+    }
+}
+
+#[test]
+fn calls_one_after_the_other_come_in_their_order() {
+    let lines = Lines::new().add(0, 1, "a", 0, "a").add(0, 1, "b", 1, "b");
+    lines.read(2, 3, vec![step(0, "a", "", &[])]).is_refused(Clause::R3, 3);
+    Lines::new().add(0, 1, "a", 1, "a").add(2, 3, "b", 0, "b").is_refused(Clause::R3, 1);
+    let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 3, 0, "x").url(4, 5, 0, "y");
+    lines.read(6, 7, vec![step(0, "a", "", &["y", "x"])]).is_refused(Clause::R3, 3);
+    let lines = Lines::new().add(0, 1, "a", 0, "a").state(2, 3, 0, "x").state(4, 5, 0, "y");
+    lines.read(6, 7, vec![step(0, "a", "x", &[])]).is_refused(Clause::R3, 3);
+}
+
+#[test]
+fn what_was_read_stays_read() {
+    let (before, after) = (vec![step(0, "a", "", &[])], vec![step(0, "a", "x", &[])]);
+    let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
+    write.read(3, 4, before.clone()).read(5, 6, after.clone()).is_explained();
+    let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
+    let shown = write.read(3, 4, after).read(5, 6, before).is_refused(Clause::R3, 3);
+    assert!(shown.contains("1: state of step 0: \"x\"") && shown.contains("get all → step 0: \"\""), "{shown}");
+}
+
+#[test]
+fn a_read_is_of_one_instant() {
+    // Of two steps that change one after the other, it sees the later change alone.
+    let lines = Lines::new().add(0, 1, "a", 0, "a").add(2, 3, "b", 1, "b");
+    let lines = lines.state(4, 5, 0, "x").state(6, 7, 1, "y");
+    let torn = vec![step(0, "a", "", &[]), step(1, "b", "y", &[])];
+    let shown = lines.read(3, 8, torn).is_refused(Clause::R3, 3);
+    assert!(!shown.contains("add"), "{shown}");
+}
+
+#[test]
+fn a_call_without_an_answer_came_whenever_it_was_seen_or_never() {
+    let state = || Call::SetStepStateString(id(0), StateString::new("x").unwrap());
+    for (later, is_fine) in [("x", true), ("", true), ("y", false)] {
+        let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state(), End::Open);
+        let lines = lines.read(3, 4, vec![step(0, "a", "", &[])]).read(9, 10, vec![step(0, "a", later, &[])]);
+        if is_fine { lines.is_explained() } else { drop(lines.is_refused(Clause::R3, 1)) }
+    }
+    // An add that took the number 0, as one sees by the next.
+    Lines::new().open(0, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").is_explained();
+    Lines::new().open(3, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").is_refused(Clause::R3, 1);
+}
+
+#[test]
+fn a_call_that_was_not_applied_is_not_seen() {
+    let state = Call::SetStepStateString(id(0), StateString::new("x").unwrap());
+    let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state, End::Refused);
+    let failure = lines.read(3, 4, vec![step(0, "a", "x", &[])]).history().check().unwrap_err();
+    assert_eq!(failure.clause, Some(Clause::D3), "{failure}");
+}
+
+#[test]
+fn the_clause_is_named_where_it_is_plain() {
+    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "b", 0, "b").is_refused(Clause::I2, 2);
+    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "a", 1, "a").is_refused(Clause::N3, 2);
+    Lines::new().add(0, 9, "a", 0, "a").add(0, 9, "a", 1, "a_2").is_refused(Clause::N3, 2);
+    let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 9, 0, "x").url(2, 9, 0, "y");
+    lines.read(10, 11, vec![step(0, "a", "", &["x"])]).is_refused(Clause::U3, 3);
+    let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 9, 0, "x").url(2, 9, 0, "x");
+    lines.read(10, 11, vec![step(0, "a", "", &["x", "x"])]).is_refused(Clause::U3, 3);
+    let keyed = || Call::AddStep(new("a", "").with_idempotency_key(IdempotencyKey::new("k").unwrap()));
+    let added =
+        |number: u32, name| Seen::Added(AddedStep::new(id(number), number.into(), StepName::new(name).unwrap()));
+    let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(0, "a"));
+    lines.is_explained();
+    let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(1, "a_1"));
+    lines.is_refused(Clause::I5, 2);
+}
+
+#[test]
+fn an_end_is_written_whole() {
+    let finish = Call::FinishStep(id(0), FinishStep::new(Results::new(2)).with_hidden(true));
+    let mut whole = step(0, "a", "", &[]);
+    (whole.complete_at, whole.results, whole.hidden) = (Some(Timestamp::UNIX_EPOCH), Some(Results::new(2)), true);
+    let mut half = whole.clone();
+    half.hidden = false;
+    let lines = || Lines::new().add(0, 1, "a", 0, "a").call(2, 9, finish.clone(), Seen::Done);
+    lines().read(3, 4, vec![whole]).is_explained();
+    lines().read(3, 4, vec![half]).is_refused(Clause::R3, 2);
+}
+
+/// As many calls at once as the cases have, with nothing read in between.
+#[test]
+fn many_calls_at_once_are_no_work() {
+    let mut lines = Lines::new().add(0, 1, "a", 0, "a");
+    for n in 0..16 {
+        lines = lines.url(2, 1_000 + n, 0, &n.to_string());
+    }
+    let urls: Vec<_> = (0..16).rev().map(|n| n.to_string()).collect();
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    lines.read(2_000, 2_001, vec![step(0, "a", "", &urls)]).is_explained();
+
+    let mut lines = Lines::new().add(0, 1, "a", 0, "a");
+    for n in 0..12 {
+        lines = lines.state(2, 1_000 + n, 0, &n.to_string());
+    }
+    lines.read(2_000, 2_001, vec![step(0, "a", "0", &[])]).is_explained();
+}
