@@ -1,4 +1,6 @@
-use std::{any::Any, error::Error as StdError, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    any::Any, error::Error as StdError, fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration,
+};
 
 use async_trait::async_trait;
 use steps_core::StepsStore;
@@ -84,6 +86,16 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Gives one more handle.
 pub(crate) type Connect = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn StepsStore>, BoxError>> + Send + Sync>;
 
+/// Gives a handle whose connections go to this address, with this time-out.
+type ConnectThrough =
+    Box<dyn Fn(SocketAddr, Duration) -> BoxFuture<'static, Result<Arc<dyn StepsStore>, BoxError>> + Send + Sync>;
+
+/// What it takes to stand between a store and its server.
+pub(crate) struct Faults {
+    pub(crate) server: String,
+    pub(crate) connect: ConnectThrough,
+}
+
 /// A store for one case, with what the case may need besides.
 #[must_use]
 pub struct Fixture {
@@ -99,16 +111,17 @@ pub(crate) struct Offers {
     pub(crate) reopen: Option<Connect>,
     pub(crate) peer: Option<Connect>,
     pub(crate) token: Option<String>,
+    pub(crate) faults: Option<Faults>,
 }
 
 impl Offers {
-    /// Whether it has what this feature needs. Nothing is needed for faults yet.
+    /// Whether it has what this feature needs.
     pub(crate) fn has(&self, feature: Feature) -> bool {
         match feature {
             Feature::Reopen => self.reopen.is_some(),
             Feature::Peers => self.peer.is_some(),
             Feature::Processes => self.token.is_some(),
-            Feature::Faults => true,
+            Feature::Faults => self.faults.is_some(),
         }
     }
 }
@@ -157,6 +170,29 @@ impl Fixture {
         self.offers.token = Some(token.into());
         self
     }
+
+    /// Offers [`Feature::Faults`]: the suite puts a [proxy](crate::proxy) that fails on cue before `server`, the host and
+    /// port such as `127.0.0.1:5432`, and `connect` gives one more handle on the same store, whose connections go to the
+    /// proxy's address instead, and whose calls have this time-out (D4).
+    ///
+    /// It takes the clock of the case, as the first one does. The first handle and peers do not go through the proxy: what
+    /// came of a call that failed is read through them.
+    pub fn with_faults<S, F>(
+        mut self,
+        server: impl Into<String>,
+        connect: impl Fn(SocketAddr, Duration) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        S: StepsStore + 'static,
+        F: Future<Output = Result<S, BoxError>> + Send + 'static,
+    {
+        let connect = move |address, timeout| {
+            let store = connect(address, timeout);
+            Box::pin(async { Ok(Arc::new(store.await?) as Arc<dyn StepsStore>) }) as BoxFuture<'static, _>
+        };
+        self.offers.faults = Some(Faults { server: server.into(), connect: Box::new(connect) });
+        self
+    }
 }
 
 impl fmt::Debug for Fixture {
@@ -166,6 +202,7 @@ impl fmt::Debug for Fixture {
             .field("reopen", &self.offers.reopen.is_some())
             .field("peer", &self.offers.peer.is_some())
             .field("token", &self.offers.token)
+            .field("faults", &self.offers.faults.is_some())
             .field("guard", &self.guard.is_some())
             .finish()
     }

@@ -27,7 +27,7 @@ pub struct Failure {
     pub calls: Option<String>,
     /// The smallest part that was found of what several callers did and saw at once that has no explanation, with
     /// the times of the calls.
-    pub history: Option<String>,
+    pub history: Option<Box<str>>,
     /// Whether the first clause of the case is to blame, where none is named: the store was asked, and gave
     /// no answer to go by.
     #[serde(skip)]
@@ -62,8 +62,14 @@ impl Failure {
         self
     }
 
+    /// Says what happened before.
+    pub(crate) fn after(mut self, what: impl Display) -> Self {
+        self.what = format!("{}\n(after: {what})", self.what);
+        self
+    }
+
     pub(crate) fn with_history(mut self, history: String) -> Self {
-        self.history = Some(history);
+        self.history = Some(history.into());
         self
     }
 

@@ -133,3 +133,17 @@ pub(crate) async fn polled<T>(times: usize, future: impl Future<Output = T>) -> 
     }
     None
 }
+
+/// Polls a call each time it is woken, at most `times` times, gives its answer if it came, and drops it where it
+/// waits otherwise (D5).
+pub(crate) async fn dropped_at<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut polls) = (pin!(future), 0);
+    poll_fn(|context| {
+        if polls == times {
+            return Poll::Ready(None);
+        }
+        polls += 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}

@@ -77,6 +77,9 @@
 //! | `add_step`, `keys`, `lifecycle`, `add_url`, `reads`, `close`, … | every clause at its edges, by example |
 //! | `text`, `times` | what every store must take: the greatest texts and times, whatever JSON, SQL, Lua or a terminal escapes |
 //! | `tasks`, `dropped`, `peers`, `reopen`, `limits` | tasks at once, calls given up half-way; where the store offers it, several handles, restarts, limits |
+//! | `histories` | many callers on one build, on one handle, peers and in processes, held to the model: linearizability |
+//! | `processes` | children of the suite on the same store: numbers, keys and urls at once, one that is killed at work |
+//! | `faults` | connections that are cut, reset, delayed or silent at any byte, by a [`proxy`]: deadlines, honest errors, no write twice, recovery |
 //! | `model` | random histories beside a reference model, shrunk to the fewest operations that fail |
 //! | `recorded` | 64 scenarios that Buildbot itself answered: see [`recorded`] |
 //! | `profile` | what the profile claims is there |

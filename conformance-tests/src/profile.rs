@@ -37,7 +37,8 @@ pub enum Feature {
     /// Several processes on one store: [`Fixture::with_token`](crate::Fixture::with_token) and
     /// [`StoreFactory::open`](crate::StoreFactory::open).
     Processes,
-    /// A store or server that can be made to fail on cue.
+    /// A connection to a server that can be made to fail on cue:
+    /// [`Fixture::with_faults`](crate::Fixture::with_faults).
     Faults,
 }
 

@@ -8,11 +8,12 @@ use tokio::time::timeout;
 use crate::{
     CaseContext, Clause, Feature, Fixture,
     calls::{Call, CallLog},
-    factory::{Connect, Offers},
+    factory::{Connect, Faults, Offers},
     failure::{Checked, Failure},
     handle::{Handle, caught},
     harness::Suite,
     process::{Hello, Process},
+    proxy::Proxy,
 };
 
 /// What a case makes its stages from.
@@ -122,6 +123,18 @@ impl Stage {
         Ok((Arc::clone(&process), self.handle(process, name)))
     }
 
+    /// A handle through a proxy that fails on cue, with this time-out.
+    pub(crate) async fn proxied(&self, timeout: Duration) -> Checked<(Proxy, Handle)> {
+        let Faults { server, connect } = self.offers.faults.as_ref().ok_or_else(|| lacks(Feature::Faults))?;
+        let proxy = Proxy::start(server.as_str()).await;
+        let proxy = proxy.map_err(|error| not_made(format_args!("a proxy before {server}"), &error))?;
+        let connected = caught(async { connect(proxy.address(), timeout).await }).await;
+        let store = connected.unwrap_or_else(|panic| Err(panic.into()));
+        let store = store.map_err(|error| not_made("opening the store through a proxy", &*error))?;
+        self.setup.log.begin("proxied", Call::Opened("the same store through a proxy"));
+        Ok((proxy, self.handle(store, "proxied")))
+    }
+
     /// One more handle on the store: the first is called `peer`.
     pub(crate) async fn peer(&mut self) -> Checked<Handle> {
         const NAMES: [&str; 4] = ["peer", "peer_2", "peer_3", "peer_4"];
@@ -192,7 +205,7 @@ pub(crate) fn lacks(feature: Feature) -> Failure {
         Feature::Reopen => "with_reopen",
         Feature::Peers => "with_peer",
         Feature::Processes => "with_token",
-        Feature::Faults => "what it takes",
+        Feature::Faults => "with_faults",
     };
     Failure::new(format_args!("the feature {feature}, which the profile claims"))
         .expected(format!("a fixture that has `{method}`, or `Profile::without`, with the reason"))

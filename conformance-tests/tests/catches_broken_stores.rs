@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use broken::{
     FLAWS, Known, Plain,
+    dropping::{DROPPED, Dropping},
+    networked::{NET, Networked},
     racing::{RACES, Racing},
+    table::{self, Row},
+    wrapped::{SPOILERS, Spoiled},
 };
 use conformance_tests::{Clause, Config, Report, run};
 
@@ -42,15 +46,30 @@ async fn a_store_that_others_use_passes_again_and_again() {
 
 #[tokio::test]
 async fn each_flaw_is_caught_by_an_example_of_the_clause_that_it_breaks() {
-    let mut missed = Vec::new();
-    for known in FLAWS {
-        let report = report(known, known.group, 1).await;
-        if !report.failed().any(|(_, failure)| failure.clause == Some(known.clause)) {
+    let (mut rows, mut missed) = (Vec::new(), Vec::new());
+    let mut judge = |documentation, clause, report: Report| {
+        let row = Row::new(documentation, clause, &report);
+        if row.cases.is_empty() {
             let blamed: Vec<_> = report.failed().map(|(case, failure)| (&case.name, failure.clause)).collect();
-            missed.push(format!("{known:?}; blamed: {blamed:?}"));
+            missed.push(format!("{row:?}; blamed: {blamed:?}"));
         }
+        rows.push(row);
+    };
+    for known in FLAWS {
+        judge(known.documentation, known.clause, report(known, known.group, 1).await);
+    }
+    for (spoiler, documentation, clause, group) in SPOILERS {
+        let report = run(Spoiled(*spoiler), Config::new().with_seed(SEED).with_cases(1).with_filter(*group)).await;
+        judge(documentation, *clause, report);
     }
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+    table::check(&rows);
+}
+
+#[test]
+fn every_clause_has_a_broken_store_or_a_reason() {
+    let spoiled = SPOILERS.iter().map(|(_, _, clause, _)| *clause);
+    table::check_clauses(FLAWS.iter().map(|known| known.clause).chain(spoiled));
 }
 
 #[tokio::test]
@@ -95,4 +114,40 @@ async fn no_race_is_caught_where_calls_do_not_meet() {
         let report = run(Racing(*race), Config::new().with_cases(8).with_filter("model::")).await;
         assert!(report.is_success(), "{race:?}: {report}");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_stand_dropped_calls_is_caught() {
+    let mut missed = Vec::new();
+    for (flaw, clause) in DROPPED {
+        let config = Config::new().with_seed(SEED).with_call_timeout(Duration::from_secs(2));
+        let report = run(Dropping(*flaw), config.with_filter("dropped::")).await;
+        if !report.failed().any(|(_, failure)| failure.clause == Some(*clause)) {
+            missed.push(format!("{flaw:?} {clause}; {report}"));
+        }
+    }
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+#[tokio::test]
+async fn a_store_that_is_right_about_connections_passes() {
+    let report = run(Networked(None), Config::new().with_filter("faults::")).await;
+    assert!(report.is_success(), "{report}");
+    assert_eq!(report.ignored().count(), 0, "{report}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_wrong_about_connections_is_caught() {
+    let runs = NET.iter().map(|(flaw, clause, case)| async move {
+        let config = Config::new().with_seed(SEED).with_call_timeout(Duration::from_secs(8));
+        let report = run(Networked(Some(*flaw)), config.with_filter(*case)).await;
+        let is_caught = report.failed().any(|(_, failure)| failure.clause == Some(*clause));
+        (!is_caught).then(|| format!("{flaw:?} {clause}; {report}"))
+    });
+    let runs: Vec<_> = runs.map(tokio::spawn).collect();
+    let mut missed = Vec::new();
+    for run in runs {
+        missed.extend(run.await.unwrap());
+    }
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }

@@ -45,6 +45,12 @@ impl Failure {
         self
     }
 
+    /// What kind of error callers get.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
     /// Whether it is certain that nothing was applied.
     #[must_use]
     pub fn is_certain(&self) -> bool {

@@ -8,7 +8,11 @@
 //! channel (D5). A lane that is closed finishes what waits and refuses what comes (D7).
 
 mod failure;
+mod inbox;
 mod lane;
+mod task;
+mod worker;
 
 pub use failure::Failure;
-pub use lane::{Lane, Worker, bounded, lock_timeout};
+pub use lane::{Lane, bounded, lock_timeout};
+pub use worker::Worker;

@@ -29,7 +29,7 @@ use steps_core::{
     StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
 
-use crate::table::{Row, Table};
+use crate::table::{Row, TABLES, Table};
 pub use options::MemoryOptions;
 
 /// The name of this backend, in errors and elsewhere.
@@ -37,12 +37,13 @@ pub const BACKEND: &str = "memory";
 
 /// A store of build steps in memory.
 ///
-/// One lock is over all of it, and no operation waits for anything else.
+/// Each build falls on one of 64 tables with a lock each, and no operation waits for anything else: callers of different
+/// builds seldom wait for each other.
 #[derive(Debug)]
 pub struct MemoryStore {
     options: MemoryOptions,
     /// `None` once the store is closed (D7).
-    table: RwLock<Option<Table>>,
+    tables: Vec<RwLock<Option<Table>>>,
 }
 
 impl MemoryStore {
@@ -55,7 +56,8 @@ impl MemoryStore {
     /// An empty store with these options.
     #[must_use]
     pub fn with_options(options: MemoryOptions) -> Self {
-        Self { options, table: RwLock::new(Some(Table::default())) }
+        let tables = (0..TABLES).map(|place| RwLock::new(Some(Table::new(place)))).collect();
+        Self { options, tables }
     }
 
     /// What the store says about itself.
@@ -63,27 +65,29 @@ impl MemoryStore {
     /// # Errors
     /// [`Closed`](steps_core::ErrorKind::Closed) after [`close`](StepsStore::close).
     pub async fn describe(&self) -> Result<Description> {
-        self.read(Call::on_store(Operation::Describe), |_| {
+        self.read(0, Call::on_store(Operation::Describe), |_| {
             let mut description = Description::new(BACKEND, "this process", "none: nothing is written");
             description.warnings.push("Everything is gone when the process ends.".into());
             description
         })
     }
 
-    fn read<T>(&self, call: Call, read: impl FnOnce(&Table) -> T) -> Result<T> {
+    fn read<T>(&self, table: usize, call: Call, read: impl FnOnce(&Table) -> T) -> Result<T> {
         // No operation leaves the table half-changed, so the lock of one that panicked is as good as any.
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.tables[table].read().unwrap_or_else(PoisonError::into_inner);
         table.as_ref().map(read).ok_or_else(|| error::closed(call))
     }
 
-    fn write<T>(&self, call: Call, write: impl FnOnce(&mut Table) -> Result<T>) -> Result<T> {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+    fn write<T>(&self, table: usize, call: Call, write: impl FnOnce(&mut Table) -> Result<T>) -> Result<T> {
+        let mut table = self.tables[table].write().unwrap_or_else(PoisonError::into_inner);
         table.as_mut().map_or_else(|| Err(error::closed(call)), write)
     }
 
     fn change(&self, operation: Operation, id: StepId, change: impl FnOnce(&mut Row)) -> Result<()> {
         let call = Call::on_step(operation, id);
-        self.write(call, |table| table.row_mut(id).map(change).ok_or_else(|| error::not_found(call)))
+        self.write(table::of_step(id), call, |table| {
+            table.row_mut(id).map(change).ok_or_else(|| error::not_found(call))
+        })
     }
 }
 
@@ -97,7 +101,9 @@ impl Default for MemoryStore {
 impl StepsStore for MemoryStore {
     async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&step);
-        self.write(call, |table| table.add(step).ok_or_else(|| error::capacity_exceeded(call)))
+        self.write(table::of_build(step.build_id), call, |table| {
+            table.add(step).ok_or_else(|| error::capacity_exceeded(call))
+        })
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
@@ -135,15 +141,23 @@ impl StepsStore for MemoryStore {
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        self.read(Call::get_step(&step), |table| table.step(&step).cloned())
+        let table = match &step {
+            StepSelector::Id(id) => table::of_step(*id),
+            StepSelector::Number { build_id, .. } | StepSelector::Name { build_id, .. } => table::of_build(*build_id),
+        };
+        self.read(table, Call::get_step(&step), |table| table.step(&step).cloned())
     }
 
     async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
-        self.read(Call::get_steps(build_id), |table| table.steps(build_id).cloned().collect())
+        self.read(table::of_build(build_id), Call::get_steps(build_id), |table| {
+            table.steps(build_id).cloned().collect()
+        })
     }
 
     async fn close(&self) -> Result<()> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner).take();
+        for table in &self.tables {
+            table.write().unwrap_or_else(PoisonError::into_inner).take();
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What the store holds, without its lock.
+//! What the store holds, without its locks.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,9 +7,14 @@ use steps_core::{
     naming::SuffixHints,
 };
 
-/// All steps, in the order of their ids: the step with the id n stands at n - 1 (I1).
-#[derive(Debug, Default)]
+/// How many tables there are.
+pub(crate) const TABLES: usize = 64;
+
+/// All steps of the builds that fall on this table, in the order of their ids.
+#[derive(Debug)]
 pub(crate) struct Table {
+    /// Which of the tables it is.
+    place: usize,
     rows: Vec<Row>,
     builds: HashMap<BuildId, Build>,
 }
@@ -31,7 +36,21 @@ struct Build {
     keys: HashMap<IdempotencyKey, StepId>,
 }
 
+/// Which table has this build.
+pub(crate) fn of_build(id: BuildId) -> usize {
+    id.get() as usize % TABLES
+}
+
+/// Which table has this step.
+pub(crate) fn of_step(id: StepId) -> usize {
+    (id.get() - 1) as usize % TABLES
+}
+
 impl Table {
+    pub(crate) fn new(place: usize) -> Self {
+        Self { place, rows: Vec::new(), builds: HashMap::new() }
+    }
+
     /// Adds a step, or gives `None` when its build has no number left (I4).
     pub(crate) fn add(&mut self, new: NewStep) -> Option<AddedStep> {
         let build = self.builds.entry(new.build_id).or_default();
@@ -39,7 +58,8 @@ impl Table {
             let step = &self.rows[index(*id)].step;
             return Some(AddedStep::new(step.id, step.number, step.name.clone()));
         }
-        let id = StepId::try_from(self.rows.len() as u64 + 1).ok()?;
+        // Ids count from 1, and no two tables give the same (I1).
+        let id = StepId::try_from((self.rows.len() * TABLES + self.place + 1) as u64).ok()?;
         let number = u32::try_from(build.steps.len()).map(StepNumber::new).ok()?;
         let name = build.suffixes.free_name(&new.name, |name| build.names.contains_key(name));
 
@@ -72,7 +92,7 @@ impl Table {
     }
 }
 
-/// Ids count from 1. One that no `usize` holds is past every row.
+/// Where the step stands in its table. An id that no `usize` holds is past every row.
 fn index(id: StepId) -> usize {
-    usize::try_from(id.get()).map_or(usize::MAX, |id| id - 1)
+    usize::try_from(id.get()).map_or(usize::MAX, |id| (id - 1) / TABLES)
 }

@@ -54,3 +54,15 @@ CREATE TABLE idempotency_keys (
     step_id  BIGINT NOT NULL,
     PRIMARY KEY (build_id, key)
 );
+
+-- A step as it is read. The last columns are how many urls it has, and the names and urls of the first 512: a value
+-- of PostgreSQL ends at 1 GB, and with every text at its limit (T1) these have 64 MiB.
+CREATE VIEW whole_steps AS
+SELECT id, build_id, number, name, state_string, started_at, locks_acquired_at, complete_at, results, hidden, urls,
+       CASE WHEN urls > 0 THEN ARRAY(
+           SELECT step_urls.name FROM step_urls WHERE step_id = steps.id AND position < 512 ORDER BY position
+       ) END AS url_names,
+       CASE WHEN urls > 0 THEN ARRAY(
+           SELECT url FROM step_urls WHERE step_id = steps.id AND position < 512 ORDER BY position
+       ) END AS url_texts
+FROM steps;

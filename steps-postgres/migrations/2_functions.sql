@@ -47,13 +47,26 @@ BEGIN
 END
 $$;
 
--- I2, I4, I5, N2: an add with or without a key. The caller has the build's lock. Null: the build has no number
--- left.
+-- By which advisory lock all who add to a build take turns (I2): others may keep builds of the same number in another
+-- schema.
+CREATE FUNCTION lock_of(build BIGINT) RETURNS BIGINT LANGUAGE sql STABLE AS $$
+    SELECT hashint8extended(build, quote_ident(current_schema())::regnamespace::oid::BIGINT)
+$$;
+
+-- I2, I4, I5, N2: an add with or without a key. Alone it is a batch of its own. Null: the build has no number left.
 CREATE FUNCTION add_step(
     of_build BIGINT, requested TEXT, state TEXT, with_key TEXT, OUT id BIGINT, OUT number BIGINT, OUT name TEXT
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    lock TEXT;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE 'an add needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+
+    -- In a statement of its own, so that what is read next is not older than the lock.
+    lock := pg_advisory_xact_lock(lock_of(of_build));
     IF with_key IS NOT NULL THEN
         SELECT steps.id, steps.number, steps.name INTO id, number, name
         FROM idempotency_keys JOIN steps ON steps.id = step_id
@@ -131,47 +144,49 @@ $$;
 -- One batch: an array for each column of the requests, which are numbered from 1. `target` is the build of an
 -- add and the step of every other operation; `text` is a state string or a url; `key` is an idempotency key.
 -- The answer has a row for each request that was carried out: one without found no step to change, or no number
--- to give.
+-- to give. A request that would wait for a lock, on a step with skips_steps or on a build with skips_builds, is
+-- not carried out, and its row says so: the others need not wait with it.
 --
 -- Two batches never wait for each other in a circle: each locks its builds in the order of their keys, and
 -- then its steps in the order of their ids, before it changes anything.
 CREATE FUNCTION write_batch(
     operations TEXT[], targets BIGINT[], names TEXT[], texts TEXT[], keys TEXT[], digests BYTEA[],
-    times TIMESTAMPTZ[], codes INTEGER[], flags BOOLEAN[]
+    times TIMESTAMPTZ[], codes INTEGER[], flags BOOLEAN[], skips_steps BOOLEAN, skips_builds BOOLEAN
 )
-RETURNS TABLE (request BIGINT, id BIGINT, number BIGINT, name TEXT) LANGUAGE plpgsql AS $$
+RETURNS TABLE (request BIGINT, id BIGINT, number BIGINT, name TEXT, is_locked BOOLEAN) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    seed     BIGINT    := quote_ident(current_schema())::regnamespace::oid::BIGINT;
     answered BOOLEAN[] := array_fill(false, ARRAY[cardinality(operations)]);
+    asked    BIGINT[];
     steps_of BIGINT[];
+    locked   BIGINT[];
     plain    RECORD;
     free     RECORD;
     added    RECORD;
     operation TEXT;
     target   BIGINT;
-    lock     TEXT;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE 'a batch needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
     END IF;
 
-    -- One add alone, which is the most frequent batch of a process that does one thing at a time.
-    IF operations = ARRAY['add_step'] THEN
-        lock := pg_advisory_xact_lock(hashint8extended(targets[1], seed));
-        SELECT * INTO added FROM add_step(targets[1], names[1], texts[1], keys[1]);
-        IF added.id IS NOT NULL THEN
-            request := 1; id := added.id; number := added.number; name := added.name;
-            RETURN NEXT;
-        END IF;
-        RETURN;
+    is_locked := true;
+    IF skips_builds THEN
+        FOR i IN 1 .. cardinality(operations) LOOP
+            IF operations[i] = 'add_step' AND NOT pg_try_advisory_xact_lock(lock_of(targets[i])) THEN
+                operations[i] := NULL;
+                request := i;
+                RETURN NEXT;
+            END IF;
+        END LOOP;
     END IF;
+    is_locked := false;
 
     IF 'add_step' = ANY (operations) THEN
         -- I2: in a statement of its own, so that what is read next is not older than the locks.
         PERFORM pg_advisory_xact_lock(key)
         FROM (
-            SELECT DISTINCT hashint8extended(target, seed) AS key
+            SELECT DISTINCT lock_of(target) AS key
             FROM unnest(operations, targets) AS requests (operation, target)
             WHERE operation = 'add_step'
             ORDER BY key
@@ -206,22 +221,28 @@ BEGIN
     END IF;
 
     -- L6: those that are there; a step is never deleted.
-    SELECT array_agg(locked.id) INTO steps_of
-    FROM (
-        SELECT steps.id FROM steps
-        WHERE steps.id = ANY (ARRAY(
-            SELECT DISTINCT target FROM unnest(operations, targets) AS requests (operation, target)
-            WHERE operation <> 'add_step'))
-        ORDER BY steps.id FOR NO KEY UPDATE
-    ) locked;
-    IF steps_of IS NULL THEN
-        RETURN;
+    asked := ARRAY(SELECT DISTINCT target FROM unnest(operations, targets) AS requests (operation, target)
+                   WHERE operation <> 'add_step');
+    IF skips_steps THEN
+        steps_of := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (asked)
+                          ORDER BY steps.id FOR NO KEY UPDATE SKIP LOCKED);
+        locked := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (asked) AND NOT steps.id = ANY (steps_of));
+    ELSE
+        steps_of := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (asked)
+                          ORDER BY steps.id FOR NO KEY UPDATE);
+        locked := '{}';
     END IF;
 
     FOR i IN 1 .. cardinality(operations) LOOP
         operation := operations[i];
         target := targets[i];
-        CONTINUE WHEN operation = 'add_step' OR NOT target = ANY (steps_of);
+        is_locked := target = ANY (locked);
+        CONTINUE WHEN operation IS NULL OR operation = 'add_step' OR NOT (target = ANY (steps_of) OR is_locked);
+        request := i;
+        IF is_locked THEN
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         CASE operation
             WHEN 'start_step' THEN  -- L2
                 UPDATE steps
@@ -237,7 +258,6 @@ BEGIN
             WHEN 'add_url' THEN
                 PERFORM add_url(target, digests[i], names[i], texts[i]);
         END CASE;
-        request := i;
         RETURN NEXT;
     END LOOP;
 END

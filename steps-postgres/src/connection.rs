@@ -9,10 +9,7 @@ use sqlx::{
 };
 use steps_core::ErrorKind;
 use steps_lane::{Failure, lock_timeout};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     error::{after_statement, at_first_sight, connecting, failure, leaves_connection, lost, migration},
@@ -193,29 +190,43 @@ fn quoted(identifier: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct Link {
     opener: Opener,
-    state: State,
+    connection: Option<PgConnection>,
     used: Instant,
-}
-
-#[derive(Debug)]
-enum State {
-    Closed,
-    /// It may take longer than a batch may wait, so it goes on between them.
-    Opening(JoinHandle<Result<PgConnection, Failure>>),
-    Open(PgConnection),
 }
 
 impl Link {
     pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
-        let state = connection.map_or(State::Closed, State::Open);
-        Self { opener, state, used: Instant::now() }
+        Self { opener, connection, used: Instant::now() }
+    }
+
+    /// Sees that there is a connection, and that it is alive.
+    pub(crate) async fn connect(&mut self) -> Result<(), Failure> {
+        // Gone from here until it is known to be alive: this may be dropped half-way.
+        if let Some(mut connection) = self.connection.take()
+            && (self.used.elapsed() < RESTED || self.is_alive(&mut connection).await)
+        {
+            self.connection = Some(connection);
+            return Ok(());
+        }
+        // So that a call does not spend all its time on an attempt that hangs.
+        let attempt = self.opener.0.timeout / 3;
+        match timeout(attempt, self.opener.open()).await {
+            Ok(opened) => self.rest(opened.map_err(connecting)?),
+            Err(_) => return Err(Failure::busy("the server lets connections in and does not answer")),
+        }
+        Ok(())
+    }
+
+    async fn is_alive(&self, connection: &mut PgConnection) -> bool {
+        let ping: Sending<'_, _> = Box::pin(connection.ping());
+        matches!(timeout(lock_timeout(self.opener.0.timeout), ping).await, Ok(Ok(())))
     }
 
     /// Runs one statement as a transaction of its own.
     ///
     /// It ends within the time-out whatever the server does; by then the lane has ended all who wait (D4).
     pub(crate) async fn run(&mut self, sql: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, Failure> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection.take().ok_or_else(|| Failure::busy("there is no connection yet"))?;
         let limit = self.opener.0.timeout;
         match timeout(limit, self.opener.run(&mut connection, sql, arguments)).await {
             Ok(Ok(rows)) => {
@@ -234,73 +245,15 @@ impl Link {
     }
 
     fn rest(&mut self, connection: PgConnection) {
-        self.state = State::Open(connection);
+        self.connection = Some(connection);
         self.used = Instant::now();
-    }
-
-    /// The connection, which is gone from here until it is put back.
-    async fn connection(&mut self) -> Result<PgConnection, Failure> {
-        match std::mem::replace(&mut self.state, State::Closed) {
-            State::Open(mut connection) => {
-                if self.used.elapsed() < RESTED || self.is_alive(&mut connection).await {
-                    return Ok(connection);
-                }
-            }
-            opening => self.state = opening,
-        }
-        self.open().await
-    }
-
-    async fn is_alive(&self, connection: &mut PgConnection) -> bool {
-        let ping: Sending<'_, _> = Box::pin(connection.ping());
-        matches!(timeout(lock_timeout(self.opener.0.timeout), ping).await, Ok(Ok(())))
-    }
-
-    async fn open(&mut self) -> Result<PgConnection, Failure> {
-        let limit = self.opener.0.timeout;
-        // So that a call does not spend all its time on an attempt that hangs.
-        let attempt = limit / 3;
-        let mut opening = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Opening(opening) => opening,
-            State::Closed | State::Open(_) => {
-                let opening = self.opener.open();
-                tokio::spawn(async move {
-                    match timeout(attempt, opening).await {
-                        Ok(opened) => opened.map_err(connecting),
-                        Err(_) => Err(Failure::busy("the server lets connections in and does not answer")),
-                    }
-                })
-            }
-        };
-        let failure = match timeout(lock_timeout(limit), &mut opening).await {
-            Ok(Ok(Ok(connection))) => return Ok(connection),
-            Ok(Ok(Err(failure))) => failure,
-            Ok(Err(_)) => return Err(Failure::new(ErrorKind::Unavailable, "the runtime of the store is going")),
-            Err(_) => {
-                self.state = State::Opening(opening);
-                return Err(Failure::busy("the server has not answered yet"));
-            }
-        };
-        if failure.is_busy() {
-            // The lane tries again at once.
-            sleep(lock_timeout(limit) / 5).await;
-        }
-        Err(failure)
     }
 
     /// Closes the connection. What was answered is committed: an error of closing says nothing that a caller
     /// could use.
     pub(crate) async fn close(&mut self) {
-        if let State::Open(connection) = std::mem::replace(&mut self.state, State::Closed) {
+        if let Some(connection) = self.connection.take() {
             give_up(connection).await;
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let State::Opening(opening) = &self.state {
-            opening.abort();
         }
     }
 }

@@ -44,8 +44,9 @@ pub(crate) fn connecting(error: sqlx::Error) -> Failure {
         (sqlx::Error::Tls(_), _) if cfg!(not(feature = "tls")) => {
             Failure::new(ErrorKind::Config, "encrypted connections were not compiled in; enable the feature `tls`")
         }
-        (sqlx::Error::Tls(_), _) => {
-            Failure::new(ErrorKind::Config, "no encrypted connection could be made; check sslmode and certificates")
+        (error, _) if is_of_encryption(error) => {
+            let message = "no encrypted connection could be made; check sslmode, the host's name and the certificates";
+            Failure::new(ErrorKind::Config, message)
         }
         (sqlx::Error::Configuration(_), _) => {
             Failure::new(ErrorKind::Config, "the driver cannot use these options; check what the URL names")
@@ -55,11 +56,24 @@ pub(crate) fn connecting(error: sqlx::Error) -> Failure {
     failure.with_may_have_applied(false).with_source(error)
 }
 
+/// Whether the two sides do not agree on an encrypted connection. The driver passes on what its TLS says as I/O.
+fn is_of_encryption(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(io) => io.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
 /// What an error of the first connection means. A server that starts is waited for; one that is not there may
 /// be a mistake, which its author should hear of at once.
 pub(crate) fn at_first_sight(error: sqlx::Error) -> Failure {
     match &error {
-        sqlx::Error::Io(io) if io.kind() != io::ErrorKind::UnexpectedEof => {
+        sqlx::Error::Io(io) if io.kind() == io::ErrorKind::NotFound => {
+            let message = "a file is missing: the server's socket, or a certificate that the URL names";
+            Failure::new(ErrorKind::Unavailable, message).with_source(error)
+        }
+        sqlx::Error::Io(io) if io.kind() != io::ErrorKind::UnexpectedEof && !is_of_encryption(&error) => {
             let message = "the server cannot be reached; check that it runs, and its host and port";
             Failure::new(ErrorKind::Unavailable, message).with_source(error)
         }
@@ -104,6 +118,11 @@ pub(crate) fn lost() -> Failure {
     Failure::new(ErrorKind::Unavailable, "the connection to the server was lost").with_may_have_applied(true)
 }
 
+/// Somebody else has the lock.
+pub(crate) fn locked() -> Failure {
+    Failure::busy("somebody else holds the lock; end what keeps it, and try again")
+}
+
 fn of_database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
@@ -114,7 +133,7 @@ fn from_code(code: &str) -> Failure {
     match code {
         // Serialization failure, deadlock
         "40001" | "40P01" => Failure::busy("others changed the same steps at the same time"),
-        "55P03" => Failure::busy("somebody else holds the lock; end what keeps it, and try again"),
+        "55P03" => locked(),
         // A number or name that somebody gave by hand, without the build's lock
         "23505" => Failure::busy("somebody else wrote to the tables of this store"),
         // Shutdown, crash, not accepting connections yet or any more, too many connections

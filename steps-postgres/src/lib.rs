@@ -147,6 +147,11 @@ impl PostgresStore {
     async fn change(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
         self.writer(id.get()).call(Call::on_step(operation, id), write).await.map(|_| ())
     }
+
+    async fn read(&self, call: Call, read: Read) -> Result<Vec<Step>> {
+        let found = self.reader().call(call, read).await?;
+        found.steps().map_err(|failure| failure.into_error(call, BACKEND))
+    }
 }
 
 #[async_trait]
@@ -184,12 +189,12 @@ impl StepsStore for PostgresStore {
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        let steps = self.reader().call(Call::get_step(&step), Read::Step(step)).await?;
+        let steps = self.read(Call::get_step(&step), Read::Step(step)).await?;
         Ok(steps.into_iter().next())
     }
 
     async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
-        self.reader().call(Call::get_steps(build_id), Read::Steps(build_id)).await
+        self.read(Call::get_steps(build_id), Read::Steps(build_id)).await
     }
 
     async fn close(&self) -> Result<()> {

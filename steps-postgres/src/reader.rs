@@ -1,4 +1,8 @@
 //! A reading lane: all reads that wait in it in one statement of each kind, with a snapshot of its own.
+//!
+//! The lane hands out what the server gave, and each caller makes its steps of it: much to read holds up nobody else.
+
+use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{
     Arguments, PgConnection, Row,
@@ -19,7 +23,7 @@ use crate::{
 };
 
 /// A read.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Read {
     Step(StepSelector),
     Steps(BuildId),
@@ -41,51 +45,43 @@ impl Reader {
         let arguments = arguments.map_err(|error| {
             Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
         })?;
-        // A read does no harm a second time (D6): what a lost connection kept from it, the lane asks again.
-        self.0.run(sql, arguments).await.map_err(|failure| {
-            if failure.is_certain() { failure } else { Failure::busy(failure.to_string()).with_source(failure) }
-        })
+        self.0.run(sql, arguments).await
+    }
+
+    /// Runs the statement of one kind of request, and gives each what is found.
+    async fn fetch(&mut self, sql: &'static str, asked: Asked, found: &mut [Found]) -> Result<(), Failure> {
+        if asked.places.is_empty() {
+            return Ok(());
+        }
+        for row in self.rows(sql, asked.arguments).await? {
+            let key: i64 = row.try_get(0).map_err(failure)?;
+            let Some(found) = asked.places.get(&key).and_then(|place| found.get_mut(*place)) else { continue };
+            let further_urls = self.further_urls(&row).await?;
+            found.0.push(FoundStep { row, further_urls });
+        }
+        Ok(())
     }
 
     /// The urls past those that the step's row has, as they were when it was read.
-    async fn fetch_further_urls(&mut self, step: &mut StepRow) -> Result<(), Failure> {
-        let mut position = INLINE_URLS;
-        while position < step.url_count {
+    async fn further_urls(&mut self, step: &PgRow) -> Result<Vec<PgRow>, Failure> {
+        let (id, urls): (i64, i32) = (step.try_get(1).map_err(failure)?, step.try_get(URLS).map_err(failure)?);
+        let mut further = Vec::new();
+        for position in (INLINE_URLS..urls).step_by(INLINE_URLS as usize) {
             let mut arguments = PgArguments::default();
             let added = arguments
-                .add(step.id)
+                .add(id)
                 .and_then(|()| arguments.add(position))
-                .and_then(|()| arguments.add(step.url_count))
+                .and_then(|()| arguments.add(urls))
                 .map(|()| arguments);
-            for row in self.rows(include_str!("sql/further_urls.sql"), added).await? {
-                step.urls.push((row.try_get(0).map_err(failure)?, row.try_get(1).map_err(failure)?));
-            }
-            position += INLINE_URLS;
+            further.append(&mut self.rows(include_str!("sql/further_urls.sql"), added).await?);
         }
-        Ok(())
-    }
-
-    /// The answers to the requests of one kind.
-    async fn fetch(
-        &mut self,
-        sql: &'static str,
-        arguments: Result<PgArguments, BoxDynError>,
-        requests: &[usize],
-        answers: &mut [Result<Vec<Step>, Failure>],
-    ) -> Result<(), Failure> {
-        let rows = self.rows(sql, arguments).await?;
-        let mut steps = rows.iter().map(StepRow::new).collect::<sqlx::Result<Vec<_>>>().map_err(failure)?;
-        for step in &mut steps {
-            self.fetch_further_urls(step).await?;
-        }
-        answer(steps, requests, answers);
-        Ok(())
+        Ok(further)
     }
 }
 
 impl Worker for Reader {
     type Request = Read;
-    type Answer = Vec<Step>;
+    type Answer = Arc<Found>;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 64;
@@ -94,24 +90,35 @@ impl Worker for Reader {
         0
     }
 
-    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Vec<Step>, Failure>>, Failure> {
-        let (mut selectors, mut builds) = (Selectors::default(), Builds::default());
-        for (request, read) in requests.iter().enumerate() {
+    async fn connect(&mut self) -> Result<(), Failure> {
+        self.0.connect().await
+    }
+
+    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
+        let (mut ids, mut of_builds, mut builds) = (Vec::new(), OfBuilds::default(), Vec::new());
+        // Where each finds its answer: those who ask for the same share it.
+        let mut places: Vec<usize> = Vec::with_capacity(requests.len());
+        for (place, read) in requests.iter().enumerate() {
+            let same = requests[..place].iter().position(|earlier| earlier == read);
+            places.push(same.unwrap_or(place));
             match read {
-                Read::Step(selector) => selectors.push(request, selector),
-                Read::Steps(build_id) => builds.push(request, *build_id),
+                _ if same.is_some() => {}
+                Read::Step(StepSelector::Id(id)) => ids.push((id.get(), place)),
+                Read::Step(StepSelector::Number { build_id, number }) => {
+                    of_builds.push(place, *build_id, Some(i64::from(number.get())), None);
+                }
+                Read::Step(StepSelector::Name { build_id, name }) => {
+                    of_builds.push(place, *build_id, None, Some(name.as_str()));
+                }
+                Read::Steps(build_id) => builds.push((build_id.get(), place)),
             }
         }
-        let mut answers: Vec<_> = requests.iter().map(|_| Ok(Vec::new())).collect();
-        if !selectors.requests.is_empty() {
-            let (requests, arguments) = selectors.arguments();
-            self.fetch(include_str!("sql/get_step.sql"), arguments, &requests, &mut answers).await?;
-        }
-        if !builds.requests.is_empty() {
-            let (requests, arguments) = builds.arguments();
-            self.fetch(include_str!("sql/get_steps.sql"), arguments, &requests, &mut answers).await?;
-        }
-        Ok(answers)
+        let mut found: Vec<_> = requests.iter().map(|_| Found::default()).collect();
+        self.fetch(include_str!("sql/get_step_by_id.sql"), by_key(ids), &mut found).await?;
+        self.fetch(include_str!("sql/get_step_of_build.sql"), of_builds.asked(), &mut found).await?;
+        self.fetch(include_str!("sql/get_steps.sql"), by_key(builds), &mut found).await?;
+        let found: Vec<_> = found.into_iter().map(Arc::new).collect();
+        Ok(places.into_iter().map(|place| Ok(Arc::clone(&found[place]))).collect())
     }
 
     async fn close(&mut self) {
@@ -119,84 +126,83 @@ impl Worker for Reader {
     }
 }
 
-/// The arguments of `get_step.sql`, and whose each is.
+/// The requests of one kind in a batch: what the statement is given, and by the first column of its answer, whose each is.
+struct Asked {
+    arguments: Result<PgArguments, BoxDynError>,
+    places: HashMap<i64, usize>,
+}
+
+/// Requests that their key says all about.
+fn by_key(requests: Vec<(i64, usize)>) -> Asked {
+    let mut arguments = PgArguments::default();
+    let keys: Vec<i64> = requests.iter().map(|(key, _)| *key).collect();
+    let added = arguments.add(keys).map(|()| arguments);
+    Asked { arguments: added, places: requests.into_iter().collect() }
+}
+
+/// The arguments of `get_step_of_build.sql`.
 #[derive(Default)]
-struct Selectors<'a> {
-    requests: Vec<usize>,
-    ids: Vec<Option<i64>>,
-    builds: Vec<Option<i64>>,
+struct OfBuilds<'a> {
+    places: Vec<usize>,
+    builds: Vec<i64>,
     numbers: Vec<Option<i64>>,
     names: Vec<Option<&'a str>>,
 }
 
-impl<'a> Selectors<'a> {
-    fn push(&mut self, request: usize, selector: &'a StepSelector) {
-        let (id, build, number, name) = match selector {
-            StepSelector::Id(id) => (Some(id.get()), None, None, None),
-            StepSelector::Number { build_id, number } => {
-                (None, Some(build_id.get()), Some(i64::from(number.get())), None)
-            }
-            StepSelector::Name { build_id, name } => (None, Some(build_id.get()), None, Some(name.as_str())),
-        };
-        self.requests.push(request);
-        self.ids.push(id);
-        self.builds.push(build);
+impl<'a> OfBuilds<'a> {
+    fn push(&mut self, place: usize, build_id: BuildId, number: Option<i64>, name: Option<&'a str>) {
+        self.places.push(place);
+        self.builds.push(build_id.get());
         self.numbers.push(number);
         self.names.push(name);
     }
 
-    fn arguments(self) -> (Vec<usize>, Result<PgArguments, BoxDynError>) {
+    fn asked(self) -> Asked {
         let mut arguments = PgArguments::default();
         let added = arguments
-            .add(self.ids)
-            .and_then(|()| arguments.add(self.builds))
+            .add(self.builds)
             .and_then(|()| arguments.add(self.numbers))
-            .and_then(|()| arguments.add(self.names));
-        (self.requests, added.map(|()| arguments))
+            .and_then(|()| arguments.add(self.names))
+            .map(|()| arguments);
+        Asked { arguments: added, places: (1..).zip(self.places).collect() }
     }
 }
 
-/// The argument of `get_steps.sql`, and whose each build is.
-#[derive(Default)]
-struct Builds {
-    requests: Vec<usize>,
-    builds: Vec<i64>,
-}
-
-impl Builds {
-    fn push(&mut self, request: usize, build: BuildId) {
-        self.requests.push(request);
-        self.builds.push(build.get());
-    }
-
-    fn arguments(self) -> (Vec<usize>, Result<PgArguments, BoxDynError>) {
-        let mut arguments = PgArguments::default();
-        let added = arguments.add(self.builds);
-        (self.requests, added.map(|()| arguments))
-    }
-}
-
-/// How many urls a step's row has with it: see `get_steps.sql`.
+/// How many urls a step's row has with it: see the view `whole_steps`.
 const INLINE_URLS: i32 = 512;
 
-/// Gives each request its steps. One that cannot be read back spoils only the requests that asked for it.
-fn answer(mut steps: Vec<StepRow>, requests: &[usize], answers: &mut [Result<Vec<Step>, Failure>]) {
-    steps.sort_by_key(|row| row.number);
-    for row in steps {
-        let request = usize::try_from(row.request - 1).ok().and_then(|request| requests.get(request));
-        let Some(answer) = request.and_then(|request| answers.get_mut(*request)) else { continue };
-        let id = row.id;
-        match (row.step(), &mut *answer) {
-            (Ok(step), Ok(steps)) => steps.push(step),
-            (Err(error), Ok(_)) => *answer = Err(unreadable_step(id, &error)),
-            (_, Err(_)) => {}
-        }
+/// The column that says how many urls the step has in all.
+const URLS: usize = 11;
+
+/// What was found for a request, as the server gave it.
+#[derive(Debug, Default)]
+pub(crate) struct Found(Vec<FoundStep>);
+
+#[derive(Debug)]
+struct FoundStep {
+    row: PgRow,
+    further_urls: Vec<PgRow>,
+}
+
+impl Found {
+    /// The steps, in the order of their numbers.
+    pub(crate) fn steps(&self) -> Result<Vec<Step>, Failure> {
+        let mut steps = self.0.iter().map(FoundStep::step).collect::<Result<Vec<_>, _>>()?;
+        steps.sort_by_key(|step| step.number);
+        Ok(steps)
+    }
+}
+
+impl FoundStep {
+    fn step(&self) -> Result<Step, Failure> {
+        let columns = Columns::new(self).map_err(failure)?;
+        let id = columns.id;
+        columns.step().map_err(|error| unreadable_step(id, &error))
     }
 }
 
 /// A step as the statements give it.
-struct StepRow {
-    request: i64,
+struct Columns {
     id: i64,
     build_id: i64,
     number: i64,
@@ -207,22 +213,22 @@ struct StepRow {
     complete_at: Option<Time>,
     results: Option<i32>,
     hidden: bool,
-    url_count: i32,
     /// Pairs of name and url, in their order.
     urls: Vec<(String, String)>,
 }
 
-impl StepRow {
-    fn new(row: &PgRow) -> sqlx::Result<Self> {
-        let url_count = row.try_get(11)?;
-        let urls = if url_count == 0 {
-            Vec::new()
-        } else {
-            let (names, urls): (Vec<String>, Vec<String>) = (row.try_get(12)?, row.try_get(13)?);
-            names.into_iter().zip(urls).collect()
-        };
+impl Columns {
+    fn new(step: &FoundStep) -> sqlx::Result<Self> {
+        let row = &step.row;
+        let mut urls = Vec::new();
+        if row.try_get::<i32, _>(URLS)? > 0 {
+            let (names, texts): (Vec<String>, Vec<String>) = (row.try_get(12)?, row.try_get(13)?);
+            urls.extend(names.into_iter().zip(texts));
+        }
+        for row in &step.further_urls {
+            urls.push((row.try_get(0)?, row.try_get(1)?));
+        }
         Ok(Self {
-            request: row.try_get(0)?,
             id: row.try_get(1)?,
             build_id: row.try_get(2)?,
             number: row.try_get(3)?,
@@ -233,7 +239,6 @@ impl StepRow {
             complete_at: row.try_get(8)?,
             results: row.try_get(9)?,
             hidden: row.try_get(10)?,
-            url_count,
             urls,
         })
     }

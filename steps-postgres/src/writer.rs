@@ -14,6 +14,7 @@ use steps_lane::{Failure, Worker};
 use crate::{
     BACKEND,
     connection::{Link, Opener},
+    error::locked,
     time::Time,
 };
 
@@ -36,11 +37,43 @@ pub(crate) enum Written {
 }
 
 #[derive(Debug)]
-pub(crate) struct Writer(Link);
+pub(crate) struct Writer {
+    link: Link,
+    /// Whether a build's lock was not to be had, which others seldom keep for long.
+    is_kept_from_build: bool,
+}
+
+/// Which locks of others a batch does not wait for.
+#[derive(Clone, Copy)]
+struct Skips {
+    steps: bool,
+    builds: bool,
+}
 
 impl Writer {
     pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
-        Self(Link::new(opener, connection))
+        Self { link: Link::new(opener, connection), is_kept_from_build: false }
+    }
+
+    async fn write(&mut self, requests: &[Write], skips: Skips) -> Result<Vec<Result<Written, Failure>>, Failure> {
+        let (sql, arguments) = match requests {
+            [Write::AddStep(step)] if !skips.builds => (include_str!("sql/add_step.sql"), add_step(step)),
+            _ => (include_str!("sql/write_batch.sql"), Columns::new(requests).arguments(skips)),
+        };
+        let arguments = arguments.map_err(|error| {
+            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+        })?;
+        let rows = self.link.run(sql, arguments).await?;
+
+        // From here on everything is committed: an answer that cannot be read does not undo it.
+        let mut written: Vec<_> = requests.iter().map(|request| Err(unanswered(request))).collect();
+        for row in rows {
+            let (request, answer) = answer(&row).map_err(|error| Failure::unreadable(error.to_string()))?;
+            if let Some(request) = written.get_mut(request) {
+                *request = answer;
+            }
+        }
+        Ok(written)
     }
 }
 
@@ -62,25 +95,28 @@ impl Worker for Writer {
         }
     }
 
-    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
-        let arguments = Columns::new(requests).arguments().map_err(|error| {
-            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
-        })?;
-        let rows = self.0.run(include_str!("sql/write_batch.sql"), arguments).await?;
+    async fn connect(&mut self) -> Result<(), Failure> {
+        self.link.connect().await
+    }
 
-        // From here on everything is committed: an answer that cannot be read does not undo it.
-        let mut written: Vec<_> = requests.iter().map(|request| Err(unanswered(request))).collect();
-        for row in rows {
-            let (request, answer) = answer(&row).map_err(|error| Failure::unreadable(error.to_string()))?;
-            if let Some(request) = written.get_mut(request) {
-                *request = Ok(answer);
-            }
-        }
-        Ok(written)
+    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+        self.write(requests, Skips { steps: false, builds: false }).await
+    }
+
+    async fn run_without_waiting(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+        // All processes that add to one build take turns with its lock: who does not queue for it gets it never.
+        let skips = Skips { steps: true, builds: self.is_kept_from_build };
+        let written = self.write(requests, skips).await;
+        let is_locked = |answer: &Result<Written, Failure>| answer.as_ref().is_err_and(Failure::is_busy);
+        self.is_kept_from_build = match &written {
+            Ok(answers) => skips.builds && answers.iter().any(is_locked),
+            Err(failure) => failure.is_busy(),
+        };
+        written
     }
 
     async fn close(&mut self) {
-        self.0.close().await;
+        self.link.close().await;
     }
 }
 
@@ -94,9 +130,12 @@ fn unanswered(request: &Write) -> Failure {
     }
 }
 
-/// A row of the answer: which request, counted from 1, and what was added.
-fn answer(row: &PgRow) -> Result<(usize, Written), BoxDynError> {
+/// A row of the answer: which request, counted from 1, and what was added, or whether it was kept by a lock.
+fn answer(row: &PgRow) -> Result<(usize, Result<Written, Failure>), BoxDynError> {
     let request = usize::try_from(row.try_get::<i64, _>(0)?)?.checked_sub(1).ok_or("requests count from 1")?;
+    if row.try_get(4)? {
+        return Ok((request, Err(locked())));
+    }
     let written = match (row.try_get(1)?, row.try_get::<Option<i64>, _>(2)?, row.try_get::<Option<String>, _>(3)?) {
         (Some(id), Some(number), Some(name)) => {
             let (id, number) = (StepId::new(id)?, StepNumber::try_from(number)?);
@@ -104,7 +143,17 @@ fn answer(row: &PgRow) -> Result<(usize, Written), BoxDynError> {
         }
         _ => Written::Changed,
     };
-    Ok((request, written))
+    Ok((request, Ok(written)))
+}
+
+/// The arguments of `add_step`.
+fn add_step(step: &NewStep) -> Result<PgArguments, BoxDynError> {
+    let mut arguments = PgArguments::default();
+    arguments.add(step.build_id.get())?;
+    arguments.add(step.name.as_str())?;
+    arguments.add(step.state_string.as_str())?;
+    arguments.add(step.idempotency_key.as_ref().map(AsRef::<str>::as_ref))?;
+    Ok(arguments)
 }
 
 /// The arguments of `write_batch`, an array each.
@@ -192,7 +241,7 @@ impl<'a> Columns<'a> {
         self.flags.push(rest.flag);
     }
 
-    fn arguments(self) -> Result<PgArguments, BoxDynError> {
+    fn arguments(self, skips: Skips) -> Result<PgArguments, BoxDynError> {
         let mut arguments = PgArguments::default();
         arguments.add(self.operations)?;
         arguments.add(self.targets)?;
@@ -203,6 +252,8 @@ impl<'a> Columns<'a> {
         arguments.add(self.times)?;
         arguments.add(self.codes)?;
         arguments.add(self.flags)?;
+        arguments.add(skips.steps)?;
+        arguments.add(skips.builds)?;
         Ok(arguments)
     }
 }

@@ -1,9 +1,10 @@
 //! Holds this store to the contract, on a server that the tests start, or that `STEPS_TEST_POSTGRES_URL` names.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
+use conformance_tests::{BoxError, CaseContext, Fixture, StoreFactory};
+use sqlx::postgres::PgConnectOptions;
 use steps_core::Clock;
 use steps_postgres::{PostgresOptions, PostgresStore};
 
@@ -15,10 +16,6 @@ impl StoreFactory for Postgres {
         "postgres"
     }
 
-    fn profile(&self) -> Profile {
-        Profile::strict().without(Feature::Faults, "all cases share one server; see tests/postgres")
-    }
-
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
         let schema = test_servers::shared_postgres()?;
         Ok(self.open(&schema.url_with_schema(), case).await?.with_guard(schema))
@@ -26,13 +23,28 @@ impl StoreFactory for Postgres {
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
         let (url, clock) = (Arc::<str>::from(token), case.clock());
-        let connect = move || connect(Arc::clone(&url), clock.clone());
-        Ok(Fixture::new(connect().await?).with_reopen(connect.clone()).with_peer(connect).with_token(token))
+        let server: PgConnectOptions = token.parse()?;
+        let server = format!("{}:{}", server.get_host(), server.get_port());
+        let open = {
+            let (url, clock) = (Arc::clone(&url), clock.clone());
+            move || connect(Arc::clone(&url), clock.clone(), None)
+        };
+        let through = move |proxy: SocketAddr, timeout| {
+            // Later parameters win over what the URL says.
+            let url = format!("{url}&host={}&port={}", proxy.ip(), proxy.port());
+            connect(url.into(), clock.clone(), Some(timeout))
+        };
+        let fixture = Fixture::new(open().await?).with_reopen(open.clone()).with_peer(open);
+        Ok(fixture.with_token(token).with_faults(server, through))
     }
 }
 
-async fn connect(url: Arc<str>, clock: Arc<dyn Clock>) -> Result<PostgresStore, BoxError> {
-    Ok(PostgresStore::connect(PostgresOptions::from_url(&url)?.with_clock(clock)).await?)
+async fn connect(url: Arc<str>, clock: Arc<dyn Clock>, timeout: Option<Duration>) -> Result<PostgresStore, BoxError> {
+    let mut options = PostgresOptions::from_url(&url)?.with_clock(clock);
+    if let Some(timeout) = timeout {
+        options = options.with_timeout(timeout);
+    }
+    Ok(PostgresStore::connect(options).await?)
 }
 
 fn main() -> ExitCode {

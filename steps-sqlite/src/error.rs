@@ -21,6 +21,11 @@ pub(crate) fn failure(error: sqlx::Error) -> Failure {
     .with_source(error)
 }
 
+/// What an error means of opening the file again: nothing was asked of it yet.
+pub(crate) fn opening(error: sqlx::Error) -> Failure {
+    failure(error).with_may_have_applied(false)
+}
+
 /// What an error of the first look at a file means: more than after a successful one.
 pub(crate) fn at_first_sight(error: sqlx::Error, path: &Path) -> Failure {
     match primary_code(&error) {

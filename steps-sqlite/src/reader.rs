@@ -1,6 +1,8 @@
 //! The reading lane: all waiting reads in one statement of each kind, with a snapshot of its own.
+//!
+//! The lane hands out what SQLite gave, and each caller makes its steps of it: much to read holds up nobody else.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{Row, SqliteConnection};
@@ -13,11 +15,11 @@ use steps_lane::{Failure, Worker};
 use crate::{
     BACKEND,
     connection::{Opener, give_up},
-    error::{failure, unreadable},
+    error::{failure, opening, unreadable},
 };
 
 /// A read.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Read {
     Step(StepSelector),
     Steps(BuildId),
@@ -26,7 +28,7 @@ pub(crate) enum Read {
 #[derive(Debug)]
 pub(crate) struct Reader {
     opener: Opener,
-    /// `None` before the first read and after a failure: the next batch opens it.
+    /// `None` before the first read and after a failure: it is opened before the next batch.
     connection: Option<SqliteConnection>,
 }
 
@@ -35,32 +37,41 @@ impl Reader {
         Self { opener, connection: None }
     }
 
-    async fn fetch(&mut self, sql: &'static str, requests: String) -> sqlx::Result<Rows> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.opener.open().await?,
-        };
-        match sqlx::query(sql).bind(requests).fetch_all(&mut connection).await {
-            Ok(rows) => {
-                self.connection = Some(connection);
-                let mut fetched = Rows::default();
-                for row in rows {
-                    fetched.steps.extend(parse::<StepRow>(row.try_get(0)?)?);
-                    fetched.urls.extend(parse::<UrlRow>(row.try_get(1)?)?);
-                }
-                Ok(fetched)
-            }
+    /// Runs a statement, and gives each of the requests of its arguments what is found.
+    async fn fetch<T: Serialize>(
+        &mut self,
+        sql: &'static str,
+        asked: &Batch<T>,
+        found: &mut [Found],
+    ) -> Result<(), Failure> {
+        if asked.arguments.is_empty() {
+            return Ok(());
+        }
+        let arguments = serde_json::to_string(&asked.arguments).map_err(unreadable)?;
+        let connection = self.connection.take();
+        let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
+        let rows = match sqlx::query(sql).bind(arguments).fetch_all(&mut connection).await {
+            Ok(rows) => rows,
             Err(error) => {
                 give_up(connection).await;
-                Err(error)
+                return Err(failure(error));
             }
+        };
+        self.connection = Some(connection);
+        for row in rows {
+            let place: u32 = row.try_get(0).map_err(failure)?;
+            let request = asked.requests.get(place as usize).and_then(|request| found.get_mut(*request));
+            let Some(request) = request else { continue };
+            request.steps.extend(row.try_get::<Option<String>, _>(1).map_err(failure)?);
+            request.urls.extend(row.try_get::<Option<String>, _>(2).map_err(failure)?);
         }
+        Ok(())
     }
 }
 
 impl Worker for Reader {
     type Request = Read;
-    type Answer = Vec<Step>;
+    type Answer = Arc<Found>;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 64;
@@ -69,24 +80,31 @@ impl Worker for Reader {
         0
     }
 
-    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Vec<Step>, Failure>>, Failure> {
+    async fn connect(&mut self) -> Result<(), Failure> {
+        if self.connection.is_none() {
+            self.connection = Some(self.opener.open().await.map_err(opening)?);
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
         let (mut selectors, mut builds) = (Batch::new(), Batch::new());
-        for (request, read) in requests.iter().enumerate() {
+        // Where each finds its answer: those who ask for the same share it.
+        let mut places: Vec<usize> = Vec::with_capacity(requests.len());
+        for (place, read) in requests.iter().enumerate() {
+            let same = requests[..place].iter().position(|earlier| earlier == read);
+            places.push(same.unwrap_or(place));
             match read {
-                Read::Step(selector) => selectors.push(request, Selector::from(selector)),
-                Read::Steps(build_id) => builds.push(request, build_id.get()),
+                _ if same.is_some() => {}
+                Read::Step(selector) => selectors.push(place, Selector::from(selector)),
+                Read::Steps(build_id) => builds.push(place, build_id.get()),
             }
         }
-        let mut answers: Vec<_> = requests.iter().map(|_| Ok(Vec::new())).collect();
-        if let Some(json) = selectors.json()? {
-            let rows = self.fetch(include_str!("sql/get_step.sql"), json).await.map_err(failure)?;
-            rows.answer(&selectors.requests, &mut answers);
-        }
-        if let Some(json) = builds.json()? {
-            let rows = self.fetch(include_str!("sql/get_steps.sql"), json).await.map_err(failure)?;
-            rows.answer(&builds.requests, &mut answers);
-        }
-        Ok(answers)
+        let mut found: Vec<_> = requests.iter().map(|_| Found::default()).collect();
+        self.fetch(include_str!("sql/get_step.sql"), &selectors, &mut found).await?;
+        self.fetch(include_str!("sql/get_steps.sql"), &builds, &mut found).await?;
+        let found: Vec<_> = found.into_iter().map(Arc::new).collect();
+        Ok(places.into_iter().map(|place| Ok(Arc::clone(&found[place]))).collect())
     }
 
     async fn close(&mut self) {
@@ -102,7 +120,7 @@ struct Batch<T> {
     requests: Vec<usize>,
 }
 
-impl<T: Serialize> Batch<T> {
+impl<T> Batch<T> {
     fn new() -> Self {
         Self { arguments: Vec::new(), requests: Vec::new() }
     }
@@ -110,12 +128,6 @@ impl<T: Serialize> Batch<T> {
     fn push(&mut self, request: usize, argument: T) {
         self.arguments.push(argument);
         self.requests.push(request);
-    }
-
-    /// What the statement is given, unless there is nothing to ask.
-    fn json(&self) -> Result<Option<String>, Failure> {
-        let json = || serde_json::to_string(&self.arguments).map_err(unreadable);
-        if self.arguments.is_empty() { Ok(None) } else { json().map(Some) }
     }
 }
 
@@ -133,43 +145,34 @@ impl<'a> From<&'a StepSelector> for Selector<'a> {
     }
 }
 
-/// What a statement gave, in the columns of its rows.
-#[derive(Default)]
-struct Rows {
-    steps: Vec<StepRow>,
-    urls: Vec<UrlRow>,
+/// What was found for a request: JSON arrays, as the statements give them.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    steps: Vec<String>,
+    urls: Vec<String>,
 }
 
-impl Rows {
-    /// Gives each request its steps. One that cannot be read back spoils only the requests that asked for it.
-    fn answer(mut self, requests: &[usize], answers: &mut [Result<Vec<Step>, Failure>]) {
-        self.urls.sort_by_key(|url| url.position);
+impl Found {
+    /// The steps, in the order of their numbers.
+    pub(crate) fn steps(&self) -> Result<Vec<Step>, Failure> {
+        let mut urls: Vec<UrlRow> = parse(&self.urls)?;
+        urls.sort_by_key(|url| url.position);
         let mut further_urls: HashMap<_, Vec<UrlRow>> = HashMap::new();
-        for url in self.urls {
-            further_urls.entry((url.request, url.step_id)).or_default().push(url);
+        for url in urls {
+            further_urls.entry(url.step_id).or_default().push(url);
         }
-        for row in self.steps {
-            let Some(answer) = requests.get(row.request).and_then(|request| answers.get_mut(*request)) else {
-                continue;
-            };
-            let further = further_urls.remove(&(row.request, row.id)).unwrap_or_default();
+        let step = |row: StepRow| {
             let id = row.id;
-            match (row.step(further), &mut *answer) {
-                (Ok(step), Ok(steps)) => steps.push(step),
-                (Err(error), Ok(_)) => {
-                    let message = format!("step {id} cannot be read back: {error}");
-                    *answer = Err(Failure::new(ErrorKind::Corrupt, message));
-                }
-                (_, Err(_)) => {}
-            }
-        }
+            let step = row.step(further_urls.remove(&id).unwrap_or_default());
+            step.map_err(|error| Failure::new(ErrorKind::Corrupt, format!("step {id} cannot be read back: {error}")))
+        };
+        parse(&self.steps)?.into_iter().map(step).collect()
     }
 }
 
 /// A step as the statements give it: a JSON array of these.
 #[derive(Deserialize)]
 struct StepRow {
-    request: usize,
     id: i64,
     build_id: i64,
     number: i64,
@@ -209,14 +212,17 @@ impl StepRow {
 /// A further url of a step, past those that its row has.
 #[derive(Deserialize)]
 struct UrlRow {
-    request: usize,
     step_id: i64,
     position: i64,
     name: String,
     url: String,
 }
 
-/// A column that has a JSON array, or nothing.
-fn parse<T: DeserializeOwned>(json: Option<&str>) -> sqlx::Result<Vec<T>> {
-    json.map_or_else(|| Ok(Vec::new()), serde_json::from_str).map_err(|error| sqlx::Error::Decode(error.into()))
+/// What several JSON arrays have.
+fn parse<T: DeserializeOwned>(arrays: &[String]) -> Result<Vec<T>, Failure> {
+    let mut all = Vec::new();
+    for array in arrays {
+        all.append(&mut serde_json::from_str(array).map_err(unreadable)?);
+    }
+    Ok(all)
 }

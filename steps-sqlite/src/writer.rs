@@ -11,7 +11,7 @@ use steps_lane::{Failure, Worker};
 use crate::{
     BACKEND,
     connection::{Opener, give_up},
-    error::{failure, unreadable},
+    error::{failure, opening, unreadable},
 };
 
 /// The temporary objects that `write_batch.sql` needs on its connection.
@@ -46,7 +46,7 @@ pub(crate) enum Written {
 #[derive(Debug)]
 pub(crate) struct Writer {
     opener: Opener,
-    /// `None` after a failure: the next batch opens it again.
+    /// `None` after a failure: it is opened again before the next batch.
     connection: Option<SqliteConnection>,
 }
 
@@ -58,10 +58,8 @@ impl Writer {
 
     /// Commits a batch and gives its answers, as JSON.
     async fn commit(&mut self, requests: String) -> Result<String, Failure> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await.map_err(failure)?,
-        };
+        let connection = self.connection.take();
+        let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
         // All of it, and not just the first row: an error of the COMMIT comes after that.
         let batch = sqlx::query(include_str!("sql/write_batch.sql")).bind(requests).fetch_all(&mut connection).await;
         match batch.map_err(failure) {
@@ -83,12 +81,6 @@ impl Writer {
             }
         }
     }
-
-    async fn connect(&self) -> sqlx::Result<SqliteConnection> {
-        let mut connection = self.opener.open().await?;
-        connection.execute(SETUP).await?;
-        Ok(connection)
-    }
 }
 
 impl Worker for Writer {
@@ -106,6 +98,15 @@ impl Worker for Writer {
             Write::AddUrl(_, url) => url.name().len() + url.url().len(),
             Write::StartStep(..) | Write::SetStepLocksAcquiredAt(..) | Write::FinishStep(..) => 0,
         }
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        if self.connection.is_none() {
+            let mut connection = self.opener.open().await.map_err(opening)?;
+            connection.execute(SETUP).await.map_err(opening)?;
+            self.connection = Some(connection);
+        }
+        Ok(())
     }
 
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {

@@ -9,6 +9,7 @@
 //! A missing program is an error that names the package to install, and no reason to skip a test.
 
 pub mod children;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod redis;
@@ -18,6 +19,7 @@ mod shared_redis;
 mod trial;
 mod watchdog;
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions};
 pub use redis_cluster::RedisCluster;

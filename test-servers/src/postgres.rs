@@ -21,13 +21,15 @@ const DATA: &str = "data";
 pub struct PostgresOptions {
     encoding: &'static str,
     settings: Vec<(String, String)>,
+    /// Names and contents of files in its data.
+    files: Vec<(&'static str, String)>,
 }
 
 impl Default for PostgresOptions {
     /// In UTF-8, and without waiting for the disk: what a process had answered survives its death all the
     /// same, since the machine lives on.
     fn default() -> Self {
-        Self { encoding: "UTF8", settings: Vec::new() }.with_setting("fsync", "off")
+        Self { encoding: "UTF8", settings: Vec::new(), files: Vec::new() }.with_setting("fsync", "off")
     }
 }
 
@@ -37,6 +39,13 @@ impl PostgresOptions {
     pub fn with_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
+    }
+
+    /// Takes encrypted connections, with this certificate and its key, both PEM.
+    #[must_use]
+    pub fn with_tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.files.extend([("server.crt", certificate.into()), ("server.key", key.into())]);
+        self.with_setting("ssl", "on")
     }
 
     /// Starts the server.
@@ -61,6 +70,9 @@ impl Postgres {
         let programs = programs()?;
         let mut server = Self { options, programs, process: Process::new("PostgreSQL", owner()?)? };
         server.make_data()?;
+        for (name, content) in &server.options.files {
+            server.process.write_secret(&Path::new(DATA).join(name), content)?;
+        }
         server.start_again()?;
         Ok(server)
     }
@@ -174,7 +186,7 @@ fn programs() -> io::Result<PathBuf> {
 }
 
 /// Whom the server runs as: it refuses to run as root.
-fn owner() -> io::Result<Option<User>> {
+pub(crate) fn owner() -> io::Result<Option<User>> {
     if !Uid::effective().is_root() {
         return Ok(None);
     }

@@ -1,7 +1,11 @@
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{OpenOptionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -47,6 +51,16 @@ impl Process {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Makes a file in the folder that only the server may read.
+    pub(crate) fn write_secret(&self, path: &Path, content: &str) -> io::Result<()> {
+        let path = self.folder.join(path);
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(content.as_bytes())?;
+        match &self.owner {
+            Some(owner) => chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {

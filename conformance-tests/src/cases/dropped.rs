@@ -5,11 +5,13 @@ use steps_core::{FinishStep, Results, StartStep, StepsStore, StepsStoreExt};
 use crate::{
     Clause,
     cases::{
+        at_once::at_once,
         cases,
         values::{new_step, time_number as at, url},
+        writes::{Attempt, WRITES},
     },
     failure::{Checked, expect, expect_eq, expect_some, expect_text},
-    handle::polled,
+    handle::{dropped_at, polled},
     model::names_of,
     stage::Stage,
 };
@@ -20,6 +22,8 @@ cases! { Example dropped:
     a_url_is_whole_or_not_at_all [D5, U2];
     a_read_harms_nothing [D5];
     a_close_harms_nothing [D5, D7];
+    each_write_is_whole_or_not_at_all_at_every_await [D5, D2, I2];
+    no_other_call_is_harmed [D5];
 }
 
 /// How often a call is polled before it is dropped: never, and until it has got somewhere.
@@ -111,4 +115,60 @@ async fn a_close_harms_nothing(stage: &mut Stage) -> Checked {
     // It is closed or it is not: either way it answers, and a close that is waited for closes it.
     let _ = store.steps(build).await;
     Ok(store.close().await?)
+}
+
+/// More than any call waits.
+const MOST_AWAITS: usize = 100;
+
+async fn each_write_is_whole_or_not_at_all_at_every_await(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    for (first_mark, write) in (0..).step_by(MOST_AWAITS).zip(WRITES) {
+        // Further each time, until it is answered.
+        for (awaits, mark) in (0..MOST_AWAITS).zip(first_mark..) {
+            let attempt = Attempt::new(write, store, build, mark).await?;
+            let answer = dropped_at(awaits, attempt.call(store)).await.transpose()?.transpose()?;
+            let applied = attempt.applied(&store.steps(build).await?)?;
+            if answer.is_some() {
+                expect_eq(Clause::R3, format_args!("how often the {write:?} was applied"), applied, 1)?;
+                break;
+            }
+            let what =
+                format_args!("that a {write:?} that was dropped is there once or not at all, not {applied} times");
+            expect(Clause::D5, applied <= 1, what)?;
+            // Another like it takes its place.
+            let next = Attempt { mark: mark + 1_000_000, ..attempt.clone() };
+            next.call(store).await??;
+            let applied = next.applied(&store.steps(build).await?)?;
+            expect_eq(Clause::D5, format_args!("how often a {write:?} after a dropped one was applied"), applied, 1)?;
+        }
+    }
+    let steps = store.steps(build).await?;
+    let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
+    expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())
+}
+
+async fn no_other_call_is_harmed(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let calls = (0..8).map(|caller: usize| {
+        let store = store.clone();
+        async move {
+            let mut answered = Vec::new();
+            for round in 0..12 {
+                let add = store.add(build, "compile", "");
+                if caller % 2 == 0 {
+                    answered.extend(dropped_at(1 + (caller + round) % 4, add).await.transpose()?);
+                } else {
+                    answered.push(add.await?);
+                }
+            }
+            Ok(answered)
+        }
+    });
+    let answered: Vec<_> = at_once(calls).await?.into_iter().flatten().collect();
+    let steps = store.steps(build).await?;
+    for added in answered {
+        let is_there = steps.iter().any(|step| step.id == added.id && step.number == added.number);
+        expect(Clause::D5, is_there, format_args!("that {added:?}, which was answered, is there"))?;
+    }
+    Ok(())
 }

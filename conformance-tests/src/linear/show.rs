@@ -1,6 +1,10 @@
 //! Writes down a history that cannot be explained, and says which clause is broken.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    time::Duration,
+};
 
 use steps_core::{Step, StepId, StepSelector, StepUrl};
 
@@ -8,7 +12,7 @@ use super::{
     End, Event, History, Seen,
     shrink::{Aspect, Field, Shrunk},
 };
-use crate::{Clause, calls::Call, code::literal, failure::Failure, model::names_of};
+use crate::{Clause, calls::Call, code::literal, failure::Failure, model::free_name};
 
 /// Why a history cannot be explained, shown with its smallest part.
 pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
@@ -95,20 +99,23 @@ fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
     })
 }
 
-/// A name that the adds before it do not give, if the names of all adds are known.
+/// A name that is not the one that those of the adds before it leave, where all of these are known.
 fn wrong_name(history: &History) -> Option<String> {
     let mut by_number = BTreeMap::new();
     for (new, added) in history.events.iter().filter_map(Event::added) {
-        // Of several under one key, only the first one's name counts.
-        if by_number.insert(added.number.get(), (new.name.as_str(), added.name.as_str())).is_some() {
-            return None;
+        // Of several under one key, nobody knows whose name counts.
+        let requested = new.idempotency_key.is_none().then_some(new.name.as_str());
+        by_number.insert(added.number.get(), (requested, added.name.as_str()));
+    }
+    let known = by_number.iter().zip(0..).take_while(|((number, _), place)| **number == *place);
+    let mut taken = BTreeSet::new();
+    for ((_, (requested, name)), _) in known {
+        if requested.is_some_and(|requested| free_name(requested, |name| taken.contains(name)) != *name) {
+            return Some((*name).to_owned());
         }
+        taken.insert(*name);
     }
-    if !by_number.keys().copied().eq((0..).take(by_number.len())) {
-        return None;
-    }
-    let names = names_of(by_number.values().map(|(requested, _)| *requested));
-    by_number.values().zip(names).find(|((_, got), expected)| got != expected).map(|((_, got), _)| (*got).to_owned())
+    None
 }
 
 /// The history in lines, by the time of the call. Adds whose times do not matter are one line.

@@ -5,7 +5,7 @@
 //! a write whose answer nobody needs and whose effect nobody saw.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -170,6 +170,13 @@ fn aspect_of(call: &Call) -> Option<Aspect> {
 fn looked_at(history: &History, aspects: &BTreeSet<Aspect>) -> Option<History> {
     let with_adds = aspects.contains(&Aspect::Adds);
     let mut smaller = history.clone();
+    // Of states that are not looked at, the first one stays: it belongs to the add.
+    let mut states = BTreeMap::new();
+    for aspect in aspects_of(history).difference(aspects) {
+        if let Aspect::Field(id, Field::State) = aspect {
+            states.insert(*id, initial(history, *id)?.state_string);
+        }
+    }
     smaller.events.retain(|event| event.is_read() || aspect_of(&event.call).is_some_and(|of| aspects.contains(&of)));
     if !with_adds {
         // The steps are there from the beginning, and the reads that did not find them yet are forgotten.
@@ -181,27 +188,15 @@ fn looked_at(history: &History, aspects: &BTreeSet<Aspect>) -> Option<History> {
             })
             .collect();
         for id in &ids {
-            let mut step = initial(history, *id)?;
-            blank(&mut step, aspects);
-            smaller.initial.push(step);
+            smaller.initial.push(initial(history, *id)?);
         }
         smaller.initial.sort_by_key(|step| step.number);
         smaller.events.retain_mut(|event| !event.is_read() || keep_steps(event, &ids));
     }
-    let has_states = aspects.iter().any(|aspect| matches!(aspect, Aspect::Field(_, Field::State)));
     for event in &mut smaller.events {
-        if let Call::AddStep(new) = &mut event.call {
-            match &event.end {
-                End::Answered(_, Seen::Added(added)) if aspects.contains(&Aspect::Field(added.id, Field::State)) => {}
-                End::Answered(..) => new.state_string = StateString::default(),
-                // Which step it made, if any, only its state string says.
-                _ if has_states => return None,
-                _ => new.state_string = StateString::default(),
-            }
-        }
         match &mut event.end {
-            End::Answered(_, Seen::Step(Some(step))) => blank(step, aspects),
-            End::Answered(_, Seen::Steps(steps)) => steps.iter_mut().for_each(|step| blank(step, aspects)),
+            End::Answered(_, Seen::Step(Some(step))) => blank(step, aspects, &states),
+            End::Answered(_, Seen::Steps(steps)) => steps.iter_mut().for_each(|step| blank(step, aspects, &states)),
             _ => {}
         }
     }
@@ -233,11 +228,11 @@ fn keep_steps(event: &mut Event, ids: &BTreeSet<StepId>) -> bool {
 }
 
 /// Takes out of a step what is not looked at.
-fn blank(step: &mut Step, aspects: &BTreeSet<Aspect>) {
+fn blank(step: &mut Step, aspects: &BTreeSet<Aspect>, states: &BTreeMap<StepId, StateString>) {
     let has = |field| aspects.contains(&Aspect::Field(step.id, field));
-    let [state, start, finish, urls] = [Field::State, Field::Start, Field::Finish, Field::Urls].map(has);
-    if !state {
-        step.state_string = StateString::default();
+    let [start, finish, urls] = [Field::Start, Field::Finish, Field::Urls].map(has);
+    if let Some(state) = states.get(&step.id) {
+        step.state_string = state.clone();
     }
     if !start {
         (step.started_at, step.locks_acquired_at) = (None, None);

@@ -84,7 +84,7 @@ impl Lines {
         let failure = self.history().check().expect_err("it cannot be explained");
         let text = failure.to_string();
         assert_eq!(failure.clause, Some(clause), "{text}");
-        let shown = failure.history.unwrap_or_default();
+        let shown = failure.history.map(String::from).unwrap_or_default();
         assert_eq!(shown.lines().count(), 1 + lines, "{text}");
         shown
     }

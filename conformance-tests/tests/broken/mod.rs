@@ -3,7 +3,12 @@
 //! It shares nothing with `steps-memory` and nothing with the suite's own model: three ways to read the
 //! contract have to agree.
 
+pub(crate) mod dropping;
+pub(crate) mod filed;
+pub(crate) mod networked;
 pub(crate) mod racing;
+pub(crate) mod table;
+pub(crate) mod wrapped;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,6 +31,8 @@ use tokio::task::yield_now;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
     pub(crate) flaw: Flaw,
+    /// What is wrong with it, in words.
+    pub(crate) documentation: &'static str,
     /// The clause that it breaks.
     pub(crate) clause: Clause,
     /// The group of cases, one of which must blame that clause.
@@ -35,14 +42,15 @@ pub(crate) struct Known {
 }
 
 macro_rules! flaws {
-    ($($(#[$doc:meta])* $flaw:ident $clause:ident $group:ident $($model:ident)?;)*) => {
+    ($(#[doc = $doc:literal] $flaw:ident $clause:ident $group:ident $($model:ident)?;)*) => {
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub(crate) enum Flaw {
-            $($(#[$doc])* $flaw,)*
+            $(#[doc = $doc] $flaw,)*
         }
 
         pub(crate) const FLAWS: &[Known] = &[$(Known {
             flaw: Flaw::$flaw,
+            documentation: $doc,
             clause: Clause::$clause,
             group: concat!(stringify!($group), "::"),
             is_for_properties: !stringify!($($model)?).is_empty(),
@@ -64,43 +72,76 @@ flaws! {
     BuildsInFloatingPoint I3 add_step model;
     /// A build past the limit is added to all the same.
     NoLimit I4 limits;
+    /// A second add with the same key adds again.
     KeysIgnored I5 keys model;
     // Keys of earlier histories spoil later ones, which then do not fail alone: no property shrinks that.
+    /// A key holds in all builds.
     KeysOfAllBuilds I5 keys;
+    /// After reopening, keys are forgotten.
     KeysForgottenOnReopening I5 reopen model;
     /// A free name that looks as if it had a suffix gets one.
     SuffixWhereNoneIsNeeded N2 add_step model;
+    /// The first suffix is `_2`.
     SuffixTwoBeforeOne N3 add_step model;
+    /// A suffix is one more than the greatest, and gaps stay.
     SuffixPastTheGreatest N3 add_step model;
+    /// `foo_1`, taken, becomes `foo_2`.
     SuffixCountedUpInTheName N3 add_step model;
+    /// Long names are cut by bytes.
     CutByBytes N3 add_step model;
+    /// Long names are cut as if each suffix had one digit.
     CutForOneDigit N3 add_step;
+    /// Names that differ in case are one.
     NamesIgnoreCase N4 add_step model;
+    /// Names that differ in blanks around them are one.
     NamesTrimmed N4 add_step model;
+    /// A new step has a start.
     NewStepIsStarted L1 add_step model;
+    /// A start without locks clears their time.
     StartClearsLocks L2 lifecycle model;
+    /// The state string `done` sets results.
     StateStringFinishes L3 lifecycle;
+    /// A second finish keeps the time of the first.
     FinishKeepsTheFirstTime L4 lifecycle model;
+    /// A second finish cannot show what the first hid.
     HiddenStays L4 lifecycle model;
+    /// After the finish, changes are ignored.
     FinishedIsFinal L5 lifecycle model;
+    /// A change of a missing step is no error.
     MissingIsFine L6 lifecycle model;
+    /// Urls are sorted.
     UrlsSorted U1 add_url model;
+    /// A pair is compared with the last one alone.
     UrlsComparedWithTheLast U2 add_url model;
+    /// Urls are compared by name alone.
     UrlsComparedByName U2 add_url model;
+    /// Name and url are compared joined, so that `a`, `bc` is `ab`, `c`.
     UrlsJoinedWithoutTheirLengths U2 add_url model;
+    /// Urls are read, and written back with one more: two tasks lose one.
     UrlLostBetweenTasks U3 tasks;
+    /// The empty url is ignored.
     EmptyUrlsIgnored U4 add_url model;
+    /// Reads count numbers from one.
     NumbersFromOneInReads R1 reads model;
+    /// `get_steps` leaves hidden steps out.
     HiddenLeftOut R2 reads model;
     /// A handle remembers what it read of a build.
     ReadsRemembered R3 reads model;
+    /// Blanks around a text are trimmed.
     BlanksTrimmed T1 text model;
+    /// A state string is cut at 64 KiB.
     TextCutAt64KiB T1 text;
+    /// Times are in milliseconds.
     TimesInMilliseconds T2 times model;
+    /// Results are kept in one byte.
     ResultsInOneByte T3 times model;
+    /// After reopening, the last step is gone.
     LastWriteLostOnReopening D1 reopen model;
+    /// `NotFound` does not say which step.
     NotFoundWithoutTheStep D3 lifecycle;
+    /// A long url gets no answer, ever.
     NoAnswer D4 text;
+    /// A close does nothing.
     CloseIsNothing D7 close;
 }
 

@@ -6,6 +6,8 @@ mod conformance;
 mod conventions;
 mod failing_store;
 mod operations;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod run;
 mod show;
 mod signals;

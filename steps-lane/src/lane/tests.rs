@@ -1,11 +1,14 @@
 //! What the lane promises, shown with a worker that does as it is told. Time stands still but for sleeps.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use steps_core::{BuildId, StepId};
 use tokio::{
-    sync::{Semaphore, mpsc},
-    time::sleep,
+    sync::Semaphore,
+    time::{Instant, sleep},
 };
 
 use super::*;
@@ -22,15 +25,38 @@ enum Request {
     Lost,
     /// Never ends.
     Stuck,
-    /// Another process has the lock until the test lets go.
+    /// Loses the connection the first time, and is there the next.
+    LostOnce,
+    /// Another process has the lock of everything until the test lets go.
     Locked,
+    /// Another process has the lock of what this is about until the test lets go.
+    LockedRow,
 }
-use Request::{Bad, Locked, Lost, Number, Stuck};
+use Request::{Bad, Locked, LockedRow, Lost, LostOnce, Number, Stuck};
+
+/// What keeps the worker from connecting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Server {
+    Hangs,
+    Refuses,
+}
 
 struct Fake {
     batches: Arc<Mutex<Vec<Vec<Request>>>>,
     gate: Arc<Semaphore>,
     lock: Arc<Semaphore>,
+    server: Arc<Mutex<Option<Server>>>,
+    was_lost: AtomicBool,
+}
+
+impl Fake {
+    fn is_locked(&self) -> bool {
+        self.lock.available_permits() == 0
+    }
+
+    fn answers(requests: &[Request]) -> Vec<Result<u32, Failure>> {
+        requests.iter().map(|request| Ok(if let Number(number) = request { *number } else { 0 })).collect()
+    }
 }
 
 impl Worker for Fake {
@@ -44,24 +70,43 @@ impl Worker for Fake {
         1
     }
 
+    async fn connect(&mut self) -> Result<(), Failure> {
+        let server = *self.server.lock().unwrap();
+        match server {
+            Some(Server::Hangs) => std::future::pending().await,
+            Some(Server::Refuses) => Err(Failure::busy("refused")),
+            None => Ok(()),
+        }
+    }
+
     async fn run(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, Failure>>, Failure> {
         self.batches.lock().unwrap().push(requests.to_vec());
         self.gate.acquire().await.unwrap().forget();
         if requests.contains(&Stuck) {
             std::future::pending::<()>().await;
         }
-        if requests.contains(&Locked) && self.lock.available_permits() == 0 {
+        if (requests.contains(&Locked) || requests.contains(&LockedRow)) && self.is_locked() {
             sleep(lock_timeout(TIMEOUT)).await;
             self.gate.add_permits(1);
             return Err(Failure::busy("locked"));
         }
-        if requests.contains(&Lost) {
+        if requests.contains(&Lost) || (requests.contains(&LostOnce) && !self.was_lost.swap(true, Ordering::Relaxed)) {
             return Err(Failure::new(ErrorKind::Unavailable, "lost").with_may_have_applied(true));
         }
         if requests.contains(&Bad) {
             return Err(Failure::new(ErrorKind::Corrupt, "bad"));
         }
-        Ok(requests.iter().map(|request| Ok(if let Number(number) = request { *number } else { 0 })).collect())
+        Ok(Self::answers(requests))
+    }
+
+    async fn run_without_waiting(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, Failure>>, Failure> {
+        if !requests.contains(&LockedRow) || !self.is_locked() {
+            return self.run(requests).await;
+        }
+        self.batches.lock().unwrap().push(requests.to_vec());
+        let locked = |request: &Request| matches!(request, LockedRow).then(|| Err(Failure::busy("locked")));
+        let answers = requests.iter().zip(Self::answers(requests));
+        Ok(answers.map(|(request, answer)| locked(request).unwrap_or(answer)).collect())
     }
 
     async fn close(&mut self) {}
@@ -73,20 +118,35 @@ struct Fixture {
     batches: Arc<Mutex<Vec<Vec<Request>>>>,
     gate: Arc<Semaphore>,
     lock: Arc<Semaphore>,
+    server: Arc<Mutex<Option<Server>>>,
 }
 
 impl Fixture {
     fn new(batches: usize) -> Self {
         let (gate, lock) = (Arc::new(Semaphore::new(batches)), Arc::new(Semaphore::new(0)));
-        let seen = Arc::default();
-        let worker = Fake { batches: Arc::clone(&seen), gate: Arc::clone(&gate), lock: Arc::clone(&lock) };
-        Self { lane: Arc::new(Lane::start(worker, TIMEOUT)), batches: seen, gate, lock }
+        let (seen, server) = (Arc::default(), Arc::default());
+        let worker = Fake {
+            batches: Arc::clone(&seen),
+            gate: Arc::clone(&gate),
+            lock: Arc::clone(&lock),
+            server: Arc::clone(&server),
+            was_lost: AtomicBool::new(false),
+        };
+        Self { lane: Arc::new(Lane::start(worker, TIMEOUT)), batches: seen, gate, lock, server }
     }
 
     /// Calls, and gives the answer to come; the request is in the lane when this returns.
     async fn call(&self, request: Request) -> tokio::task::JoinHandle<Result<u32>> {
         let lane = Arc::clone(&self.lane);
         let call = tokio::spawn(async move { lane.call(write(), request).await });
+        sleep(Duration::from_millis(1)).await;
+        call
+    }
+
+    /// Calls that may be repeated (D6).
+    async fn link(&self, request: Request) -> tokio::task::JoinHandle<Result<u32>> {
+        let lane = Arc::clone(&self.lane);
+        let call = tokio::spawn(async move { lane.call(link(), request).await });
         sleep(Duration::from_millis(1)).await;
         call
     }
@@ -98,6 +158,10 @@ impl Fixture {
 
 fn write() -> Call {
     Call::on_step(Operation::FinishStep, StepId::new(1).unwrap())
+}
+
+fn link() -> Call {
+    Call::on_step(Operation::AddUrl, StepId::new(1).unwrap())
 }
 
 fn assert_timed_out(answer: Result<u32>, sent: bool) {
@@ -195,6 +259,101 @@ async fn what_waits_for_a_lock_is_done_once_it_is_free() {
     fixture.gate.add_permits(1);
     assert_eq!(locked.await.unwrap().unwrap(), 0);
     assert_eq!(waiting.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_for_a_lock_does_not_keep_others_waiting() {
+    let fixture = Fixture::new(1_000);
+    let start = Instant::now();
+    let (locked, other) = (fixture.call(LockedRow).await, fixture.call(Number(1)).await);
+    assert_eq!(other.await.unwrap().unwrap(), 1);
+    // What comes later waits not at all.
+    for number in 2..100 {
+        assert_eq!(fixture.call(Number(number)).await.await.unwrap().unwrap(), number);
+    }
+    assert!(start.elapsed() < 3 * lock_timeout(TIMEOUT), "{:?}", start.elapsed());
+    assert!(!locked.is_finished());
+
+    fixture.lock.add_permits(1);
+    assert_eq!(locked.await.unwrap().unwrap(), 0);
+    assert!(start.elapsed() < 4 * lock_timeout(TIMEOUT), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_that_wait_for_a_lock_than_a_batch_holds_do_not_either() {
+    let fixture = Fixture::new(1_000);
+    let mut locked = Vec::new();
+    for _ in 0..3 * Fake::BATCH {
+        locked.push(fixture.call(LockedRow).await);
+    }
+    let start = Instant::now();
+    assert_eq!(fixture.call(Number(1)).await.await.unwrap().unwrap(), 1);
+    assert!(start.elapsed() < 5 * lock_timeout(TIMEOUT), "{:?}", start.elapsed());
+    let start = Instant::now();
+    for locked in locked {
+        let error = locked.await.unwrap().unwrap_err();
+        assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
+        assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("locked")));
+    }
+    assert!(start.elapsed() <= TIMEOUT, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_no_harm_a_second_time_is_tried_again() {
+    let fixture = Fixture::new(0);
+    let first = fixture.call(Number(0)).await;
+    let (lost, url, write) =
+        (fixture.link(LostOnce).await, fixture.link(Number(1)).await, fixture.call(Number(2)).await);
+    fixture.gate.add_permits(10);
+    assert_eq!(first.await.unwrap().unwrap(), 0);
+    assert_eq!(lost.await.unwrap().unwrap(), 0);
+    assert_eq!(url.await.unwrap().unwrap(), 1);
+    let error = write.await.unwrap().unwrap_err();
+    assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
+    let all = vec![LostOnce, Number(1), Number(2)];
+    assert_eq!(fixture.batches(), [vec![Number(0)], all, vec![LostOnce, Number(1)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_tried_again_in_vain_may_have_been_applied() {
+    let fixture = Fixture::new(1_000);
+    let start = Instant::now();
+    let error = fixture.link(Lost).await.await.unwrap().unwrap_err();
+    assert!(error.may_have_applied() && error.is_retryable(), "{error}");
+    assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("lost")));
+    assert!((TIMEOUT / 2..=TIMEOUT).contains(&start.elapsed()), "{:?}", start.elapsed());
+    // Not as fast as it can.
+    assert!((10..1_000).contains(&fixture.batches().len()), "{}", fixture.batches().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_connection_was_not_applied() {
+    for server in [Server::Hangs, Server::Refuses] {
+        let fixture = Fixture::new(10);
+        *fixture.server.lock().unwrap() = Some(server);
+        let start = Instant::now();
+        assert_timed_out(fixture.call(Number(1)).await.await.unwrap(), false);
+        assert!(start.elapsed() < TIMEOUT + Duration::from_millis(10), "{:?}", start.elapsed());
+
+        // The attempt ended with the one who waited for it.
+        *fixture.server.lock().unwrap() = None;
+        assert_eq!(fixture.call(Number(2)).await.await.unwrap().unwrap(), 2);
+        assert_eq!(fixture.batches(), [[Number(2)]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_waits_for_what_is_tried_again() {
+    let fixture = Fixture::new(1_000);
+    let locked = fixture.call(LockedRow).await;
+    sleep(2 * lock_timeout(TIMEOUT)).await;
+    let lane = Arc::clone(&fixture.lane);
+    let close = tokio::spawn(async move { lane.close().await });
+    sleep(lock_timeout(TIMEOUT)).await;
+    assert!(!close.is_finished());
+    fixture.lock.add_permits(1);
+    assert_eq!(locked.await.unwrap().unwrap(), 0);
+    close.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,9 @@
 
 mod databases;
 mod faults;
+mod pooled;
 mod processes;
+mod tls;
 mod waiting;
 
 use std::process::ExitCode;
@@ -14,12 +16,14 @@ use steps_postgres::{PostgresOptions, PostgresStore};
 use test_servers::children;
 
 fn main() -> ExitCode {
-    if let Some(code) = children::run_job(async |url| connect(&url).await) {
+    if let Some(code) = children::run_job(async |url| connect(&url).await).or_else(pooled::run_child) {
         return code;
     }
     let mut trials = databases::trials();
     trials.extend(faults::trials());
+    trials.extend(pooled::trials());
     trials.extend(processes::trials());
+    trials.extend(tls::trials());
     trials.extend(waiting::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

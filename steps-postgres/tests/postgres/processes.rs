@@ -38,7 +38,8 @@ async fn start_on_a_missing_schema() -> TestResult {
 }
 
 async fn killed_server() -> TestResult {
-    let mut server = PostgresOptions::default().start()?;
+    // As a server in use: it waits for its disk.
+    let mut server = PostgresOptions::default().with_setting("fsync", "on").start()?;
     let url = server.url();
     for kill in 0..times("STEPS_POSTGRES_KILLS", 5) {
         kill_while_writing(&mut server, &url, kill).await?;

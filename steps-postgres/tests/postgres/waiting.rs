@@ -16,13 +16,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_kept),
         trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
+        trial("waiting::one_locked_step_does_not_keep_others_waiting", a_locked_step),
+        trial("waiting::one_locked_build_does_not_keep_others_waiting", a_locked_build),
         Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", a_runtime_that_is_gone),
     ]
 }
 
 async fn connect(url: &str) -> steps_core::Result<PostgresStore> {
+    connect_with(url, TIMEOUT).await
+}
+
+async fn connect_with(url: &str, timeout: Duration) -> steps_core::Result<PostgresStore> {
     // One lane, so that all that is asked for meets in it.
-    PostgresStore::connect(PostgresOptions::from_url(url)?.with_timeout(TIMEOUT).with_lanes(1, 1)).await
+    PostgresStore::connect(PostgresOptions::from_url(url)?.with_timeout(timeout).with_lanes(1, 1)).await
 }
 
 async fn a_lock_that_is_kept() -> TestResult {
@@ -60,6 +66,68 @@ async fn a_lock_that_is_let_go() -> TestResult {
     let (added, released) = tokio::join!(store.add(7, "compile", ""), release);
     released?;
     assert_eq!(added?.number.get(), 0);
+    Ok(())
+}
+
+/// Long enough for a busy machine, since nothing else takes as long as a lock is kept.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+async fn a_locked_step() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect_with(&schema.url_with_schema(), PATIENCE).await?;
+    let (locked, other) = (store.add(7, "compile", "").await?.id, store.add(7, "test", "").await?.id);
+    let mut driver = driver(&schema).await?;
+    let lock = format!("BEGIN; SELECT FROM steps WHERE id = {locked} FOR UPDATE");
+    driver.execute(sqlx::AssertSqlSafe(lock)).await?;
+
+    let start = Instant::now();
+    let others = async {
+        for round in 0..20 {
+            store.add(7, "package", "").await?;
+            store.add(8, "compile", "").await?;
+            store.link(other, "log", round.to_string()).await?;
+            store.finish(other, Results::SUCCESS).await?;
+        }
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+        driver.execute("COMMIT").await?;
+        TestResult::Ok(())
+    };
+    let (finished, linked, done) =
+        tokio::join!(store.finish(locked, Results::FAILURE), store.link(locked, "log", ""), others);
+    done?;
+    finished?;
+    linked?;
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+
+    driver.execute(sqlx::AssertSqlSafe(format!("BEGIN; SELECT FROM steps WHERE id = {locked} FOR UPDATE"))).await?;
+    let (kept, added) = tokio::join!(store.link(locked, "log", "later"), store.add(7, "package", ""));
+    let kept = kept.unwrap_err();
+    assert!(!kept.may_have_applied() && kept.is_retryable(), "{kept}");
+    added?;
+    Ok(())
+}
+
+/// The lock that all stores take to add to a build, kept by one that hangs in the middle of its transaction.
+async fn a_locked_build() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect_with(&schema.url_with_schema(), PATIENCE).await?;
+    let step = store.add(7, "compile", "").await?.id;
+    let mut driver = driver(&schema).await?;
+    driver.execute("BEGIN; SELECT add_step(7, 'test', '', NULL)").await?;
+
+    let start = Instant::now();
+    let others = async {
+        for _ in 0..5 {
+            store.add(8, "compile", "").await?;
+            store.finish(step, Results::SUCCESS).await?;
+        }
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+        driver.execute("ROLLBACK").await?;
+        TestResult::Ok(())
+    };
+    let (added, other, done) = tokio::join!(store.add(7, "test", ""), store.add(7, "test", ""), others);
+    done?;
+    assert_eq!(added?.number.get() + other?.number.get(), 1 + 2);
     Ok(())
 }
 

@@ -8,15 +8,12 @@ local known = redis.call('HMGET', KEYS[2], '#', 'n' .. requested, 'k' .. (key or
 
 -- I5: a key that the build knows gets the answer that it got. Without one nothing is found: no key is empty.
 if known[3] then
-    local record = tonumber(known[3]) and read(known[3]) or corrupt('a key without its step')
-    return { tonumber(known[3]), string.sub(record, NAME, NAME - 1 + string.byte(record, NAME_LENGTH)) }
+    local record = read(known[3]) or corrupt('a key without its step')
+    return { stored_number(known[3]), string.sub(record, NAME, NAME - 1 + string.byte(record, NAME_LENGTH)) }
 end
 
 -- I2, I4
-local number = tonumber(known[1] or '0')
-if not number or number < 0 or number % 1 ~= 0 then
-    corrupt('the number of steps')
-end
+local number = stored_number(known[1] or '0')
 if number >= MOST_STEPS then
     return false
 end
@@ -34,8 +31,9 @@ if known[2] then
         local prefix = string.sub(requested, 1, string.byte(cuts, digits))
         local hint = 'h' .. digits .. prefix
         local past = 10 ^ digits
-        local start = tonumber(redis.call('HGET', KEYS[2], hint) or past / 10)
-        if not start or start < past / 10 or start > past or start % 1 ~= 0 then
+        local start = redis.call('HGET', KEYS[2], hint)
+        start = start and stored_number(start) or past / 10
+        if start < past / 10 or start > past then
             corrupt('the hint of the suffixes of ' .. prefix)
         end
         local k = start

@@ -13,6 +13,11 @@ local function corrupt(what)
     error({ err = 'CORRUPT ' .. what })
 end
 
+-- A number that the scripts have stored: none has a sign, or more digits than that of the steps.
+local function stored_number(text)
+    return #text <= 7 and string.find(text, '^%d+$') and tonumber(text) or corrupt('a number of the index')
+end
+
 -- The record of a step; nothing where there is none (L6).
 local function read(step)
     local record = redis.call('HGET', KEYS[1], step)

@@ -1,0 +1,62 @@
+//! What is printed.
+
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+
+use crate::{
+    compare::{Effort, Figure},
+    support::statistics::readable,
+};
+
+pub(crate) fn introduction(effort: Effort) -> String {
+    let build = if cfg!(debug_assertions) {
+        "This is a build without optimisation: its figures say nothing about speed.\n"
+    } else {
+        ""
+    };
+    format!(
+        "Each store beside its floor, the plainest correct use of the bare driver, with the same durability.
+ratio   time of the store over time of the floor; less is better, and 1 is as fast as the floor. Both run in
+        turns, {} times each, in rounds of about {:?}: the median, the least and the greatest ratio.
+us      microseconds of a round for each of its calls: with many callers, one over the calls a second.
+load    spread: each caller has a build of its own; hot: all add to one build.
+{build}",
+        effort.repetitions, effort.round,
+    )
+}
+
+pub(crate) fn table(figures: &[Figure]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header([
+        "operation",
+        "callers",
+        "load",
+        "processes",
+        "store us",
+        "floor us",
+        "ratio",
+        "least",
+        "greatest",
+        "floor",
+    ]);
+    for figure in figures {
+        table.add_row([
+            figure.operation.to_string(),
+            figure.callers.to_string(),
+            figure.load.to_string(),
+            figure.processes.to_string(),
+            readable(figure.store_us),
+            readable(figure.floor_us),
+            format!("{:.2}", figure.ratio),
+            format!("{:.2}", figure.ratio_min),
+            format!("{:.2}", figure.ratio_max),
+            figure.floor.to_owned(),
+        ]);
+    }
+    for column in [1, 3, 4, 5, 6, 7, 8] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

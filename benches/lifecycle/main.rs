@@ -1,0 +1,145 @@
+//! What a CI system does with a store: builds at once, each adding steps, following them and showing them.
+//!
+//! `cargo bench -p steps --features full --bench lifecycle -- [BACKEND…] [--quick] [--json FILE]`. With
+//! `--buildbot PYTHON`, an interpreter that has Buildbot, its own connector goes through the same on the same
+//! kind of database in turns: `benches/buildbot/compare` installs one.
+
+mod life;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    life::Lives,
+    support::{
+        buildbot::Buildbot,
+        payload::{STATE, URL_NAME},
+        places::{Backend, Place, or_all},
+        statistics::{median, readable},
+    },
+};
+
+/// Measures whole lives of steps, with builds at once.
+#[derive(Parser)]
+struct Arguments {
+    /// The backends to measure; without any, all
+    backends: Vec<Backend>,
+    /// Measure for a moment only, to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Write the figures into this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure Buildbot too, with this Python interpreter, which has it
+    #[arg(long, value_name = "PYTHON")]
+    buildbot: Option<PathBuf>,
+    /// What `cargo bench` passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A line of the table, and an object of the JSON.
+#[derive(Serialize)]
+struct Figure {
+    system: &'static str,
+    backend: String,
+    in_flight: usize,
+    per_second: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+impl Figure {
+    /// The medians of all repetitions.
+    fn new(system: &'static str, backend: Backend, in_flight: usize, lives: &[Lives]) -> Self {
+        let of_all = |value: fn(&Lives) -> f64| median(&lives.iter().map(value).collect::<Vec<_>>());
+        Self {
+            system,
+            backend: backend.to_string(),
+            in_flight,
+            per_second: of_all(|lives| lives.per_second),
+            p50_us: of_all(|lives| lives.p50_us),
+            p99_us: of_all(|lives| lives.p99_us),
+        }
+    }
+}
+
+const IN_FLIGHT: [usize; 3] = [1, 16, 128];
+
+#[tokio::main]
+async fn main() {
+    let arguments = Arguments::parse();
+    let (repetitions, time) =
+        if arguments.quick { (1, Duration::from_millis(100)) } else { (3, Duration::from_secs(2)) };
+    println!(
+        "The life of a step: add, start, locks, 3 state strings, 2 urls, finish; then its build is read. A build has {}
+steps, one after the other; builds in flight run at once. The times are of whole lives, the median and the 99th
+percentile; {repetitions} repetitions of about {time:?} each, in turns, of which the median.",
+        life::STEPS,
+    );
+    let mut figures = Vec::new();
+    for &backend in or_all(&arguments.backends) {
+        let place = Place::new(backend);
+        println!("\n{backend} ({})", place.durability);
+        let store = steps::connect(place.url()).await.expect("the store opens");
+        let mut buildbot = match &arguments.buildbot {
+            Some(python) => Buildbot::start(python, backend, &place).await,
+            None => None,
+        };
+        let mut found = Vec::new();
+        for in_flight in IN_FLIGHT {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for _ in 0..repetitions {
+                ours.push(life::run(&store, in_flight, time).await);
+                if let Some(buildbot) = &mut buildbot {
+                    let order = json!({
+                        "do": "lifecycle", "in_flight": in_flight, "seconds": time.as_secs_f64(),
+                        "steps": life::STEPS, "state": STATE, "url_name": URL_NAME,
+                    });
+                    theirs.push(buildbot.carry_out(order).await);
+                }
+            }
+            found.push(Figure::new("steps", backend, in_flight, &ours));
+            if !theirs.is_empty() {
+                found.push(Figure::new("buildbot", backend, in_flight, &theirs));
+            }
+        }
+        store.close().await.expect("the store closes");
+        println!("{}", table(&found));
+        figures.extend(found);
+    }
+    if let Some(file) = arguments.json {
+        let json = serde_json::to_string_pretty(&figures).expect("figures are written as JSON");
+        fs::write(file, json + "\n").expect("the file of the figures is written");
+    }
+}
+
+fn table(figures: &[Figure]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header(["system", "builds in flight", "steps a second", "p50 us", "p99 us", "times as many"]);
+    for figure in figures {
+        let other = figures.iter().find(|it| it.in_flight == figure.in_flight && it.system != figure.system);
+        let times = other.filter(|_| figure.system == "steps").map(|it| figure.per_second / it.per_second);
+        table.add_row([
+            figure.system.to_owned(),
+            figure.in_flight.to_string(),
+            readable(figure.per_second),
+            readable(figure.p50_us),
+            readable(figure.p99_us),
+            times.map(readable).unwrap_or_default(),
+        ]);
+    }
+    for column in 1..6 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

@@ -1,0 +1,89 @@
+//! Writes whose effect tells whether, and how often, they were applied: for calls that nobody knows the end of.
+
+use steps_core::{
+    BuildId, Error, FinishStep, IdempotencyKey, Results, StartStep, StateString, Step, StepId, StepsStore,
+    StepsStoreExt,
+};
+
+use crate::{
+    Clause,
+    cases::values::{new_step, time_number as at, url},
+    failure::{Checked, expect, expect_some},
+    handle::Handle,
+};
+
+/// What can be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Write {
+    Add,
+    KeyedAdd,
+    Start,
+    Locks,
+    State,
+    Finish,
+    Url,
+}
+
+pub(super) const WRITES: [Write; 7] =
+    [Write::Add, Write::KeyedAdd, Write::Start, Write::Locks, Write::State, Write::Finish, Write::Url];
+
+/// A write with what it is about.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) write: Write,
+    pub(super) build: BuildId,
+    pub(super) step: StepId,
+    /// What it writes, and no other.
+    pub(super) mark: i32,
+}
+
+impl Attempt {
+    /// On a step that is made for it.
+    pub(super) async fn new(write: Write, healthy: &Handle, build: BuildId, mark: i32) -> Checked<Self> {
+        let step = healthy.add(build, "compile", "before").await?.id;
+        Ok(Self { write, build, step, mark })
+    }
+
+    fn text(&self) -> String {
+        format!("mark {}", self.mark)
+    }
+
+    pub(super) async fn call(&self, store: &Handle) -> Checked<Result<(), Error>> {
+        let (step, mark) = (self.step, at(i64::from(self.mark)));
+        let new = new_step(self.build, "compile", self.text())?;
+        Ok(match self.write {
+            Write::Add => store.add_step(new).await.map(drop),
+            Write::KeyedAdd => {
+                let key = IdempotencyKey::new(self.text())?;
+                store.add_step(new.with_idempotency_key(key)).await.map(drop)
+            }
+            Write::Start => store.start_step(step, StartStep::new(mark).with_locks_acquired(true)).await,
+            Write::Locks => store.set_step_locks_acquired_at(step, mark).await,
+            Write::State => store.set_step_state_string(step, StateString::new(self.text())?).await,
+            Write::Finish => store.finish_step(step, FinishStep::new(Results::new(self.mark)).with_hidden(true)).await,
+            Write::Url => store.add_url(step, url("log", self.text())?).await,
+        })
+    }
+
+    /// How often it was applied, as the steps of its build say: 0 or 1 if all is well, and all of it or nothing (D2).
+    pub(super) fn applied(&self, steps: &[Step]) -> Checked<usize> {
+        if matches!(self.write, Write::Add | Write::KeyedAdd) {
+            return Ok(steps.iter().filter(|step| step.state_string == *self.text()).count());
+        }
+        let step = steps.iter().find(|step| step.id == self.step);
+        let step = expect_some(Clause::R3, "the step that was there before", step)?;
+        let mark = Some(at(i64::from(self.mark)));
+        let parts = match self.write {
+            Write::Start => vec![step.started_at == mark, step.locks_acquired_at == mark],
+            Write::Locks => vec![step.locks_acquired_at == mark],
+            Write::State => vec![step.state_string == *self.text()],
+            Write::Finish => {
+                vec![step.results == Some(Results::new(self.mark)), step.hidden, step.complete_at.is_some()]
+            }
+            _ => return Ok(step.urls.iter().filter(|url| url.url() == self.text()).count()),
+        };
+        let is_whole = parts.iter().all(|part| *part == parts[0]);
+        expect(Clause::D2, is_whole, format_args!("all that {self:?} sets or nothing, not {step:?}"))?;
+        Ok(usize::from(parts[0]))
+    }
+}

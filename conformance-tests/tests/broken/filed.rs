@@ -1,0 +1,231 @@
+//! Stores in a file that several processes share, each wrong about the other processes; and one that is right.
+//!
+//! Each call locks the file, reads all of it, and writes it anew.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread::sleep,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use conformance_tests::{BoxError, CaseContext, Clause, Feature, Fixture, Profile, StoreFactory};
+use serde::{Deserialize, Serialize};
+use steps_core::{
+    AddedStep, BuildId, Error, ErrorKind, FinishStep, NewStep, Result, StartStep, StateString, Step, StepId,
+    StepSelector, StepUrl, StepsStore, Timestamp,
+};
+
+use super::{GREATEST, Kept, PlainStore};
+
+/// One way to be wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Filed {
+    /// The lock keeps out the other tasks of this process alone: two adds get one number.
+    LocksInItsProcess,
+    /// So it does for urls alone: some are lost.
+    LocksUrlsInItsProcess,
+    /// A process knows its own keys alone.
+    KnowsItsOwnKeys,
+    /// A process reads the file anew when it writes.
+    ReadsWhatItWrote,
+    /// What is answered stands in the file a little later.
+    WritesLater,
+}
+
+/// Each with the clause that must be blamed, and the case that must do it.
+pub(crate) const FILED: &[(Filed, Clause, &str)] = &[
+    (Filed::LocksInItsProcess, Clause::I2, "processes::adds_at_once_leave_no_gap"),
+    (Filed::LocksUrlsInItsProcess, Clause::U3, "processes::urls_at_once_are_neither"),
+    (Filed::KnowsItsOwnKeys, Clause::I5, "processes::repeated_adds_at_once"),
+    (Filed::ReadsWhatItWrote, Clause::R3, "processes::what_one_answered"),
+    (Filed::WritesLater, Clause::D1, "processes::one_that_is_killed"),
+];
+
+#[derive(Default, Deserialize, Serialize)]
+struct Saved {
+    steps: Vec<Step>,
+    keys: Vec<(Option<BuildId>, String, usize)>,
+    next_id: i64,
+}
+
+#[derive(Debug)]
+struct FiledStore {
+    flaw: Option<Filed>,
+    path: PathBuf,
+    /// What was read last, or written. Behind the lock of this process.
+    inner: Mutex<PlainStore>,
+}
+
+/// The lock of this process, with the keys that its stores know.
+static PROCESS: Mutex<Vec<(Option<BuildId>, String)>> = Mutex::new(Vec::new());
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Kind {
+    Read,
+    Url,
+    Write,
+}
+
+impl FiledStore {
+    fn has(&self, flaw: Filed) -> bool {
+        self.flaw == Some(flaw)
+    }
+
+    /// Makes a call on what stands in the file. None of them waits.
+    fn call<T>(&self, kind: Kind, call: impl FnOnce(&PlainStore) -> Result<T>) -> Result<T> {
+        let failed = |error: std::io::Error| Error::new(ErrorKind::Unavailable, error.to_string());
+        let mut own_keys = PROCESS.lock().unwrap();
+        let inner = self.inner.lock().unwrap();
+        let is_shared = match self.flaw {
+            Some(Filed::LocksInItsProcess) => false,
+            Some(Filed::LocksUrlsInItsProcess) => kind != Kind::Url,
+            _ => true,
+        };
+        // One for the urls where they have a lock of their own.
+        let lock = File::options().create(true).append(true).open(self.path.with_extension("lock")).map_err(failed)?;
+        if is_shared {
+            lock.lock().map_err(failed)?;
+        }
+        if !(self.has(Filed::ReadsWhatItWrote) && kind == Kind::Read) {
+            let saved: Saved = match fs::read(&self.path) {
+                Ok(text) => serde_json::from_slice(&text).map_err(|error| failed(error.into()))?,
+                Err(_) => Saved::default(),
+            };
+            let keys = saved.keys.into_iter().map(|(build, key, place)| ((build, key), place));
+            let is_known =
+                |key: &(Option<BuildId>, String)| !self.has(Filed::KnowsItsOwnKeys) || own_keys.contains(key);
+            let keys: HashMap<_, _> = keys.filter(|(key, _)| is_known(key)).collect();
+            *inner.kept.lock().unwrap() =
+                Kept { steps: saved.steps, keys, lost: HashMap::new(), next_id: saved.next_id };
+        }
+        let answer = call(&inner);
+        if kind == Kind::Read {
+            return answer;
+        }
+        if !is_shared {
+            // Long enough for the others to read the same.
+            sleep(Duration::from_millis(1));
+        }
+        let text = {
+            let kept = inner.kept.lock().unwrap();
+            let new: Vec<_> = kept.keys.keys().filter(|key| !own_keys.contains(key)).cloned().collect();
+            own_keys.extend(new);
+            let keys = kept.keys.iter().map(|((build, key), place)| (*build, key.clone(), *place)).collect();
+            let saved = Saved { steps: kept.steps.clone(), keys, next_id: kept.next_id };
+            serde_json::to_vec(&saved).map_err(|error| failed(error.into()))?
+        };
+        if self.has(Filed::WritesLater) {
+            let path = self.path.clone();
+            std::thread::spawn(move || {
+                sleep(Duration::from_millis(3));
+                let _ = replace(&path, &text);
+                drop(lock);
+            });
+            return answer;
+        }
+        replace(&self.path, &text).map_err(failed)?;
+        answer
+    }
+}
+
+/// All of it or nothing.
+fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    fs::write(&new, text)?;
+    fs::rename(new, path)
+}
+
+/// What a call of the plain store gives, which never waits.
+fn now<T>(call: impl Future<Output = T>) -> T {
+    let waker = std::task::Waker::noop();
+    match std::pin::pin!(call).poll(&mut std::task::Context::from_waker(waker)) {
+        std::task::Poll::Ready(answer) => answer,
+        std::task::Poll::Pending => unreachable!("the plain store waits for nothing"),
+    }
+}
+
+#[async_trait]
+impl StepsStore for FiledStore {
+    async fn add_step(&self, new: NewStep) -> Result<AddedStep> {
+        self.call(Kind::Write, |inner| now(inner.add_step(new)))
+    }
+
+    async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
+        self.call(Kind::Write, |inner| now(inner.start_step(id, start)))
+    }
+
+    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
+        self.call(Kind::Write, |inner| now(inner.set_step_locks_acquired_at(id, at)))
+    }
+
+    async fn set_step_state_string(&self, id: StepId, state: StateString) -> Result<()> {
+        self.call(Kind::Write, |inner| now(inner.set_step_state_string(id, state)))
+    }
+
+    async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
+        self.call(Kind::Write, |inner| now(inner.finish_step(id, finish)))
+    }
+
+    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
+        self.call(Kind::Url, |inner| now(inner.add_url(id, url)))
+    }
+
+    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
+        self.call(Kind::Read, |inner| now(inner.get_step(step)))
+    }
+
+    async fn get_steps(&self, build: BuildId) -> Result<Vec<Step>> {
+        self.call(Kind::Read, |inner| now(inner.get_steps(build)))
+    }
+
+    async fn close(&self) -> Result<()> {
+        now(self.inner.lock().unwrap().close())
+    }
+}
+
+/// Makes stores in files, with one flaw or none. A child learns from the token which it is.
+#[derive(Clone, Copy)]
+pub(crate) struct FiledStores(pub(crate) Option<Filed>);
+
+/// A folder, which ends with this.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[async_trait]
+impl StoreFactory for FiledStores {
+    fn name(&self) -> &str {
+        "filed"
+    }
+
+    fn profile(&self) -> Profile {
+        [Feature::Reopen, Feature::Peers, Feature::Faults]
+            .into_iter()
+            .fold(Profile::strict().with_greatest_build_id(BuildId::new(GREATEST).unwrap()), |profile, feature| {
+                profile.without(feature, "it is for several processes")
+            })
+    }
+
+    async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
+        let folder = std::env::temp_dir().join(format!("steps-filed-{}", case.fresh_build()));
+        fs::create_dir(&folder)?;
+        let flaw = FILED.iter().position(|(flaw, ..)| Some(*flaw) == self.0).map_or(-1, |flaw| flaw as i32);
+        let token = format!("{flaw} {}", folder.join("steps").display());
+        Ok(self.open(&token, case).await?.with_guard(Folder(folder)))
+    }
+
+    async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
+        let (flaw, path) = token.split_once(' ').ok_or("a flaw and a path")?;
+        let flaw = usize::try_from(flaw.parse::<i32>()?).ok().map(|flaw| FILED[flaw].0);
+        let inner = Mutex::new(PlainStore::new(Arc::clone(&case.clock())));
+        Ok(Fixture::new(FiledStore { flaw, path: path.into(), inner }).with_token(token))
+    }
+}

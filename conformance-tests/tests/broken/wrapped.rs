@@ -1,0 +1,243 @@
+//! Stores around a correct one that spoil what passes through: flaws that the plain store has no place for.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use conformance_tests::{BoxError, CaseContext, Clause, Fixture, Profile, StoreFactory};
+use steps_core::{
+    AddedStep, BuildId, Call, Error, ErrorKind, FinishStep, InputError, NewStep, Operation, Result, Results, StartStep,
+    StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
+};
+use tokio::task::yield_now;
+
+use super::{Kept, Plain, PlainStore};
+
+macro_rules! spoilers {
+    ($(#[doc = $doc:literal] $spoiler:ident $clause:ident $group:ident;)*) => {
+        /// One way to spoil what passes through.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum Spoiler {
+            $(#[doc = $doc] $spoiler,)*
+        }
+
+        /// Each with what it does, the clause that it breaks, and the group of cases that must say so.
+        pub(crate) const SPOILERS: &[(Spoiler, &str, Clause, &str)] =
+            &[$((Spoiler::$spoiler, $doc, Clause::$clause, concat!(stringify!($group), "::"))),*];
+    };
+}
+
+spoilers! {
+    /// A name may have 50 bytes, not 50 code points.
+    NamesOfFiftyBytes N1 add_step;
+    /// What begins with an underscore is refused.
+    NoUnderscoreFirst N1 add_step;
+    /// A new step is hidden until it is started.
+    NewStepIsHidden L1 add_step;
+    /// The time of the locks becomes that of the start, where there is none.
+    LocksStart L3 lifecycle;
+    /// The newest url comes first.
+    UrlsNewestFirst U1 add_url;
+    /// The steps of a build are ordered by name.
+    StepsByName R2 reads;
+    /// A noncharacter becomes U+FFFD.
+    NoncharactersReplaced T1 text;
+    /// Times before 1970 become 1970.
+    NoTimeBefore1970 T2 times;
+    /// Results lose their sign.
+    ResultsWithoutSign T3 times;
+    /// After reopening, steps have no urls.
+    UrlsLostOnReopening D1 reopen;
+    /// A change of a missing step may have been applied, its error says.
+    MissingMayHaveApplied D3 lifecycle;
+    /// A start that is dropped half-way has set one of its two times.
+    StartInHalves D5 dropped;
+    /// A change that is dropped half-way leaves the store in use for ever.
+    DroppedChangeBlocks D5 dropped;
+    /// A second close is an error.
+    SecondCloseFails D7 close;
+    /// Reads go on after the close.
+    ReadsAfterClose D7 close;
+}
+
+/// What all handles share.
+#[derive(Debug, Default)]
+struct Shared {
+    kept: Arc<Mutex<Kept>>,
+    is_in_use: AtomicBool,
+    /// How many times the store was opened again.
+    was_reopened: AtomicBool,
+}
+
+#[derive(Debug)]
+struct SpoiledStore {
+    spoiler: Spoiler,
+    inner: PlainStore,
+    shared: Arc<Shared>,
+}
+
+impl SpoiledStore {
+    fn new(spoiler: Spoiler, case: &CaseContext, shared: Arc<Shared>) -> Self {
+        let inner = PlainStore {
+            flaw: None,
+            clock: case.clock(),
+            kept: Arc::clone(&shared.kept),
+            is_closed: AtomicBool::new(false),
+            remembered: Mutex::default(),
+        };
+        Self { spoiler, inner, shared }
+    }
+
+    fn is(&self, spoiler: Spoiler) -> bool {
+        self.spoiler == spoiler
+    }
+
+    fn time(&self, time: Timestamp) -> Timestamp {
+        if self.is(Spoiler::NoTimeBefore1970) { time.max(Timestamp::UNIX_EPOCH) } else { time }
+    }
+
+    fn text(&self, text: &str) -> String {
+        if self.is(Spoiler::NoncharactersReplaced) { text.replace('\u{fffe}', "\u{fffd}") } else { text.to_owned() }
+    }
+
+    fn seen(&self, mut step: Step) -> Step {
+        match self.spoiler {
+            Spoiler::UrlsNewestFirst => step.urls.reverse(),
+            Spoiler::UrlsLostOnReopening if self.shared.was_reopened.load(Ordering::SeqCst) => step.urls.clear(),
+            Spoiler::NewStepIsHidden if step.started_at.is_none() && step.results.is_none() => step.hidden = true,
+            _ => {}
+        }
+        step
+    }
+
+    /// What comes before every change.
+    async fn begin(&self, call: Call) -> Result<()> {
+        if self.is(Spoiler::DroppedChangeBlocks) {
+            if self.shared.is_in_use.swap(true, Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Unavailable, "it is in use").with_call(call));
+            }
+            yield_now().await;
+            self.shared.is_in_use.store(false, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// What comes after it.
+    fn end(&self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(error) if self.is(Spoiler::MissingMayHaveApplied) => Err(error.with_may_have_applied(true)),
+            result => result,
+        }
+    }
+}
+
+#[async_trait]
+impl StepsStore for SpoiledStore {
+    async fn add_step(&self, mut step: NewStep) -> Result<AddedStep> {
+        let name = step.name.as_str();
+        if self.is(Spoiler::NamesOfFiftyBytes) && name.len() > 50 {
+            return Err(InputError::NameTooLong { code_points: name.len() }.into());
+        }
+        if self.is(Spoiler::NoUnderscoreFirst) && name.starts_with('_') {
+            return Err(InputError::NameCharacter { character: '_', position: 0 }.into());
+        }
+        step.state_string = StateString::new(self.text(step.state_string.as_str()))?;
+        self.inner.add_step(step).await
+    }
+
+    async fn start_step(&self, id: StepId, mut start: StartStep) -> Result<()> {
+        self.begin(Call::on_step(Operation::StartStep, id)).await?;
+        start.started_at = self.time(start.started_at);
+        if self.is(Spoiler::StartInHalves) && start.locks_acquired {
+            self.inner.start_step(id, StartStep::new(start.started_at)).await?;
+            yield_now().await;
+        }
+        self.end(self.inner.start_step(id, start).await)
+    }
+
+    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
+        self.begin(Call::on_step(Operation::SetStepLocksAcquiredAt, id)).await?;
+        if self.is(Spoiler::LocksStart) {
+            let step = self.inner.get_step(id.into()).await?;
+            if step.is_some_and(|step| step.started_at.is_none()) {
+                self.inner.start_step(id, StartStep::new(at)).await?;
+            }
+        }
+        self.end(self.inner.set_step_locks_acquired_at(id, self.time(at)).await)
+    }
+
+    async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
+        self.begin(Call::on_step(Operation::SetStepStateString, id)).await?;
+        let state_string = StateString::new(self.text(state_string.as_str()))?;
+        self.end(self.inner.set_step_state_string(id, state_string).await)
+    }
+
+    async fn finish_step(&self, id: StepId, mut finish: FinishStep) -> Result<()> {
+        self.begin(Call::on_step(Operation::FinishStep, id)).await?;
+        if self.is(Spoiler::ResultsWithoutSign) {
+            finish.results = Results::new(finish.results.code().saturating_abs());
+        }
+        self.end(self.inner.finish_step(id, finish).await)
+    }
+
+    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
+        self.begin(Call::on_step(Operation::AddUrl, id)).await?;
+        let url = StepUrl::new(self.text(url.name()), self.text(url.url()))?;
+        self.end(self.inner.add_url(id, url).await)
+    }
+
+    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
+        Ok(self.inner.get_step(step).await?.map(|step| self.seen(step)))
+    }
+
+    async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
+        let steps = self.inner.get_steps(build_id).await?;
+        let mut steps: Vec<_> = steps.into_iter().map(|step| self.seen(step)).collect();
+        if self.is(Spoiler::StepsByName) {
+            steps.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+        }
+        Ok(steps)
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.is(Spoiler::SecondCloseFails) && self.inner.is_closed.load(Ordering::SeqCst) {
+            return Err(Error::closed(Call::on_store(Operation::Close)));
+        }
+        if self.is(Spoiler::ReadsAfterClose) {
+            return Ok(());
+        }
+        self.inner.close().await
+    }
+}
+
+/// Makes stores that spoil in this way.
+#[derive(Clone)]
+pub(crate) struct Spoiled(pub(crate) Spoiler);
+
+#[async_trait]
+impl StoreFactory for Spoiled {
+    fn name(&self) -> &str {
+        "spoiled"
+    }
+
+    fn profile(&self) -> Profile {
+        Plain::new(None).profile()
+    }
+
+    async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
+        let (spoiler, case, shared) = (self.0, case.clone(), Arc::<Shared>::default());
+        let open = move || SpoiledStore::new(spoiler, &case, Arc::clone(&shared));
+        let (peer, reopen) = (open.clone(), open.clone());
+        let reopen = move || {
+            let store = reopen();
+            store.shared.was_reopened.store(true, Ordering::SeqCst);
+            async { Ok(store) }
+        };
+        Ok(Fixture::new(open()).with_reopen(reopen).with_peer(move || {
+            let store = peer();
+            async { Ok(store) }
+        }))
+    }
+}

@@ -1,0 +1,38 @@
+//! The program on a PostgreSQL of its own.
+
+use serde_json::Value;
+use test_servers::shared_postgres;
+
+use crate::support::{Place, finish};
+
+#[test]
+fn a_build_on_a_server_is_run_shown_and_diagnosed() {
+    let place = Place::new();
+    let schema = shared_postgres().unwrap();
+    let url = schema.url_with_schema();
+    let on_server = |arguments: &[&str]| finish(place.steps(arguments).env("STEPS_STORE", &url));
+
+    let run = |name: &str, script: &str| on_server(&["run", "--build", "1", "--name", name, "--", "sh", "-c", script]);
+    assert_eq!(run("compile", "\"$STEPS\" url log https://ci.example.org/log").code, Some(0));
+    assert_eq!(run("compile", "exit 3").code, Some(3));
+    assert_eq!(place.files(), [""; 0], "no file is made beside");
+
+    let table = on_server(&["show", "1"]);
+    assert_eq!((table.code, table.stderr.as_str()), (Some(0), ""));
+    assert!(table.stdout.contains("compile_1"), "{}", table.stdout);
+    let document: Value = serde_json::from_str(&on_server(&["show", "1", "--json"]).stdout).unwrap();
+    let steps = document["steps"].as_array().unwrap();
+    let results: Vec<_> = steps.iter().map(|step| step["results"].as_i64()).collect();
+    assert_eq!(results, [Some(0), Some(2)], "{document}");
+    assert_eq!(steps[0]["urls"].as_array().map(Vec::len), Some(1), "{document}");
+
+    let doctor = on_server(&["doctor"]);
+    assert_eq!((doctor.code, doctor.stderr.as_str()), (Some(0), ""));
+    for said in ["PostgreSQL", schema.name(), "survives", "reachable"] {
+        assert!(doctor.stdout.contains(said), "{said}: {}", doctor.stdout);
+    }
+    let doctor = finish(place.steps(["doctor"]).env("STEPS_STORE", "postgres://ci:secret@127.0.0.1:1/ci"));
+    assert_eq!((doctor.code, doctor.stdout.as_str()), (Some(1), ""));
+    assert!(doctor.stderr.contains("the server cannot be reached"), "{}", doctor.stderr);
+    assert!(!doctor.stderr.contains("secret"), "{}", doctor.stderr);
+}

@@ -1,0 +1,57 @@
+use std::future::Future;
+
+use crate::Failure;
+
+/// What a lane does with its batches.
+pub trait Worker: Send + 'static {
+    /// What it is asked for.
+    type Request: Send + Sync + 'static;
+    /// What it answers.
+    type Answer: Send + 'static;
+
+    /// The name of the backend, for errors.
+    const BACKEND: &'static str;
+
+    /// The greatest number of requests in a batch.
+    const BATCH: usize;
+
+    /// About how many bytes the request takes in its batch.
+    fn size(request: &Self::Request) -> usize;
+
+    /// Sees that there is a connection, before a batch is made. Whose time is up meanwhile was certainly not
+    /// applied, so whatever may take long without sending a request belongs here. It is dropped half-way when
+    /// nobody waits any longer.
+    ///
+    /// # Errors
+    /// After a [busy](Failure::is_busy) failure the lane tries again while its callers have time; with any other
+    /// all who wait are answered.
+    fn connect(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Carries out the requests, all in one transaction, and gives an answer for each, in their order.
+    ///
+    /// # Errors
+    /// A failure of the batch as a whole. After a [busy](Failure::is_busy) one all requests wait again;
+    /// after one that is [certain](Failure::is_certain) to have applied nothing each is tried alone, since
+    /// one may have spoilt it for all; after any other, calls that do no harm a second time are tried again (D6).
+    fn run(
+        &mut self,
+        requests: &[Self::Request],
+    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, Failure>>, Failure>> + Send;
+
+    /// The same, but a request whose lock somebody else has is answered busy at once, and is tried again later:
+    /// the others go on meanwhile. For workers that can tell who is kept from what; for others it is `run`.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn run_without_waiting(
+        &mut self,
+        requests: &[Self::Request],
+    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, Failure>>, Failure>> + Send {
+        self.run(requests)
+    }
+
+    /// Closes the connection.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,87 @@
+//! Encrypted connections.
+
+use libtest_mimic::Trial;
+use steps_core::ErrorKind;
+use test_servers::{TestResult, trial};
+
+use crate::connect;
+
+#[cfg(feature = "tls")]
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial("tls::a_server_with_a_certificate_that_is_trusted_is_used_and_no_other", certificates)]
+}
+
+#[cfg(not(feature = "tls"))]
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial("tls::where_it_was_not_compiled_in_its_feature_is_named", not_compiled_in)]
+}
+
+#[cfg(not(feature = "tls"))]
+async fn not_compiled_in() -> TestResult {
+    let schema = test_servers::shared_postgres()?;
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let error = connect(&format!("{}&sslmode={mode}", schema.url_with_schema())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("feature `tls`"), "{error}");
+    }
+    Ok(())
+}
+
+#[cfg(feature = "tls")]
+async fn certificates() -> TestResult {
+    use std::fs;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use sqlx::{Connection, PgConnection};
+    use steps_core::{StepsStore, StepsStoreExt};
+
+    let authority = || {
+        let mut authority = CertificateParams::new([])?;
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        Ok::<_, rcgen::Error>((authority.self_signed(&key)?.pem(), Issuer::new(authority, key)))
+    };
+    let (trusted, issuer) = authority()?;
+    let (strange, _) = authority()?;
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    let options = test_servers::PostgresOptions::default().with_tls(certificate.pem(), key.serialize_pem());
+    let server = options.start()?;
+    let folder = tempfile::tempdir()?;
+    let (trusted_path, strange_path) = (folder.path().join("trusted.crt"), folder.path().join("strange.crt"));
+    fs::write(&trusted_path, trusted)?;
+    fs::write(&strange_path, strange)?;
+    let (trusted, strange) = (trusted_path.display(), strange_path.display());
+
+    // The certificate is for this name, and not for the address.
+    let by_name = format!("postgres://postgres@localhost:{}/postgres", server.port());
+    for (url, parameters) in [
+        (&by_name, format!("sslmode=verify-full&sslrootcert={trusted}")),
+        (&server.url(), format!("sslmode=verify-ca&sslrootcert={trusted}")),
+        (&server.url(), "sslmode=require".to_owned()),
+        (&server.url(), "sslmode=prefer".to_owned()),
+    ] {
+        let store = connect(&format!("{url}?{parameters}&application_name=encrypted")).await?;
+        store.add(7, "compile", "").await?;
+        let mut driver = PgConnection::connect(&server.url()).await?;
+        let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                         WHERE application_name = 'encrypted'";
+        assert!(sqlx::query_scalar::<_, bool>(encrypted).fetch_one(&mut driver).await?, "{parameters}");
+        store.close().await?;
+    }
+    for (url, parameters) in [
+        (&by_name, format!("sslmode=verify-full&sslrootcert={strange}")),
+        (&by_name, "sslmode=verify-full".to_owned()),
+        (&server.url(), format!("sslmode=verify-full&sslrootcert={trusted}")),
+        (&server.url(), format!("sslmode=verify-ca&sslrootcert={strange}")),
+    ] {
+        let error = connect(&format!("{url}?{parameters}")).await.expect_err(&parameters);
+        assert_eq!(error.kind(), ErrorKind::Config, "{parameters}: {error}");
+        assert!(error.to_string().contains("certificates"), "{error}");
+    }
+
+    let plain = test_servers::shared_postgres()?;
+    let error = connect(&format!("{}&sslmode=require", plain.url_with_schema())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    Ok(())
+}
