@@ -19,6 +19,7 @@ use crate::{
     node::{Address, Lane, NoAnswer, Node},
     options::RedisOptions,
     script::Code,
+    server,
 };
 
 /// How long the first pause is before something is tried again, and the longest.
@@ -136,7 +137,10 @@ impl Client {
     /// to [wait for](Failure::is_busy).
     pub(crate) async fn connect(&self, deadline: Instant) -> Result<(), Failure> {
         match &self.nodes {
-            Nodes::One(node) => node.connect().await.map_err(error::at_first_sight),
+            Nodes::One(node) => {
+                node.connect().await.map_err(error::at_first_sight)?;
+                server::is_alone(node, deadline).await
+            }
             Nodes::Cluster(cluster) => {
                 cluster.connect().await.map_err(error::at_first_sight)?;
                 cluster.refresh(deadline).await

@@ -95,6 +95,10 @@ fn unreachable_server() -> Failure {
     Failure::busy("the server cannot be reached; check that it runs, and its host and port")
 }
 
+pub(crate) fn in_a_cluster() -> Failure {
+    Failure::new(ErrorKind::Config, "the server is part of a cluster; write redis-cluster:// in the URL")
+}
+
 /// What an error means that the server answered with: a script is not carried out, or checks all before it writes, so
 /// nothing was applied.
 pub(crate) fn from_server(error: &ServerError) -> Failure {
@@ -118,7 +122,7 @@ pub(crate) fn from_server(error: &ServerError) -> Failure {
         "TRYAGAIN" => Failure::busy("the build is moving to another node of the cluster"),
         "CLUSTERDOWN" | "MASTERDOWN" => Failure::busy("the cluster, or the build's part of it, is down"),
         "NOREPLICAS" => Failure::busy("the server has fewer replicas than it needs to take writes"),
-        "MOVED" | "ASK" => Failure::new(Config, "the server is part of a cluster; write redis-cluster:// in the URL"),
+        "MOVED" | "ASK" => in_a_cluster(),
         // What a script says whose user may not do what it does.
         _ if details.contains("can't run this command") => {
             Failure::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant")

@@ -46,10 +46,7 @@ impl Settings {
     }
 
     fn read(answer: &Value) -> Self {
-        let setting = |name: &str| {
-            let mut pairs = answer.as_map_iter()?;
-            pairs.find(|(key, _)| text(key).as_deref() == Some(name)).and_then(|(_, value)| text(value))
-        };
+        let setting = |name: &str| field(answer, name);
         Self {
             append_only: setting("appendonly").map(|value| value == "yes"),
             fsync: setting("appendfsync"),
@@ -92,6 +89,26 @@ impl Keeping {
         }
         keeping
     }
+}
+
+/// Whether the server is no node of a cluster. One that is would take a store whose first key happens to be its own, and
+/// then send its builds elsewhere.
+///
+/// # Errors
+/// `Config` when it is one; when it does not answer.
+pub(crate) async fn is_alone(node: &Node, deadline: Instant) -> Result<(), Failure> {
+    // Whoever is connected may ask this.
+    match node.send(Lane::Calls, &redis::cmd("HELLO"), false, deadline).await {
+        Ok(answer) if field(&answer, "mode").as_deref() == Some("cluster") => Err(error::in_a_cluster()),
+        Ok(_) | Err(NoAnswer::Refused(_)) => Ok(()),
+        Err(no_answer) => Err(no_answer.into_failure()),
+    }
+}
+
+/// A field of an answer that has names and values.
+fn field(answer: &Value, name: &str) -> Option<String> {
+    let mut pairs = answer.as_map_iter()?;
+    pairs.find(|(key, _)| text(key).as_deref() == Some(name)).and_then(|(_, value)| text(value))
 }
 
 /// What one server is.

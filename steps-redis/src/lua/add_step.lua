@@ -33,6 +33,9 @@ if known[2] then
         local past = 10 ^ digits
         local start = redis.call('HGET', KEYS[2], hint)
         start = start and stored_number(start) or past / 10
+        if start < past / 10 or start > past then
+            corrupt('the hint of the suffixes of ' .. prefix)
+        end
         local k = start
         while k < past and redis.call('HEXISTS', KEYS[2], 'n' .. prefix .. '_' .. k) == 1 do
             k = k + 1

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("cluster::nothing_is_lost_or_doubled_while_slots_move", moving_slots),
         trial("cluster::a_build_that_is_half_moved_is_read_and_waited_for", half_moved),
         trial("cluster::a_replica_that_takes_over_is_found", failover),
+        trial("cluster::what_a_failover_loses_would_be_noticed", failover_without_replication),
         trial("cluster::a_primary_that_hands_over_loses_nothing", handover),
     ]
 }
@@ -138,7 +139,7 @@ async fn half_moved() -> TestResult {
     let url = format!("{}?prefix=half", cluster.url());
     let (store, hasty) = (connect(&url).await?, impatient(&url).await?);
     let step = store.add(BUILD, "compile", "").await?.id;
-    for round in 0..4_usize {
+    for round in 0..2_usize {
         let keys = [key("half"), format!("{}:index", key("half"))];
         let before = store.steps(BUILD).await?;
         let moving = Move::begin(&cluster, &keys[0])?;
@@ -169,7 +170,7 @@ async fn half_moved() -> TestResult {
         })?;
     }
     let steps = store.steps(BUILD).await?;
-    assert_eq!((steps.len(), steps[0].urls.len()), (5, 4));
+    assert_eq!((steps.len(), steps[0].urls.len()), (3, 2));
     assert!(steps.iter().all(|step| step.name != "never"));
     Ok(())
 }
@@ -178,10 +179,11 @@ async fn half_moved() -> TestResult {
 async fn handover() -> TestResult {
     let cluster = cluster().await?;
     let url = format!("{}?prefix=handover", cluster.url());
-    let times = share_while(&url, 8, || {
+    let times = share_while(&url, 4, || {
         let primary = cluster.primary_of(&key("handover"))?;
         let replica = *cluster.replicas_of(primary)?.first().ok_or("it has a replica")?;
-        cluster.nodes()[replica].query::<()>(&["CLUSTER", "FAILOVER"])?;
+        // It may have done so by itself, where a busy machine let it think that its primary was gone.
+        let _ = cluster.nodes()[replica].query::<()>(&["CLUSTER", "FAILOVER"]);
         Ok(cluster.wait_until_ok()?)
     })
     .await?;
@@ -189,36 +191,56 @@ async fn handover() -> TestResult {
     Ok(())
 }
 
-/// Kills the primary of a build in the middle of the work of two processes. What was answered in the last moments may be
-/// lost, and how much is told; nothing else is, and nothing is half-written. Calls wait for the replica.
 async fn failover() -> TestResult {
     let mut cluster = cluster().await?;
     for time in 0..times("STEPS_REDIS_FAILOVERS", 1) {
-        let prefix = format!("failover-{time}");
-        let url = format!("{}?prefix={prefix}", cluster.url());
-        let store = connect(&url).await?;
-        let primary = cluster.primary_of(&key(&prefix))?;
-        let (mut writers, mut answered) = (Writers::start(2, &url)?, Answered::default());
-        writers.hear(300 + 37 * time, &mut answered)?;
-        cluster.nodes_mut()[primary].kill()?;
-        let killed = Instant::now();
-        // A keyed add is done once the replica has taken over, by itself.
-        let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
-        let keyed = store.add_step(keyed.with_idempotency_key(IdempotencyKey::new("key")?)).await?;
-        let waited = killed.elapsed();
-        writers.kill(&mut answered)?;
-        let steps = store.steps(BUILD).await?;
-        check_half_written(&steps);
-        assert!(steps.iter().any(|step| step.id == keyed.id));
-        let lost = answered.lost(&steps);
-        println!(
-            "failover {time}: {} of {} answered writes lost, and the next one waited {waited:?}",
-            lost.len(),
-            answered.writes(),
-        );
-        cluster.nodes_mut()[primary].start_again()?;
-        cluster.wait_until_ok()?;
-        store.add(BUILD, "compile", "").await?;
+        lost_by_failover(&mut cluster, &format!("failover-{time}"), 300 + 37 * time, 0).await?;
     }
     Ok(())
+}
+
+/// The control: what tells of a loss would notice one. What a primary answers while its replica cannot reach it is lost
+/// with it.
+async fn failover_without_replication() -> TestResult {
+    let lost = lost_by_failover(&mut *cluster().await?, "unreplicated", 100, 100).await?;
+    assert!(lost > 0, "no loss was noticed");
+    Ok(())
+}
+
+/// Kills the primary of a build in the middle of the work of two processes, each after this many answers, and this many
+/// more that the replica does not get. Tells what was lost of what was answered; of the rest, nothing is half-written, and
+/// calls wait for the replica.
+async fn lost_by_failover(
+    cluster: &mut RedisCluster,
+    prefix: &str,
+    replicated: usize,
+    unreplicated: usize,
+) -> TestResult<usize> {
+    let url = format!("{}?prefix={prefix}", cluster.url());
+    let store = connect(&url).await?;
+    let index = cluster.primary_of(&key(prefix))?;
+    let (mut writers, mut answered) = (Writers::start(2, &url)?, Answered::default());
+    writers.hear(replicated, &mut answered)?;
+    if unreplicated > 0 {
+        let primary = &cluster.nodes()[index];
+        primary.query::<()>(&["ACL", "SETUSER", "default", "-psync", "-sync"])?;
+        primary.query::<()>(&["CLIENT", "KILL", "TYPE", "replica"])?;
+        writers.hear(unreplicated, &mut answered)?;
+    }
+    cluster.nodes_mut()[index].kill()?;
+    let killed = Instant::now();
+    // A keyed add is done once the replica has taken over, by itself.
+    let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
+    let keyed = store.add_step(keyed.with_idempotency_key(IdempotencyKey::new("key")?)).await?;
+    let waited = killed.elapsed();
+    writers.kill(&mut answered)?;
+    let steps = store.steps(BUILD).await?;
+    check_half_written(&steps);
+    assert!(steps.iter().any(|step| step.id == keyed.id));
+    let (lost, writes) = (answered.lost(&steps).len(), answered.writes());
+    println!("{prefix}: {lost} of {writes} answered writes were lost, and the next one waited {waited:?}");
+    cluster.nodes_mut()[index].start_again()?;
+    cluster.wait_until_ok()?;
+    store.add(BUILD, "compile", "").await?;
+    Ok(lost)
 }
