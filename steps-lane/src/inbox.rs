@@ -155,12 +155,17 @@ impl<W: Worker> Inbox<W> {
         Some(())
     }
 
+    /// Takes in what is there.
+    pub(crate) fn take_in(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            self.accept(message);
+        }
+    }
+
     /// Waits until there is a request to carry out, and gives `false` when there will never be one again.
     pub(crate) async fn fill(&mut self) -> bool {
         loop {
-            while let Ok(message) = self.messages.try_recv() {
-                self.accept(message);
-            }
+            self.take_in();
             let again_at = self.aside.front().map(|(again_at, _)| *again_at);
             if !self.requests.is_empty() || again_at.is_some_and(|again_at| again_at <= Instant::now()) {
                 return true;
@@ -174,6 +179,11 @@ impl<W: Worker> Inbox<W> {
                 },
             }
         }
+    }
+
+    /// Whether several wait for a batch.
+    pub(crate) fn has_crowd(&self) -> bool {
+        self.requests.len() > 1
     }
 
     /// Whether nothing waits for a batch.

@@ -1,6 +1,9 @@
 use std::{future::Future, iter, pin::pin, time::Duration};
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use crate::{
     Failure, Worker,
@@ -19,15 +22,22 @@ pub(crate) struct Task<W: Worker> {
     is_kept: bool,
     /// After a busy failure there is no other try before this.
     again_at: Instant,
+    /// Whether several were answered just now.
+    has_crowd: bool,
 }
 
 impl<W: Worker> Task<W> {
     pub(crate) fn new(worker: W, inbox: Inbox<W>, timeout: Duration) -> Self {
-        Self { worker, inbox, timeout, obstacle: None, is_kept: false, again_at: Instant::now() }
+        Self { worker, inbox, timeout, obstacle: None, is_kept: false, again_at: Instant::now(), has_crowd: false }
     }
 
     pub(crate) async fn run(mut self) {
         while self.inbox.fill().await {
+            if self.has_crowd {
+                // They may ask again, and with those who wait share one commit instead of making a second crowd.
+                yield_now().await;
+                self.inbox.take_in();
+            }
             match self.connect().await {
                 Some(Ok(())) => {
                     self.inbox.end_waiting(Instant::now(), self.obstacle.as_ref());
@@ -72,6 +82,7 @@ impl<W: Worker> Task<W> {
         };
         let outcome = attend(&mut self.inbox, &mut batch.waiters, self.obstacle.as_ref(), run).await;
         let Some(outcome) = outcome else { return };
+        self.has_crowd = batch.requests.len() > 1 || self.inbox.has_crowd();
         let again_at = Instant::now() + pause(self.timeout);
         self.obstacle = outcome.as_ref().err().filter(|failure| failure.is_busy()).cloned();
         if !batch.from_aside {
