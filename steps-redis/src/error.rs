@@ -1,6 +1,6 @@
 //! The errors of this store: what Redis says, as the contract's kinds.
 
-use std::{borrow::Cow, error::Error as _, io, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, io, sync::Arc, time::Duration};
 
 use redis::{RedisError, ServerError};
 use steps_core::{Call, Error, ErrorKind, InputError, Operation};
@@ -87,7 +87,9 @@ pub(crate) fn at_first_sight(error: RedisError) -> Failure {
 
 /// Whether the certificates do not fit, or one end encrypts and the other does not.
 fn is_refused_encryption(error: &RedisError) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    // The driver shares what is behind its errors.
+    let shared = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn StdError + Send + Sync>>());
+    let cause = shared.and_then(|cause| cause.downcast_ref::<io::Error>());
     error.kind() == redis::ErrorKind::Client || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
@@ -145,6 +147,22 @@ mod tests {
         let error = from_server(&error).into_error(Call::on_store(Operation::Connect), BACKEND);
         assert!(!error.may_have_applied(), "{answer}");
         error.kind()
+    }
+
+    #[test]
+    fn what_keeps_from_connecting_has_the_kinds_of_the_table() {
+        for (kind, expected) in [
+            (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),
+            (io::ErrorKind::UnexpectedEof, ErrorKind::Unavailable),
+            // A certificate that nobody vouches for.
+            (io::ErrorKind::InvalidData, ErrorKind::Config),
+        ] {
+            for failure in [connecting, at_first_sight] {
+                let failure = failure(io::Error::from(kind).into());
+                let error = failure.into_error(Call::on_store(Operation::Connect), BACKEND);
+                assert_eq!(error.kind(), expected, "{error}");
+            }
+        }
     }
 
     #[test]
