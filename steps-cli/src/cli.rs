@@ -266,7 +266,7 @@ pub(crate) struct Conformance {
     pub(crate) seed: Option<u64>,
 
     /// How many random cases each property has [env: STEPS_CONFORMANCE_CASES] [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cases: Option<u32>,
 
     /// Replay the recorded scenarios of this file instead, one a line

@@ -53,6 +53,18 @@ impl StoreUrl {
         }
     }
 
+    /// It as an argument of a shell's command that may be shown: of a server, only the place of its URL.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn for_a_command(&self) -> String {
+        match self.sqlite() {
+            Some(SqliteUrl { path, parameters }) => {
+                format!("'sqlite:{}'", format!("{path}{parameters}").replace('\'', "'\\''"))
+            }
+            None if self.0 == "memory:" => self.0.clone(),
+            None => "URL".to_owned(),
+        }
+    }
+
     fn with_default_mode(&self, mode: &str) -> Self {
         match self.sqlite() {
             Some(file) if !file.has_mode() => {
@@ -144,6 +156,21 @@ mod tests {
             assert_eq!(url(given).without_creating().as_str(), expected);
         }
         assert_eq!(url("sqlite:steps.db").read_only().as_str(), "sqlite:steps.db?mode=ro");
+    }
+
+    #[cfg(feature = "conformance")]
+    #[test]
+    fn a_command_names_a_file_and_no_server() {
+        for (given, expected) in [
+            (
+                "sqlite://it's/steps.db?mode=rw&synchronous=normal",
+                r"'sqlite:it'\''s/steps.db?mode=rw&synchronous=normal'",
+            ),
+            ("memory:", "memory:"),
+            ("postgres://ci:secret@host/steps", "URL"),
+        ] {
+            assert_eq!(url(given).for_a_command(), expected);
+        }
     }
 
     #[test]

@@ -44,10 +44,10 @@ async fn run(store: &StoreUrl, config: Config, as_json: bool) -> Result<ExitCode
     let live = Live::reach(store).await?;
     let watch = Watch::new("cases");
     let report = conformance_tests::run_watched(live.clone(), config, move |progress| watch.ended(progress)).await;
+    let left = left_behind(&live).await;
     if report.cases.is_empty() {
         return Err(Failure::Usage("no case has a name that contains the text of --filter".into()));
     }
-    let left = left_behind(&live).await;
     if as_json {
         let Report { seed, cases, .. } = &report;
         let [passed, failed, ignored] = [report.passed().count(), report.failed().count(), report.ignored().count()];
@@ -84,7 +84,7 @@ fn config(store: &StoreUrl, conformance: &Conformance) -> Result<Config, Failure
     config.seed = conformance.seed.unwrap_or(config.seed);
     config.cases = conformance.cases.unwrap_or(config.cases);
     config.filter.clone_from(&conformance.filter);
-    Ok(config.with_command(format!("steps conformance --store {} --filter {{case}}", store.without_secrets())))
+    Ok(config.with_command(format!("steps conformance --store {} --filter {{case}}", store.for_a_command())))
 }
 
 /// Says which builds have steps now that had none before.
