@@ -219,9 +219,15 @@ impl RedisStore {
         }
     }
 
-    async fn number_of(&self, call: Call, keys: &BuildKeys, name: &StepName) -> Result<Option<StepNumber>> {
+    async fn number_of(
+        &self,
+        deadline: Instant,
+        call: Call,
+        keys: &BuildKeys,
+        name: &StepName,
+    ) -> Result<Option<StepNumber>> {
         let request = Request::command("HGET", &keys.index).arg(format!("n{name}"));
-        match self.client.call(call, request).await? {
+        match self.client.call_until(deadline, call, request).await? {
             Value::Nil => Ok(None),
             Value::BulkString(number) => match str::from_utf8(&number).ok().and_then(|number| number.parse().ok()) {
                 Some(number) => Ok(Some(StepNumber::new(number))),
@@ -231,9 +237,15 @@ impl RedisStore {
         }
     }
 
-    async fn read(&self, call: Call, build: BuildId, keys: &BuildKeys, number: StepNumber) -> Result<Option<Step>> {
+    async fn read(
+        &self,
+        deadline: Instant,
+        call: Call,
+        (build, number): (BuildId, StepNumber),
+        keys: &BuildKeys,
+    ) -> Result<Option<Step>> {
         let request = Request::script(&script::GET_STEP, &[&keys.steps]).arg(number.get());
-        match self.client.call(call, request).await? {
+        match self.client.call_until(deadline, call, request).await? {
             Value::Nil => Ok(None),
             Value::Array(values) => {
                 let step = record::step(build, number, &values);
@@ -334,7 +346,7 @@ impl StepsStore for RedisStore {
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        let call = Call::get_step(&step);
+        let (call, deadline) = (Call::get_step(&step), Instant::now() + self.options.timeout);
         let (build, number, name) = match step {
             StepSelector::Id(id) => match record::place(id) {
                 Some((build, number)) => (build, number, None),
@@ -346,13 +358,13 @@ impl StepsStore for RedisStore {
         let Some(keys) = self.keys(build) else { return Ok(None) };
         let number = match name {
             // A name leads to the same step for ever, so it may be looked up before.
-            Some(name) => match self.number_of(call, &keys, &name).await? {
+            Some(name) => match self.number_of(deadline, call, &keys, &name).await? {
                 Some(number) => number,
                 None => return Ok(None),
             },
             None => number,
         };
-        self.read(call, build, &keys, number).await
+        self.read(deadline, call, (build, number), &keys).await
     }
 
     async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {

@@ -202,6 +202,12 @@ async fn slow() -> TestResult {
     proxy.fail(Fault::delay(Direction::Answers, Duration::from_millis(1200)));
     let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(8));
     assert_eq!((added?.number.get(), read?.len()), (0, 0));
+    proxy.heal();
+    // D4: what asks twice has one time-out.
+    let hasty = impatient(&url).await?;
+    assert!(hasty.step_named(7, "compile").await?.is_some());
+    proxy.fail(Fault::delay(Direction::Answers, TIMEOUT * 3 / 4));
+    assert_eq!(hasty.step_named(7, "compile").await.unwrap_err().kind(), ErrorKind::Unavailable);
     Ok(())
 }
 
