@@ -294,8 +294,8 @@ impl Client {
         asking: bool,
         deadline: Instant,
     ) -> Result<Value, NoAnswer> {
-        let sending = node.send(request.lane, cmd, asking, deadline);
-        let Nodes::Cluster(cluster) = &self.nodes else { return sending.await };
+        let lane = request.lane;
+        let Nodes::Cluster(cluster) = &self.nodes else { return node.send(lane, cmd, deadline).await };
         let taken_over = async {
             loop {
                 sleep(PATIENCE).await;
@@ -305,10 +305,16 @@ impl Client {
                 }
             }
         };
+        tokio::pin!(taken_over);
+        let connection = tokio::select! {
+            biased;
+            connection = node.connected(lane, deadline) => connection?,
+            () = &mut taken_over, if !asking => return Err(NoAnswer::NotSent(error::taken_over())),
+        };
         tokio::select! {
             biased;
-            answer = sending => answer,
-            () = taken_over, if !asking => Err(NoAnswer::Lost(error::taken_over())),
+            answer = node.send_on(connection, lane, cmd, asking, deadline) => answer,
+            () = taken_over, if !asking => Err(NoAnswer::Lost(error::taken_over().with_may_have_applied(true))),
         }
     }
 

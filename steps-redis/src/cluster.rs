@@ -144,7 +144,7 @@ struct Range {
 async fn ranges(node: &Node, deadline: Instant) -> Result<Vec<Range>, Failure> {
     let mut cmd = redis::cmd("CLUSTER");
     cmd.arg("SLOTS");
-    match node.send(Lane::Calls, &cmd, false, deadline).await {
+    match node.send(Lane::Calls, &cmd, deadline).await {
         Ok(Value::Array(ranges)) => Ok(ranges.iter().filter_map(|range| read_range(range, &node.address)).collect()),
         Ok(_) => Err(error::unexpected_answer()),
         Err(NoAnswer::Refused(error)) if error.details().is_some_and(|it| it.contains("cluster support disabled")) => {

@@ -81,7 +81,7 @@ struct Place {
 }
 
 #[derive(Clone)]
-struct Connection {
+pub(crate) struct Connection {
     driver: MultiplexedConnection,
     has_ended: Arc<AtomicBool>,
 }
@@ -118,16 +118,30 @@ impl Node {
         self.connection(Lane::Calls).await.map(drop)
     }
 
-    /// Sends a command, once, and waits for its answer. `asking` goes before a command for a slot that is still
-    /// on its way to this node.
-    pub(crate) async fn send(&self, lane: Lane, cmd: &Cmd, asking: bool, deadline: Instant) -> Result<Value, NoAnswer> {
-        let mut connection = match self.living(lane) {
-            Some(connection) => connection,
-            None => match timeout_at(deadline, self.connection(lane)).await {
-                Ok(connection) => connection.map_err(|error| NoAnswer::NotSent(error::connecting(error)))?,
-                Err(_) => return Err(NoAnswer::TimedOut { sent: false }),
-            },
-        };
+    /// Sends a command, once, and waits for its answer.
+    pub(crate) async fn send(&self, lane: Lane, cmd: &Cmd, deadline: Instant) -> Result<Value, NoAnswer> {
+        let connection = self.connected(lane, deadline).await?;
+        self.send_on(connection, lane, cmd, false, deadline).await
+    }
+
+    /// The connection to send on; nothing is sent yet.
+    pub(crate) async fn connected(&self, lane: Lane, deadline: Instant) -> Result<Connection, NoAnswer> {
+        match timeout_at(deadline, self.connection(lane)).await {
+            Ok(connection) => connection.map_err(|error| NoAnswer::NotSent(error::connecting(error))),
+            Err(_) => Err(NoAnswer::TimedOut { sent: false }),
+        }
+    }
+
+    /// Sends a command on this connection of the lane. `asking` goes before a command for a slot that is still on its
+    /// way to this node.
+    pub(crate) async fn send_on(
+        &self,
+        mut connection: Connection,
+        lane: Lane,
+        cmd: &Cmd,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, NoAnswer> {
         let answer = async {
             if !asking {
                 return connection.driver.send_packed_command(cmd).await;
