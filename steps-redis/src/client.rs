@@ -19,7 +19,7 @@ use crate::{
     node::{Address, Lane, NoAnswer, Node},
     options::RedisOptions,
     script::Code,
-    server,
+    server::{self, Keeping, Program, Settings},
 };
 
 /// How long the first pause is before something is tried again, and the longest.
@@ -159,18 +159,29 @@ impl Client {
     }
 
     pub(crate) async fn call_until(self: &Arc<Self>, deadline: Instant, call: Call, request: Request) -> Result<Value> {
+        let (client, is_repeatable) = (Arc::clone(self), call.is_repeatable());
+        self.work(call, async move { client.run(request, is_repeatable, deadline).await }).await
+    }
+
+    /// Does what a call is about, unless the store is closed, and on the store's runtime.
+    ///
+    /// # Errors
+    /// What the work gives; `Unavailable` when the runtime ends, `Closed` when the store is.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T> {
         let token = self.calls.token();
         if self.calls.is_closed() || self.life.is_closed() {
             return Err(Error::closed(call).with_backend(BACKEND));
         }
-        let is_repeatable = call.is_repeatable();
         let answer = if Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id()) {
-            self.run(request, is_repeatable, deadline).await
+            work.await
         } else {
-            let client = Arc::clone(self);
             let task = self.runtime.spawn(async move {
                 let _token = token;
-                client.run(request, is_repeatable, deadline).await
+                work.await
             });
             task.await.unwrap_or_else(|_| {
                 let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
@@ -196,12 +207,42 @@ impl Client {
         task.await.unwrap_or(Ok(()))
     }
 
-    /// The nodes that take writes, as far as known.
-    pub(crate) fn primaries(&self) -> Vec<Arc<Node>> {
+    /// The nodes that take writes, as the cluster says now.
+    ///
+    /// # Errors
+    /// When no node of the cluster answers.
+    pub(crate) async fn primaries(&self, deadline: Instant) -> Result<Vec<Arc<Node>>, Failure> {
         match &self.nodes {
-            Nodes::One(node) => vec![Arc::clone(node)],
-            Nodes::Cluster(cluster) => cluster.primaries(),
+            Nodes::One(node) => Ok(vec![Arc::clone(node)]),
+            Nodes::Cluster(cluster) => {
+                cluster.refresh(deadline).await?;
+                Ok(cluster.primaries())
+            }
         }
+    }
+
+    /// What the nodes that take writes keep, all together.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub(crate) async fn keeping(&self, deadline: Instant) -> Result<Keeping, Failure> {
+        let mut settings = Vec::new();
+        for node in self.primaries(deadline).await? {
+            settings.push(Settings::of(&node, deadline).await?);
+        }
+        Ok(Keeping::of(&settings))
+    }
+
+    /// What the store's servers are, and what they keep.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub(crate) async fn about(&self, deadline: Instant) -> Result<(Vec<Program>, Keeping), Failure> {
+        let mut programs = Vec::new();
+        for node in self.primaries(deadline).await? {
+            programs.push(Program::of(&node, deadline).await?);
+        }
+        Ok((programs, self.keeping(deadline).await?))
     }
 
     fn all_nodes(&self) -> Vec<Arc<Node>> {

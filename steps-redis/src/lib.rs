@@ -46,7 +46,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     client::{Client, Request},
     record::{BuildKeys, FORMAT, STEPS_A_BUILD},
-    server::{Keeping, Program, Settings},
 };
 pub use options::{Durability, RedisOptions};
 
@@ -108,7 +107,7 @@ impl RedisStore {
             }
         }
         self.check_format(deadline, call).await?;
-        let keeping = self.keeping(deadline).await.map_err(failed)?;
+        let keeping = self.client.keeping(deadline).await.map_err(failed)?;
         match self.options.durability {
             Durability::Required if !keeping.shortcomings.is_empty() => {
                 let shortcomings: Vec<_> = keeping.shortcomings.into_iter().collect();
@@ -153,35 +152,22 @@ impl RedisStore {
         }
     }
 
-    async fn keeping(&self, deadline: Instant) -> Result<Keeping, Failure> {
-        let mut settings = Vec::new();
-        for node in self.client.primaries() {
-            settings.push(Settings::of(&node, deadline).await?);
-        }
-        Ok(Keeping::of(&settings))
-    }
-
     /// What the store says about itself.
     ///
     /// # Errors
-    /// What asking the servers gives.
+    /// What asking the servers gives; [`Closed`](steps_core::ErrorKind::Closed) once the store is.
     pub async fn describe(&self) -> Result<Description> {
         let call = Call::on_store(Operation::Describe);
         let deadline = Instant::now() + self.options.timeout;
-        let failed = |failure: Failure| failure.into_error(call, BACKEND);
-        let primaries = self.client.primaries();
-        let mut programs = Vec::new();
-        for node in &primaries {
-            programs.push(Program::of(node, deadline).await.map_err(failed)?);
-        }
-        let keeping = self.keeping(deadline).await.map_err(failed)?;
+        let client = Arc::clone(&self.client);
+        let (programs, keeping) = self.client.work(call, async move { client.about(deadline).await }).await?;
 
         let mut names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         let mut format = format!("format {FORMAT}, {}", names.join(" and "));
         if self.options.is_cluster {
-            format = format!("{format}, {} primaries", primaries.len());
+            format = format!("{format}, {} primaries", programs.len());
         }
         let mut description = Description::new(BACKEND, self.options.location(), format);
         description.greatest_build_id = BuildId::new(GREATEST_BUILD_ID).ok();
