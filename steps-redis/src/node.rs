@@ -33,11 +33,15 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// As a redirect names it: the host may be missing, and then is that of the node that said so.
+    /// As a redirect names it: the host may be missing, and then is that of the node that said so; or unknown to it.
     pub(crate) fn from_redirect(text: &str, by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let host = if host.is_empty() { &by.host } else { host };
+        let host = match host {
+            "?" => return None,
+            "" => &by.host,
+            host => host,
+        };
         Some(Self { host: host.to_owned(), port: port.parse().ok()? })
     }
 }
