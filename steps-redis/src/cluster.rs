@@ -43,13 +43,21 @@ impl Cluster {
         Self { options, nodes: Mutex::default(), slots: RwLock::default(), asked: tokio::sync::Mutex::default() }
     }
 
-    /// Makes the first connection: to one of the nodes that the URL names.
+    /// Makes the first connection: to whichever of the nodes that the URL names is there first.
     pub(crate) async fn connect(&self) -> Result<(), RedisError> {
-        let mut outcome = Ok(());
+        let mut connecting = JoinSet::new();
         for address in &self.options.nodes {
-            outcome = self.node_at(address.clone()).connect().await;
-            if outcome.is_ok() {
-                break;
+            let node = self.node_at(address.clone());
+            connecting.spawn(async move { node.connect().await });
+        }
+        let mut outcome = Ok(());
+        while let Some(connected) = connecting.join_next().await {
+            // One that did not end by itself has ended with its runtime.
+            if let Ok(connected) = connected {
+                outcome = connected;
+                if outcome.is_ok() {
+                    break;
+                }
             }
         }
         outcome

@@ -93,21 +93,9 @@ impl RedisStore {
     async fn open(&self, deadline: Instant) -> Result<()> {
         let call = Call::on_store(Operation::Connect);
         let failed = |failure: Failure| failure.into_error(call, BACKEND);
-        loop {
-            match self.client.connect(deadline).await {
-                // The server is starting, or the cluster is.
-                Err(failure) if failure.is_busy() => {
-                    let next_try = self.options.timeout / 50;
-                    if Instant::now() + next_try >= deadline {
-                        return Err(failed(failure));
-                    }
-                    sleep(next_try).await;
-                }
-                connected => break connected.map_err(failed)?,
-            }
-        }
+        self.patiently(deadline, || self.client.connect(deadline)).await.map_err(failed)?;
         self.check_format(deadline, call).await?;
-        let keeping = self.client.keeping(deadline).await.map_err(failed)?;
+        let keeping = self.patiently(deadline, || self.client.keeping(deadline)).await.map_err(failed)?;
         match self.options.durability {
             Durability::Required if !keeping.shortcomings.is_empty() => {
                 let shortcomings: Vec<_> = keeping.shortcomings.into_iter().collect();
@@ -120,6 +108,25 @@ impl RedisStore {
                     tracing::warn!(store = self.options.location(), "{shortcoming}");
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Tries it until it is done, or there is no time left: a server may be starting, and a primary be replaced.
+    async fn patiently<T, F>(&self, deadline: Instant, attempt: impl Fn() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        loop {
+            match attempt().await {
+                Err(failure) if failure.is_busy() => {
+                    let next_try = self.options.timeout / 50;
+                    if Instant::now() + next_try >= deadline {
+                        return Err(failure);
+                    }
+                    sleep(next_try).await;
+                }
+                outcome => return outcome,
             }
         }
     }
