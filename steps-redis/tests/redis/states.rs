@@ -277,6 +277,7 @@ async fn few_rights() -> TestResult {
 
     for (what, rights) in [
         ("commands that write", &["~{steps:*", "+@read", "+@scripting", "+@connection"][..]),
+        ("the one command that they write with", &["~{steps:*", "+@all", "-hset"]),
         ("keys that are written", &["%R~{steps:*", "+@all"]),
         ("scripts", &["~{steps:*", "+@read", "+@write", "+@connection"]),
     ] {
