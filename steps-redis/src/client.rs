@@ -47,7 +47,7 @@ pub(crate) struct Client {
 #[derive(Debug)]
 enum Nodes {
     One(Arc<Node>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// One command about one key, or one script about the keys of one build.
@@ -125,7 +125,7 @@ impl Client {
         let timeout = options.timeout;
         let nodes = match (options.is_cluster, options.nodes.first()) {
             (false, Some(address)) => Nodes::One(Arc::new(Node::new(address.clone(), options))),
-            _ => Nodes::Cluster(Cluster::new(options)),
+            _ => Nodes::Cluster(Box::new(Cluster::new(options))),
         };
         Self { nodes, timeout, runtime, life, calls: TaskTracker::new() }
     }
