@@ -19,7 +19,7 @@ use crate::{
     node::{Address, Lane, NoAnswer, Node},
     options::RedisOptions,
     script::Code,
-    server,
+    server::{self, Keeping, Program, Settings},
 };
 
 /// How long the first pause is before something is tried again, and the longest.
@@ -47,7 +47,7 @@ pub(crate) struct Client {
 #[derive(Debug)]
 enum Nodes {
     One(Arc<Node>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// One command about one key, or one script about the keys of one build.
@@ -125,7 +125,7 @@ impl Client {
         let timeout = options.timeout;
         let nodes = match (options.is_cluster, options.nodes.first()) {
             (false, Some(address)) => Nodes::One(Arc::new(Node::new(address.clone(), options))),
-            _ => Nodes::Cluster(Cluster::new(options)),
+            _ => Nodes::Cluster(Box::new(Cluster::new(options))),
         };
         Self { nodes, timeout, runtime, life, calls: TaskTracker::new() }
     }
@@ -159,18 +159,29 @@ impl Client {
     }
 
     pub(crate) async fn call_until(self: &Arc<Self>, deadline: Instant, call: Call, request: Request) -> Result<Value> {
+        let (client, is_repeatable) = (Arc::clone(self), call.is_repeatable());
+        self.work(call, async move { client.run(request, is_repeatable, deadline).await }).await
+    }
+
+    /// Does what a call is about, unless the store is closed, and on the store's runtime.
+    ///
+    /// # Errors
+    /// What the work gives; `Unavailable` when the runtime ends, `Closed` when the store is.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T> {
         let token = self.calls.token();
         if self.calls.is_closed() || self.life.is_closed() {
             return Err(Error::closed(call).with_backend(BACKEND));
         }
-        let is_repeatable = call.is_repeatable();
         let answer = if Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id()) {
-            self.run(request, is_repeatable, deadline).await
+            work.await
         } else {
-            let client = Arc::clone(self);
             let task = self.runtime.spawn(async move {
                 let _token = token;
-                client.run(request, is_repeatable, deadline).await
+                work.await
             });
             task.await.unwrap_or_else(|_| {
                 let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
@@ -196,12 +207,42 @@ impl Client {
         task.await.unwrap_or(Ok(()))
     }
 
-    /// The nodes that take writes, as far as known.
-    pub(crate) fn primaries(&self) -> Vec<Arc<Node>> {
+    /// The nodes that take writes, as the cluster says now.
+    ///
+    /// # Errors
+    /// When no node of the cluster answers.
+    pub(crate) async fn primaries(&self, deadline: Instant) -> Result<Vec<Arc<Node>>, Failure> {
         match &self.nodes {
-            Nodes::One(node) => vec![Arc::clone(node)],
-            Nodes::Cluster(cluster) => cluster.primaries(),
+            Nodes::One(node) => Ok(vec![Arc::clone(node)]),
+            Nodes::Cluster(cluster) => {
+                cluster.refresh(deadline).await?;
+                Ok(cluster.primaries())
+            }
         }
+    }
+
+    /// What the nodes that take writes keep, all together.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub(crate) async fn keeping(&self, deadline: Instant) -> Result<Keeping, Failure> {
+        let mut settings = Vec::new();
+        for node in self.primaries(deadline).await? {
+            settings.push(Settings::of(&node, deadline).await?);
+        }
+        Ok(Keeping::of(&settings))
+    }
+
+    /// What the store's servers are, and what they keep.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub(crate) async fn about(&self, deadline: Instant) -> Result<(Vec<Program>, Keeping), Failure> {
+        let mut programs = Vec::new();
+        for node in self.primaries(deadline).await? {
+            programs.push(Program::of(&node, deadline).await?);
+        }
+        Ok((programs, self.keeping(deadline).await?))
     }
 
     fn all_nodes(&self) -> Vec<Arc<Node>> {
@@ -294,8 +335,8 @@ impl Client {
         asking: bool,
         deadline: Instant,
     ) -> Result<Value, NoAnswer> {
-        let sending = node.send(request.lane, cmd, asking, deadline);
-        let Nodes::Cluster(cluster) = &self.nodes else { return sending.await };
+        let lane = request.lane;
+        let Nodes::Cluster(cluster) = &self.nodes else { return node.send(lane, cmd, deadline).await };
         let taken_over = async {
             loop {
                 sleep(PATIENCE).await;
@@ -305,10 +346,16 @@ impl Client {
                 }
             }
         };
+        tokio::pin!(taken_over);
+        let connection = tokio::select! {
+            biased;
+            connection = node.connected(lane, deadline) => connection?,
+            () = &mut taken_over, if !asking => return Err(NoAnswer::NotSent(error::taken_over())),
+        };
         tokio::select! {
             biased;
-            answer = sending => answer,
-            () = taken_over, if !asking => Err(NoAnswer::Lost(error::taken_over())),
+            answer = node.send_on(connection, lane, cmd, asking, deadline) => answer,
+            () = taken_over, if !asking => Err(NoAnswer::Lost(error::taken_over().with_may_have_applied(true))),
         }
     }
 

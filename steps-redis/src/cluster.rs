@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -24,9 +24,18 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 pub(crate) struct Cluster {
     options: Arc<RedisOptions>,
     nodes: Mutex<HashMap<Address, Arc<Node>>>,
-    slots: RwLock<HashMap<Slot, Arc<Node>>>,
+    slots: RwLock<Slots>,
     /// When the cluster was asked for its slots last; held by the one who asks.
     asked: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// Which primary has which slot.
+#[derive(Debug, Default)]
+struct Slots {
+    nodes: HashMap<Slot, Arc<Node>>,
+    primaries: HashMap<Address, Arc<Node>>,
+    /// What the cluster said, unless a slot was heard to have moved since: it mostly says the same again.
+    ranges: Option<Vec<Range>>,
 }
 
 impl Cluster {
@@ -34,13 +43,21 @@ impl Cluster {
         Self { options, nodes: Mutex::default(), slots: RwLock::default(), asked: tokio::sync::Mutex::default() }
     }
 
-    /// Makes the first connection: to one of the nodes that the URL names.
+    /// Makes the first connection: to whichever of the nodes that the URL names is there first.
     pub(crate) async fn connect(&self) -> Result<(), RedisError> {
-        let mut outcome = Ok(());
+        let mut connecting = JoinSet::new();
         for address in &self.options.nodes {
-            outcome = self.node_at(address.clone()).connect().await;
-            if outcome.is_ok() {
-                break;
+            let node = self.node_at(address.clone());
+            connecting.spawn(async move { node.connect().await });
+        }
+        let mut outcome = Ok(());
+        while let Some(connected) = connecting.join_next().await {
+            // One that did not end by itself has ended with its runtime.
+            if let Ok(connected) = connected {
+                outcome = connected;
+                if outcome.is_ok() {
+                    break;
+                }
             }
         }
         outcome
@@ -48,7 +65,7 @@ impl Cluster {
 
     /// The node that has the slot, as far as known.
     pub(crate) fn node_of(&self, slot: Slot) -> Option<Arc<Node>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&slot).cloned()
+        self.known().nodes.get(&slot).cloned()
     }
 
     /// The node at this address.
@@ -62,23 +79,23 @@ impl Cluster {
 
     /// Notes that a slot has moved.
     pub(crate) fn moved(&self, slot: Slot, node: Arc<Node>) {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(slot, node);
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.primaries.insert(node.address.clone(), Arc::clone(&node));
+        slots.nodes.insert(slot, node);
+        slots.ranges = None;
     }
 
     /// Whether the node has slots, as far as known.
     pub(crate) fn has_slots(&self, node: &Node) -> bool {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.values().any(|other| other.address == node.address)
+        self.known().primaries.contains_key(&node.address)
     }
 
     /// Every node that has a slot.
     pub(crate) fn primaries(&self) -> Vec<Arc<Node>> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        let by_address: HashMap<_, _> = slots.values().map(|node| (&node.address, node)).collect();
-        by_address.into_values().cloned().collect()
+        self.known().primaries.values().cloned().collect()
     }
 
-    /// Every node that was heard of.
+    /// Every node that the URL names, or that had slots when the cluster was asked last.
     pub(crate) fn all(&self) -> Vec<Arc<Node>> {
         self.nodes().values().cloned().collect()
     }
@@ -119,12 +136,23 @@ impl Cluster {
     }
 
     fn know(&self, ranges: Vec<Range>) {
-        let mut slots = HashMap::new();
-        for Range { first, last, address } in ranges {
-            let node = self.node_at(address);
-            slots.extend((first..=last).filter_map(Slot::new).map(|slot| (slot, Arc::clone(&node))));
+        if self.known().ranges.as_ref() == Some(&ranges) {
+            return;
         }
+        let mut slots = Slots::default();
+        for Range { first, last, address } in &ranges {
+            let node = self.node_at(address.clone());
+            slots.nodes.extend((*first..=*last).filter_map(Slot::new).map(|slot| (slot, Arc::clone(&node))));
+            slots.primaries.insert(address.clone(), node);
+        }
+        // One that has left may be of another cluster by now, and is not to be asked about this one.
+        self.nodes().retain(|address, _| slots.primaries.contains_key(address) || self.options.nodes.contains(address));
+        slots.ranges = Some(ranges);
         *self.slots.write().unwrap_or_else(PoisonError::into_inner) = slots;
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Slots> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {
@@ -144,7 +172,7 @@ struct Range {
 async fn ranges(node: &Node, deadline: Instant) -> Result<Vec<Range>, Failure> {
     let mut cmd = redis::cmd("CLUSTER");
     cmd.arg("SLOTS");
-    match node.send(Lane::Calls, &cmd, false, deadline).await {
+    match node.send(Lane::Calls, &cmd, deadline).await {
         Ok(Value::Array(ranges)) => Ok(ranges.iter().filter_map(|range| read_range(range, &node.address)).collect()),
         Ok(_) => Err(error::unexpected_answer()),
         Err(NoAnswer::Refused(error)) if error.details().is_some_and(|it| it.contains("cluster support disabled")) => {
@@ -193,5 +221,41 @@ mod tests {
         assert_eq!(range("$0\r\n\r\n"), of("seed"));
         assert_eq!(range("$-1\r\n"), of("seed"));
         assert_eq!(range("$1\r\n?\r\n"), None);
+    }
+    #[test]
+    fn a_node_that_has_left_is_forgotten() {
+        let cluster = Cluster::new(Arc::new(RedisOptions::from_url("redis-cluster://seed:1").unwrap()));
+        let address = |host: &str| Address { host: host.into(), port: 1 };
+        let range = |first, last, host| Range { first, last, address: address(host) };
+        let hosts = |nodes: Vec<Arc<Node>>| {
+            let mut hosts: Vec<_> = nodes.iter().map(|node| node.address.host.clone()).collect();
+            hosts.sort();
+            hosts
+        };
+        cluster.node_at(address("seed"));
+        cluster.know(vec![range(0, 99, "old"), range(100, 16383, "stays")]);
+        let (old, slot) = (cluster.node_at(address("old")), Slot::new(5).unwrap());
+        // What a slot that moves says lasts until the cluster is asked again.
+        for known in [vec![range(0, 99, "old"), range(100, 16383, "stays")], vec![range(0, 16383, "stays")]] {
+            cluster.moved(slot, cluster.node_at(address("other")));
+            assert_eq!(cluster.node_of(slot).unwrap().address, address("other"));
+            assert_eq!(hosts(cluster.primaries()), ["old", "other", "stays"]);
+            cluster.know(known);
+        }
+        assert!(!cluster.has_slots(&old));
+        assert_eq!(cluster.node_of(slot).unwrap().address, address("stays"));
+        assert_eq!(
+            (hosts(cluster.primaries()), hosts(cluster.all())),
+            (vec!["stays".into()], vec!["seed".into(), "stays".into()])
+        );
+    }
+
+    #[test]
+    fn a_redirect_names_a_node() {
+        let by = Address { host: "by".into(), port: 1 };
+        for (text, host) in [("host:7", Some("host")), (":7", Some("by")), ("[::1]:7", Some("::1")), ("?:7", None)] {
+            let expected = host.map(|host| Address { host: host.into(), port: 7 });
+            assert_eq!(Address::from_redirect(text, &by), expected, "{text}");
+        }
     }
 }

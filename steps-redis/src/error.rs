@@ -44,10 +44,9 @@ pub(crate) fn lost(error: RedisError) -> Failure {
         .with_source(error)
 }
 
-/// Another node has taken over while a call waited for the answer of one that may have carried it out.
+/// Another node has taken over while a call waited for one to take it, or to answer it.
 pub(crate) fn taken_over() -> Failure {
-    Failure::new(ErrorKind::Unavailable, "the node did not answer, and another one has taken over from it")
-        .with_may_have_applied(true)
+    Failure::busy("the node did not answer, and another one has taken over from it")
 }
 
 /// What an error of connecting means: nothing was sent yet.

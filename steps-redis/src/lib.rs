@@ -46,7 +46,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     client::{Client, Request},
     record::{BuildKeys, FORMAT, STEPS_A_BUILD},
-    server::{Keeping, Program, Settings},
 };
 pub use options::{Durability, RedisOptions};
 
@@ -94,21 +93,9 @@ impl RedisStore {
     async fn open(&self, deadline: Instant) -> Result<()> {
         let call = Call::on_store(Operation::Connect);
         let failed = |failure: Failure| failure.into_error(call, BACKEND);
-        loop {
-            match self.client.connect(deadline).await {
-                // The server is starting, or the cluster is.
-                Err(failure) if failure.is_busy() => {
-                    let next_try = self.options.timeout / 50;
-                    if Instant::now() + next_try >= deadline {
-                        return Err(failed(failure));
-                    }
-                    sleep(next_try).await;
-                }
-                connected => break connected.map_err(failed)?,
-            }
-        }
+        self.patiently(deadline, || self.client.connect(deadline)).await.map_err(failed)?;
         self.check_format(deadline, call).await?;
-        let keeping = self.keeping(deadline).await.map_err(failed)?;
+        let keeping = self.patiently(deadline, || self.client.keeping(deadline)).await.map_err(failed)?;
         match self.options.durability {
             Durability::Required if !keeping.shortcomings.is_empty() => {
                 let shortcomings: Vec<_> = keeping.shortcomings.into_iter().collect();
@@ -121,6 +108,25 @@ impl RedisStore {
                     tracing::warn!(store = self.options.location(), "{shortcoming}");
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Tries it until it is done, or there is no time left: a server may be starting, and a primary be replaced.
+    async fn patiently<T, F>(&self, deadline: Instant, attempt: impl Fn() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        loop {
+            match attempt().await {
+                Err(failure) if failure.is_busy() => {
+                    let next_try = self.options.timeout / 50;
+                    if Instant::now() + next_try >= deadline {
+                        return Err(failure);
+                    }
+                    sleep(next_try).await;
+                }
+                outcome => return outcome,
             }
         }
     }
@@ -153,35 +159,22 @@ impl RedisStore {
         }
     }
 
-    async fn keeping(&self, deadline: Instant) -> Result<Keeping, Failure> {
-        let mut settings = Vec::new();
-        for node in self.client.primaries() {
-            settings.push(Settings::of(&node, deadline).await?);
-        }
-        Ok(Keeping::of(&settings))
-    }
-
     /// What the store says about itself.
     ///
     /// # Errors
-    /// What asking the servers gives.
+    /// What asking the servers gives; [`Closed`](steps_core::ErrorKind::Closed) once the store is.
     pub async fn describe(&self) -> Result<Description> {
         let call = Call::on_store(Operation::Describe);
         let deadline = Instant::now() + self.options.timeout;
-        let failed = |failure: Failure| failure.into_error(call, BACKEND);
-        let primaries = self.client.primaries();
-        let mut programs = Vec::new();
-        for node in &primaries {
-            programs.push(Program::of(node, deadline).await.map_err(failed)?);
-        }
-        let keeping = self.keeping(deadline).await.map_err(failed)?;
+        let client = Arc::clone(&self.client);
+        let (programs, keeping) = self.client.work(call, async move { client.about(deadline).await }).await?;
 
         let mut names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         let mut format = format!("format {FORMAT}, {}", names.join(" and "));
         if self.options.is_cluster {
-            format = format!("{format}, {} primaries", primaries.len());
+            format = format!("{format}, {} primaries", programs.len());
         }
         let mut description = Description::new(BACKEND, self.options.location(), format);
         description.greatest_build_id = BuildId::new(GREATEST_BUILD_ID).ok();
@@ -219,9 +212,15 @@ impl RedisStore {
         }
     }
 
-    async fn number_of(&self, call: Call, keys: &BuildKeys, name: &StepName) -> Result<Option<StepNumber>> {
+    async fn number_of(
+        &self,
+        deadline: Instant,
+        call: Call,
+        keys: &BuildKeys,
+        name: &StepName,
+    ) -> Result<Option<StepNumber>> {
         let request = Request::command("HGET", &keys.index).arg(format!("n{name}"));
-        match self.client.call(call, request).await? {
+        match self.client.call_until(deadline, call, request).await? {
             Value::Nil => Ok(None),
             Value::BulkString(number) => match str::from_utf8(&number).ok().and_then(|number| number.parse().ok()) {
                 Some(number) => Ok(Some(StepNumber::new(number))),
@@ -231,9 +230,15 @@ impl RedisStore {
         }
     }
 
-    async fn read(&self, call: Call, build: BuildId, keys: &BuildKeys, number: StepNumber) -> Result<Option<Step>> {
+    async fn read(
+        &self,
+        deadline: Instant,
+        call: Call,
+        (build, number): (BuildId, StepNumber),
+        keys: &BuildKeys,
+    ) -> Result<Option<Step>> {
         let request = Request::script(&script::GET_STEP, &[&keys.steps]).arg(number.get());
-        match self.client.call(call, request).await? {
+        match self.client.call_until(deadline, call, request).await? {
             Value::Nil => Ok(None),
             Value::Array(values) => {
                 let step = record::step(build, number, &values);
@@ -334,7 +339,7 @@ impl StepsStore for RedisStore {
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        let call = Call::get_step(&step);
+        let (call, deadline) = (Call::get_step(&step), Instant::now() + self.options.timeout);
         let (build, number, name) = match step {
             StepSelector::Id(id) => match record::place(id) {
                 Some((build, number)) => (build, number, None),
@@ -346,13 +351,13 @@ impl StepsStore for RedisStore {
         let Some(keys) = self.keys(build) else { return Ok(None) };
         let number = match name {
             // A name leads to the same step for ever, so it may be looked up before.
-            Some(name) => match self.number_of(call, &keys, &name).await? {
+            Some(name) => match self.number_of(deadline, call, &keys, &name).await? {
                 Some(number) => number,
                 None => return Ok(None),
             },
             None => number,
         };
-        self.read(call, build, &keys, number).await
+        self.read(deadline, call, (build, number), &keys).await
     }
 
     async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {

@@ -33,11 +33,15 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// As a redirect names it: the host may be missing, and then is that of the node that said so.
+    /// As a redirect names it: the host may be missing, and then is that of the node that said so; or unknown to it.
     pub(crate) fn from_redirect(text: &str, by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let host = if host.is_empty() { &by.host } else { host };
+        let host = match host {
+            "?" => return None,
+            "" => &by.host,
+            host => host,
+        };
         Some(Self { host: host.to_owned(), port: port.parse().ok()? })
     }
 }
@@ -81,7 +85,7 @@ struct Place {
 }
 
 #[derive(Clone)]
-struct Connection {
+pub(crate) struct Connection {
     driver: MultiplexedConnection,
     has_ended: Arc<AtomicBool>,
 }
@@ -118,16 +122,30 @@ impl Node {
         self.connection(Lane::Calls).await.map(drop)
     }
 
-    /// Sends a command, once, and waits for its answer. `asking` goes before a command for a slot that is still
-    /// on its way to this node.
-    pub(crate) async fn send(&self, lane: Lane, cmd: &Cmd, asking: bool, deadline: Instant) -> Result<Value, NoAnswer> {
-        let mut connection = match self.living(lane) {
-            Some(connection) => connection,
-            None => match timeout_at(deadline, self.connection(lane)).await {
-                Ok(connection) => connection.map_err(|error| NoAnswer::NotSent(error::connecting(error)))?,
-                Err(_) => return Err(NoAnswer::TimedOut { sent: false }),
-            },
-        };
+    /// Sends a command, once, and waits for its answer.
+    pub(crate) async fn send(&self, lane: Lane, cmd: &Cmd, deadline: Instant) -> Result<Value, NoAnswer> {
+        let connection = self.connected(lane, deadline).await?;
+        self.send_on(connection, lane, cmd, false, deadline).await
+    }
+
+    /// The connection to send on; nothing is sent yet.
+    pub(crate) async fn connected(&self, lane: Lane, deadline: Instant) -> Result<Connection, NoAnswer> {
+        match timeout_at(deadline, self.connection(lane)).await {
+            Ok(connection) => connection.map_err(|error| NoAnswer::NotSent(error::connecting(error))),
+            Err(_) => Err(NoAnswer::TimedOut { sent: false }),
+        }
+    }
+
+    /// Sends a command on this connection of the lane. `asking` goes before a command for a slot that is still on its
+    /// way to this node.
+    pub(crate) async fn send_on(
+        &self,
+        mut connection: Connection,
+        lane: Lane,
+        cmd: &Cmd,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, NoAnswer> {
         let answer = async {
             if !asking {
                 return connection.driver.send_packed_command(cmd).await;

@@ -34,7 +34,7 @@ impl Settings {
     pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, Failure> {
         let mut cmd = redis::cmd("CONFIG");
         cmd.arg("GET").arg(&["appendonly", "appendfsync", "maxmemory-policy"]);
-        match node.send(Lane::Calls, &cmd, false, deadline).await {
+        match node.send(Lane::Calls, &cmd, deadline).await {
             Ok(answer) => Ok(Self::read(&answer)),
             Err(NoAnswer::Refused(refusal)) if error::from_server(&refusal).is_busy() => {
                 Err(error::from_server(&refusal))
@@ -98,7 +98,7 @@ impl Keeping {
 /// `Config` when it is one; when it does not answer.
 pub(crate) async fn is_alone(node: &Node, deadline: Instant) -> Result<(), Failure> {
     // Whoever is connected may ask this.
-    match node.send(Lane::Calls, &redis::cmd("HELLO"), false, deadline).await {
+    match node.send(Lane::Calls, &redis::cmd("HELLO"), deadline).await {
         Ok(answer) if field(&answer, "mode").as_deref() == Some("cluster") => Err(error::in_a_cluster()),
         Ok(_) | Err(NoAnswer::Refused(_)) => Ok(()),
         Err(no_answer) => Err(no_answer.into_failure()),
@@ -121,7 +121,7 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, Failure> {
-        let answer = node.send(Lane::Calls, &redis::cmd("INFO"), false, deadline).await;
+        let answer = node.send(Lane::Calls, &redis::cmd("INFO"), deadline).await;
         match answer {
             Ok(answer) => Ok(Self::read(&text(&answer).unwrap_or_default())),
             Err(NoAnswer::Refused(_)) => Ok(Self { name: "a server that tells no version".into(), is_replica: false }),

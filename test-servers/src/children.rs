@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     env,
     io::{self, BufRead, BufReader, Lines, Read, Write, stdout},
-    process::{Child, ChildStdout, Command, ExitCode, Stdio},
+    process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -141,9 +141,11 @@ async fn run<S: StepsStore + 'static>(job: &str, store: Arc<S>) -> TestResult {
     Ok(store.close().await?)
 }
 
-/// One write a line, so that a line is there whole or not at all.
+/// One write a line, so that a line is there whole or not at all. When nobody listens any more, that was all.
 fn say(line: &str) {
-    let _ = stdout().write_all(format!("{line}\n").as_bytes());
+    if stdout().write_all(format!("{line}\n").as_bytes()).is_err() {
+        process::exit(1);
+    }
 }
 
 fn say_added(how: &str, added: &AddedStep) {
@@ -330,8 +332,8 @@ impl Writers {
     ///
     /// # Errors
     /// When one cannot be killed.
-    pub fn kill(self, answered: &mut Answered) -> TestResult {
-        for (mut child, lines) in self.children {
+    pub fn kill(mut self, answered: &mut Answered) -> TestResult {
+        for (child, lines) in &mut self.children {
             child.kill()?;
             child.wait()?;
             for line in lines {
@@ -339,6 +341,15 @@ impl Writers {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        for (child, _) in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

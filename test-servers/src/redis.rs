@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     env, fs, io,
     path::{Path, PathBuf},
     process::Command,
@@ -125,11 +126,14 @@ impl Redis {
     /// # Errors
     /// When it does not start.
     pub fn start_again(&mut self) -> io::Result<()> {
+        // Somebody else may have taken it, until it is this server's; then the other nodes know it.
+        let (bus_port, is_new) = (Cell::new(self.bus_port), self.process.port() == 0);
         let arguments = |command: &mut Command, port: u16| {
             command.arg(SETTINGS).arg("--port").arg(port.to_string());
-            if let Some(port) = self.bus_port {
-                command.arg("--cluster-port").arg(port.to_string());
-            }
+            let Some(known) = bus_port.get() else { return };
+            let port = if is_new { free_port().unwrap_or(known) } else { known };
+            bus_port.set(Some(port));
+            command.arg("--cluster-port").arg(port.to_string());
         };
         // It is up when it is this very process that answers.
         let is_ready = |port: u16, id: u32| {
@@ -138,7 +142,9 @@ impl Redis {
                 field(&info, "process_id") == Some(&id.to_string()) && field(&info, "loading") == Some("0")
             })
         };
-        self.process.start(&self.program, arguments, is_ready)
+        self.process.start(&self.program, arguments, is_ready)?;
+        self.bus_port = bus_port.get();
+        Ok(())
     }
 
     /// Stops it as an administrator would, with all that its settings have it keep.

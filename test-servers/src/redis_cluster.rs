@@ -153,8 +153,14 @@ impl RedisCluster {
 
     fn wait_until(&self, what: &str, is_so: impl Fn() -> io::Result<bool>) -> io::Result<()> {
         let start = Instant::now();
-        while !is_so()? {
+        loop {
+            // One that is busy may not answer yet.
+            let outcome = is_so();
+            if matches!(outcome, Ok(true)) {
+                return Ok(());
+            }
             if start.elapsed() > PATIENCE {
+                outcome?;
                 let node = self.nodes.iter().find(|node| node.runs());
                 let nodes: String =
                     node.map_or(Ok("none runs".to_owned()), |node| node.query(&["CLUSTER", "NODES"]))?;
@@ -162,7 +168,6 @@ impl RedisCluster {
             }
             sleep(Duration::from_millis(50));
         }
-        Ok(())
     }
 }
 

@@ -52,9 +52,10 @@ if known[2] then
 end
 
 local record = 's' .. struct.pack('>I4', number) .. ARGV[3] .. string.char(#name) .. name .. ARGV[4]
-if redis.call('HSETNX', KEYS[1], number, record) == 0 then
+if redis.call('HEXISTS', KEYS[1], number) == 1 then
     corrupt('a step past the last')
 end
+redis.call('HSET', KEYS[1], number, record)
 redis.call('HSET', KEYS[2], '#', number + 1, 'n' .. name, number, unpack(more))
 if name == requested then
     return number

@@ -2,7 +2,8 @@
 -- docs/redis.md has both.
 --
 -- A script is not taken back when it fails half-way. So each reads and checks all that it needs before it first
--- writes (D2), and its first write goes to a key that it has read, or is one that the server refuses as a whole.
+-- writes (D2), and its first write goes to a key that it has read, or is one that the server refuses as a whole. All
+-- writes are HSET: a user who may do the first may do the others.
 
 -- The places of a record, from 1. Up to the name all have fixed lengths, so that a change puts bytes in the place of
 -- others and reads none: numbers in Lua have 53 bits, and times and ids more.

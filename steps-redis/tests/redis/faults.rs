@@ -8,6 +8,7 @@ use std::{
 use conformance_tests::proxy::{Direction, Fault, Proxy};
 use libtest_mimic::Trial;
 use steps_core::{BuildId, ErrorKind, IdempotencyKey, NewStep, Result, Results, StepsStore, StepsStoreExt};
+use steps_redis::RedisStore;
 use test_servers::{Redis, RedisOptions, TestResult, trial};
 use tokio::{net::TcpListener, time::sleep};
 
@@ -36,17 +37,25 @@ fn durable() -> RedisOptions {
     RedisOptions::default().with_setting("appendonly", "yes").with_setting("appendfsync", "always")
 }
 
+/// Reads on both connections, which then are known to have ended: what is written next is not sent on one that has.
+async fn notices_that_it_is_gone(store: &RedisStore) {
+    let (step, steps) = tokio::join!(store.step_named(7, "compile"), store.steps(7));
+    assert!(step.is_err() && steps.is_err());
+}
+
 async fn restart() -> TestResult {
     let mut server = durable().start()?;
-    let store = connect(&server.url()).await?;
+    let store =
+        RedisStore::connect(steps_redis::RedisOptions::from_url(&server.url())?.with_timeout(5 * TIMEOUT)).await?;
     let step = store.add(7, "compile", "").await?;
+    store.steps(7).await?;
     server.stop()?;
+    notices_that_it_is_gone(&store).await;
     let back = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(500));
         server.start_again().map(|()| server)
     });
     // What had not been sent waits for the server to come back, which does not know the scripts any more.
-    sleep(Duration::from_millis(100)).await;
     let (added, linked, read, all) =
         tokio::join!(store.add(7, "compile", ""), store.link(step.id, "log", ""), store.step(step.id), store.steps(7));
     assert_eq!(added?.number.get(), 1);
@@ -70,8 +79,9 @@ async fn gone() -> TestResult {
     let mut server = durable().start()?;
     let store = impatient(&server.url()).await?;
     store.add(7, "compile", "").await?;
+    store.steps(7).await?;
     server.kill()?;
-    sleep(Duration::from_millis(100)).await;
+    notices_that_it_is_gone(&store).await;
     let start = Instant::now();
     let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(7));
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
@@ -202,6 +212,12 @@ async fn slow() -> TestResult {
     proxy.fail(Fault::delay(Direction::Answers, Duration::from_millis(1200)));
     let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(8));
     assert_eq!((added?.number.get(), read?.len()), (0, 0));
+    proxy.heal();
+    // D4: what asks twice has one time-out.
+    let hasty = impatient(&url).await?;
+    assert!(hasty.step_named(7, "compile").await?.is_some());
+    proxy.fail(Fault::delay(Direction::Answers, TIMEOUT * 3 / 4));
+    assert_eq!(hasty.step_named(7, "compile").await.unwrap_err().kind(), ErrorKind::Unavailable);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::{fs, time::Instant};
 
 use libtest_mimic::Trial;
-use steps_core::{Error, ErrorKind, Results, StepsStoreExt, Timestamp};
+use steps_core::{Error, ErrorKind, Results, StepsStore, StepsStoreExt, Timestamp};
 use steps_redis::RedisStore;
 use test_servers::{
     Redis, RedisOptions, TestResult,
@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("states::a_password_is_asked_for_and_never_shown", passwords),
         trial("states::a_user_with_few_rights_is_told_which_is_missing", few_rights),
         trial("states::a_cluster_and_a_node_are_told_apart", wrong_scheme),
+        trial("states::a_store_is_described_until_it_is_closed", described),
     ]
 }
 
@@ -276,6 +277,7 @@ async fn few_rights() -> TestResult {
 
     for (what, rights) in [
         ("commands that write", &["~{steps:*", "+@read", "+@scripting", "+@connection"][..]),
+        ("the one command that they write with", &["~{steps:*", "+@all", "-hset"]),
         ("keys that are written", &["%R~{steps:*", "+@all"]),
         ("scripts", &["~{steps:*", "+@read", "+@write", "+@connection"]),
     ] {
@@ -317,5 +319,22 @@ async fn wrong_scheme() -> TestResult {
     for build in 1..=30 {
         store.add(build, "compile", "").await?;
     }
+    Ok(())
+}
+
+async fn described() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let store = std::sync::Arc::new(connect(&server.url()).await?);
+    // The store's connections are of its own runtime, whoever asks: one that ends takes none with it.
+    server.query::<()>(&["CLIENT", "KILL", "TYPE", "normal"])?;
+    let asking = std::sync::Arc::clone(&store);
+    let described = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        TestResult::Ok(runtime.block_on(until("it is described", async || asking.describe().await.is_ok()))?)
+    });
+    tokio::task::spawn_blocking(|| described.join()).await?.map_err(|_| "a thread panicked")??;
+    store.add(BUILD, "compile", "").await?;
+    store.close().await?;
+    assert_eq!(store.describe().await.unwrap_err().kind(), ErrorKind::Closed);
     Ok(())
 }
