@@ -292,22 +292,27 @@ impl<W: Worker> Inbox<W> {
         }
     }
 
-    /// Ends the wait of those whose time is up at `now`.
+    /// Ends the wait of all whose time is up at `now`.
     pub(crate) fn end_waiting(&mut self, now: Instant, obstacle: Option<&Failure>) {
-        while let Some(mut first) = self.requests.pop_front_if(|first| first.waiter.deadline <= now) {
+        self.end_requests(now, obstacle);
+        for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
+            waiter.time_out(false, obstacle);
+        }
+    }
+
+    /// Ends the wait of the requests whose time is up by then.
+    pub(crate) fn end_requests(&mut self, then: Instant, obstacle: Option<&Failure>) {
+        while let Some(mut first) = self.requests.pop_front_if(|first| first.waiter.deadline <= then) {
             first.waiter.time_out(false, obstacle);
         }
-        if self.aside_deadline.is_some_and(|deadline| deadline <= now) {
+        if self.aside_deadline.is_some_and(|deadline| deadline <= then) {
             self.aside.retain_mut(|(_, waiting)| {
-                if waiting.waiter.deadline <= now {
+                if waiting.waiter.deadline <= then {
                     waiting.waiter.time_out(false, obstacle);
                 }
                 !waiting.waiter.has_answer()
             });
             self.aside_deadline = self.aside.iter().map(|(_, waiting)| waiting.waiter.deadline).min();
-        }
-        for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
-            waiter.time_out(false, obstacle);
         }
     }
 

@@ -366,6 +366,14 @@ async fn a_close_waits_for_what_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_does_not_end_with_those_whose_time_is_nearly_up() {
+    let fixture = Fixture::new(1);
+    let (locked, closed) = tokio::join!(fixture.lane.call(write(), Locked), fixture.lane.close());
+    assert_timed_out(locked, false);
+    closed.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_waits_for_any_longer_is_not_sent() {
     let fixture = Fixture::new(0);
     let (first, dropped, last) =
