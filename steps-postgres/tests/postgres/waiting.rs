@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 use sqlx::Executor;
-use steps_core::{ErrorKind, Results, StepsStoreExt};
+use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
 use test_servers::{TestResult, shared_postgres, trial};
 use tokio::time::sleep;
@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("waiting::one_locked_step_does_not_keep_others_waiting", a_locked_step),
         trial("waiting::one_locked_build_does_not_keep_others_waiting", a_locked_build),
         trial("waiting::an_add_gets_its_turn_at_a_build_that_others_keep_adding_to", a_busy_build),
+        trial("waiting::a_store_that_is_closed_says_nothing_about_itself", a_closed_store),
         Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", a_runtime_that_is_gone),
     ]
 }
@@ -160,6 +161,15 @@ async fn a_busy_build() -> TestResult {
         added = store.add(7, "test", "") => assert_eq!(added?.number.get(), 1),
         ended = others => return ended,
     }
+    Ok(())
+}
+
+async fn a_closed_store() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect(&schema.url_with_schema()).await?;
+    store.describe().await?;
+    store.close().await?;
+    assert_eq!(store.describe().await.unwrap_err().kind(), ErrorKind::Closed);
     Ok(())
 }
 
