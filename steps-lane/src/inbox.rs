@@ -87,6 +87,10 @@ pub(crate) struct Inbox<W: Worker> {
     /// Those that are tried again, each from its time on. The others go on meanwhile: calls that wait at
     /// the same time have no order (R3).
     aside: VecDeque<(Instant, Waiting<W>)>,
+    /// None of those set aside has its time up before this. It may be that of one who has left since.
+    aside_deadline: Option<Instant>,
+    /// Whether the last batch was one of those set aside.
+    was_from_aside: bool,
     pub(crate) closing: Vec<Waiter<()>>,
 }
 
@@ -132,7 +136,14 @@ impl<W: Worker> Batch<W> {
 
 impl<W: Worker> Inbox<W> {
     pub(crate) fn new(messages: mpsc::UnboundedReceiver<Message<W>>) -> Self {
-        Self { messages, requests: VecDeque::new(), aside: VecDeque::new(), closing: Vec::new() }
+        Self {
+            messages,
+            requests: VecDeque::new(),
+            aside: VecDeque::new(),
+            aside_deadline: None,
+            was_from_aside: false,
+            closing: Vec::new(),
+        }
     }
 
     fn accept(&mut self, message: Message<W>) {
@@ -191,10 +202,13 @@ impl<W: Worker> Inbox<W> {
         self.requests.is_empty() && self.aside.is_empty()
     }
 
-    /// The requests of the next batch: those that were set aside for long enough, or those that came first.
+    /// The requests of the next batch: those that were set aside for long enough, or those that came first. They
+    /// take turns, since the first of many set aside is due again before the last had its batch.
     pub(crate) fn take_batch(&mut self) -> Batch<W> {
         let now = Instant::now();
-        let from_aside = self.aside.front().is_some_and(|(again_at, _)| *again_at <= now);
+        let is_due = self.aside.front().is_some_and(|(again_at, _)| *again_at <= now);
+        let from_aside = is_due && (!self.was_from_aside || self.requests.is_empty());
+        self.was_from_aside = from_aside;
         let (mut batch, mut bytes) = (Batch::new(from_aside), 0);
         while batch.requests.len() < W::BATCH {
             let next = if from_aside {
@@ -223,6 +237,7 @@ impl<W: Worker> Inbox<W> {
         let (now, from_aside, alone) = (Instant::now(), batch.from_aside, alone || batch.alone);
         for waiting in batch.into_waiting(alone).rev() {
             if from_aside {
+                self.note_aside(&waiting);
                 self.aside.push_front((now, waiting));
             } else {
                 self.requests.push_front(waiting);
@@ -245,7 +260,14 @@ impl<W: Worker> Inbox<W> {
         if failure.is_busy() && waiting.waiter.deadline <= after_next_try(waiting.waiter.timeout) {
             return waiting.waiter.time_out(false, None);
         }
+        self.note_aside(&waiting);
         self.aside.push_back((again_at, waiting));
+    }
+
+    /// Sees that whoever is about to be set aside ends in time.
+    fn note_aside(&mut self, waiting: &Waiting<W>) {
+        let earlier = self.aside_deadline.filter(|deadline| *deadline <= waiting.waiter.deadline);
+        self.aside_deadline = earlier.or(Some(waiting.waiter.deadline));
     }
 
     /// Sets the requests aside that may be tried again after this failure of their batch, and answers the others.
@@ -270,24 +292,33 @@ impl<W: Worker> Inbox<W> {
         }
     }
 
-    /// Ends the wait of those whose time is up at `now`.
+    /// Ends the wait of all whose time is up at `now`.
     pub(crate) fn end_waiting(&mut self, now: Instant, obstacle: Option<&Failure>) {
-        while let Some(mut first) = self.requests.pop_front_if(|first| first.waiter.deadline <= now) {
-            first.waiter.time_out(false, obstacle);
-        }
-        self.aside.retain_mut(|(_, waiting)| {
-            if waiting.waiter.deadline <= now {
-                waiting.waiter.time_out(false, obstacle);
-            }
-            !waiting.waiter.has_answer()
-        });
+        self.end_requests(now, obstacle);
         for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
             waiter.time_out(false, obstacle);
         }
     }
 
+    /// Ends the wait of the requests whose time is up by then.
+    pub(crate) fn end_requests(&mut self, then: Instant, obstacle: Option<&Failure>) {
+        while let Some(mut first) = self.requests.pop_front_if(|first| first.waiter.deadline <= then) {
+            first.waiter.time_out(false, obstacle);
+        }
+        if self.aside_deadline.is_some_and(|deadline| deadline <= then) {
+            self.aside.retain_mut(|(_, waiting)| {
+                if waiting.waiter.deadline <= then {
+                    waiting.waiter.time_out(false, obstacle);
+                }
+                !waiting.waiter.has_answer()
+            });
+            self.aside_deadline = self.aside.iter().map(|(_, waiting)| waiting.waiter.deadline).min();
+        }
+    }
+
     /// Answers all who wait for a batch.
     pub(crate) fn refuse(&mut self, failure: &Failure) {
+        self.aside_deadline = None;
         let aside = self.aside.drain(..).map(|(_, waiting)| waiting);
         for mut waiting in self.requests.drain(..).chain(aside) {
             waiting.waiter.answer(Err(failure.clone()));
@@ -297,8 +328,7 @@ impl<W: Worker> Inbox<W> {
     /// When the time of one who waits is up next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let request = self.requests.front().map(|first| first.waiter.deadline);
-        let aside = self.aside.iter().map(|(_, waiting)| waiting.waiter.deadline);
         let closing = self.closing.iter().filter(|waiter| !waiter.has_answer()).map(|waiter| waiter.deadline);
-        closing.chain(aside).chain(request).min()
+        closing.chain(self.aside_deadline).chain(request).min()
     }
 }

@@ -98,7 +98,7 @@ impl<W: Worker> Task<W> {
             Err(failure) if failure.is_busy() => {
                 self.again_at = start + pause(self.timeout);
                 self.inbox.put_back(batch, false);
-                self.inbox.end_waiting(after_next_try(self.timeout), self.obstacle.as_ref());
+                self.inbox.end_requests(after_next_try(self.timeout), self.obstacle.as_ref());
             }
             // One request may have spoilt it for all: each gets a batch of its own.
             Err(failure) if failure.is_certain() && batch.requests.len() > 1 => self.inbox.put_back(batch, true),

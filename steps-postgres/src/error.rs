@@ -1,9 +1,9 @@
 //! The errors of this store: what PostgreSQL says, as the contract's kinds.
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, fmt, io};
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
-use steps_core::{Call, Error, ErrorKind, InputError, Operation};
+use steps_core::{Call, Error, ErrorKind, Operation};
 use steps_lane::Failure;
 
 use crate::BACKEND;
@@ -104,7 +104,7 @@ pub(crate) fn migration(error: sqlx::Error) -> Failure {
 }
 
 /// A stored step that no [`Step`](steps_core::Step) can be made of.
-pub(crate) fn unreadable_step(id: i64, error: &InputError) -> Failure {
+pub(crate) fn unreadable_step(id: i64, error: impl fmt::Display) -> Failure {
     Failure::new(ErrorKind::Corrupt, format!("step {id} cannot be read back: {error}"))
 }
 

@@ -109,6 +109,9 @@ impl PostgresStore {
     /// What asking the server gives.
     pub async fn describe(&self) -> Result<Description> {
         let call = Call::on_store(Operation::Describe);
+        if self.writers.iter().all(Lane::is_closed) {
+            return Err(Error::closed(call).with_backend(BACKEND));
+        }
         let deadline = Instant::now() + self.options.timeout;
         let settings = timeout_at(deadline, self.opener.settings()).await;
         let settings = settings

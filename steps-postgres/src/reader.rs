@@ -197,7 +197,10 @@ impl FoundStep {
     fn step(&self) -> Result<Step, Failure> {
         let columns = Columns::new(self).map_err(failure)?;
         let id = columns.id;
-        columns.step().map_err(|error| unreadable_step(id, &error))
+        if usize::try_from(columns.url_count) != Ok(columns.urls.len()) {
+            return Err(unreadable_step(id, "it has not the urls that it should have"));
+        }
+        columns.step().map_err(|error| unreadable_step(id, error))
     }
 }
 
@@ -213,6 +216,8 @@ struct Columns {
     complete_at: Option<Time>,
     results: Option<i32>,
     hidden: bool,
+    /// How many urls the step should have.
+    url_count: i32,
     /// Pairs of name and url, in their order.
     urls: Vec<(String, String)>,
 }
@@ -221,7 +226,8 @@ impl Columns {
     fn new(step: &FoundStep) -> sqlx::Result<Self> {
         let row = &step.row;
         let mut urls = Vec::new();
-        if row.try_get::<i32, _>(URLS)? > 0 {
+        let url_count = row.try_get(URLS)?;
+        if url_count > 0 {
             let (names, texts): (Vec<String>, Vec<String>) = (row.try_get(12)?, row.try_get(13)?);
             urls.extend(names.into_iter().zip(texts));
         }
@@ -239,6 +245,7 @@ impl Columns {
             complete_at: row.try_get(8)?,
             results: row.try_get(9)?,
             hidden: row.try_get(10)?,
+            url_count,
             urls,
         })
     }

@@ -39,9 +39,15 @@ pub(crate) enum Written {
 #[derive(Debug)]
 pub(crate) struct Writer {
     link: Link,
-    /// Whether a build's lock was not to be had, which others seldom keep for long.
-    is_kept_from_build: bool,
+    /// After a build's lock was not to be had: how many batches that somebody else keeps are tried without queueing
+    /// for it.
+    skips_left: u32,
 }
+
+/// How often a batch goes on without the builds whose locks others keep, before it queues for them again. All
+/// processes that add to one build take turns with its lock: who never queues for it may never get it, and who
+/// always does keeps all others waiting while somebody hangs with it.
+const SKIPS: u32 = 4;
 
 /// Which locks of others a batch does not wait for.
 #[derive(Clone, Copy)]
@@ -52,7 +58,7 @@ struct Skips {
 
 impl Writer {
     pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
-        Self { link: Link::new(opener, connection), is_kept_from_build: false }
+        Self { link: Link::new(opener, connection), skips_left: 0 }
     }
 
     async fn write(&mut self, requests: &[Write], skips: Skips) -> Result<Vec<Result<Written, Failure>>, Failure> {
@@ -104,13 +110,17 @@ impl Worker for Writer {
     }
 
     async fn run_without_waiting(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
-        // All processes that add to one build take turns with its lock: who does not queue for it gets it never.
-        let skips = Skips { steps: true, builds: self.is_kept_from_build };
+        let skips = Skips { steps: true, builds: self.skips_left > 0 };
         let written = self.write(requests, skips).await;
         let is_locked = |answer: &Result<Written, Failure>| answer.as_ref().is_err_and(Failure::is_busy);
-        self.is_kept_from_build = match &written {
+        let is_kept = match &written {
             Ok(answers) => skips.builds && answers.iter().any(is_locked),
             Err(failure) => failure.is_busy(),
+        };
+        self.skips_left = match self.skips_left {
+            _ if !is_kept => 0,
+            0 => SKIPS,
+            left => left - 1,
         };
         written
     }

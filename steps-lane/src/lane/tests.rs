@@ -15,6 +15,9 @@ use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a batch takes that goes on without those that wait for a lock.
+const SKIPPING: Duration = Duration::from_millis(10);
+
 /// A request says what happens to its batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Request {
@@ -104,6 +107,7 @@ impl Worker for Fake {
             return self.run(requests).await;
         }
         self.batches.lock().unwrap().push(requests.to_vec());
+        sleep(SKIPPING).await;
         let locked = |request: &Request| matches!(request, LockedRow).then(|| Err(Failure::busy("locked")));
         let answers = requests.iter().zip(Self::answers(requests));
         Ok(answers.map(|(request, answer)| locked(request).unwrap_or(answer)).collect())
@@ -283,12 +287,17 @@ async fn one_that_waits_for_a_lock_does_not_keep_others_waiting() {
 async fn more_that_wait_for_a_lock_than_a_batch_holds_do_not_either() {
     let fixture = Fixture::new(1_000);
     let mut locked = Vec::new();
-    for _ in 0..3 * Fake::BATCH {
+    // So many that the first batch of them is due again before the last is done.
+    for _ in 0..10 * Fake::BATCH {
         locked.push(fixture.call(LockedRow).await);
     }
+    // Each batch of them once waits for the lock.
+    sleep(TIMEOUT / 2).await;
     let start = Instant::now();
-    assert_eq!(fixture.call(Number(1)).await.await.unwrap().unwrap(), 1);
-    assert!(start.elapsed() < 5 * lock_timeout(TIMEOUT), "{:?}", start.elapsed());
+    for number in 0..10 {
+        assert_eq!(fixture.call(Number(number)).await.await.unwrap().unwrap(), number);
+    }
+    assert!(start.elapsed() < 10 * 3 * SKIPPING, "{:?}", start.elapsed());
     let start = Instant::now();
     for locked in locked {
         let error = locked.await.unwrap().unwrap_err();
@@ -354,6 +363,14 @@ async fn a_close_waits_for_what_is_tried_again() {
     fixture.lock.add_permits(1);
     assert_eq!(locked.await.unwrap().unwrap(), 0);
     close.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_end_with_those_whose_time_is_nearly_up() {
+    let fixture = Fixture::new(1);
+    let (locked, closed) = tokio::join!(fixture.lane.call(write(), Locked), fixture.lane.close());
+    assert_timed_out(locked, false);
+    closed.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

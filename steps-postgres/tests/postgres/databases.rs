@@ -176,16 +176,26 @@ async fn damaged_step() -> TestResult {
     let schema = shared_postgres()?;
     let store = connect(&schema.url_with_schema()).await?;
     let (good, bad) = (store.add(7, "good", "").await?.id, store.add(8, "bad", "").await?.id);
-    let worse = store.add(9, "worse", "").await?.id;
+    let (worse, short) = (store.add(9, "worse", "").await?.id, store.add(10, "short", "").await?.id);
+    for position in 0..3 {
+        store.link(short, "log", position.to_string()).await?;
+    }
     let mut driver = driver(&schema).await?;
     driver.execute("UPDATE steps SET name = 'no name' WHERE name = 'bad'").await?;
     driver.execute("UPDATE steps SET started_at = 'infinity' WHERE name = 'worse'").await?;
+    driver.execute("DELETE FROM step_urls WHERE position = 1").await?;
 
-    let (read_good, read_bad, read_worse, of_good, of_bad) =
-        tokio::join!(store.step(good), store.step(bad), store.step(worse), store.steps(7), store.steps(8));
+    let (read_good, read_bad, read_worse, read_short, of_good, of_bad) = tokio::join!(
+        store.step(good),
+        store.step(bad),
+        store.step(worse),
+        store.step(short),
+        store.steps(7),
+        store.steps(8)
+    );
     assert!(read_good?.is_some());
     assert_eq!(of_good?.len(), 1);
-    for (id, error) in [(bad, read_bad), (bad, of_bad.map(|_| None)), (worse, read_worse)] {
+    for (id, error) in [(bad, read_bad), (bad, of_bad.map(|_| None)), (worse, read_worse), (short, read_short)] {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains(&format!("step {id} cannot be read back")), "{error}");

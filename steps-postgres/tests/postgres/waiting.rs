@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 use sqlx::Executor;
-use steps_core::{ErrorKind, Results, StepsStoreExt};
+use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
 use test_servers::{TestResult, shared_postgres, trial};
+use tokio::time::sleep;
 
 use crate::databases::driver;
 
@@ -18,6 +19,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
         trial("waiting::one_locked_step_does_not_keep_others_waiting", a_locked_step),
         trial("waiting::one_locked_build_does_not_keep_others_waiting", a_locked_build),
+        trial("waiting::an_add_gets_its_turn_at_a_build_that_others_keep_adding_to", a_busy_build),
+        trial("waiting::a_store_that_is_closed_says_nothing_about_itself", a_closed_store),
         Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", a_runtime_that_is_gone),
     ]
 }
@@ -60,7 +63,7 @@ async fn a_lock_that_is_let_go() -> TestResult {
     let mut other = driver(&schema).await?;
     other.execute("BEGIN; LOCK TABLE steps").await?;
     let release = async {
-        tokio::time::sleep(TIMEOUT / 2).await;
+        sleep(TIMEOUT / 2).await;
         other.execute("COMMIT").await
     };
     let (added, released) = tokio::join!(store.add(7, "compile", ""), release);
@@ -128,6 +131,45 @@ async fn a_locked_build() -> TestResult {
     let (added, other, done) = tokio::join!(store.add(7, "test", ""), store.add(7, "test", ""), others);
     done?;
     assert_eq!(added?.number.get() + other?.number.get(), 1 + 2);
+    Ok(())
+}
+
+/// Somebody always has the build's lock, though nobody for long but the first.
+async fn a_busy_build() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect_with(&schema.url_with_schema(), PATIENCE).await?;
+    store.add(7, "compile", "").await?;
+    let (mut holder, mut next) = (driver(&schema).await?, driver(&schema).await?);
+    let add = "BEGIN; SELECT add_step(7, 'test', '', NULL)";
+    holder.execute(add).await?;
+    let others = async {
+        sleep(PATIENCE / 6).await;
+        loop {
+            // The next queues before the lock is let go of.
+            let release = async {
+                sleep(Duration::from_millis(50)).await;
+                holder.execute("ROLLBACK").await
+            };
+            let (queued, released) = tokio::join!(next.execute(add), release);
+            if let Err(error) = queued.and(released) {
+                return TestResult::Err(error.into());
+            }
+            std::mem::swap(&mut holder, &mut next);
+        }
+    };
+    tokio::select! {
+        added = store.add(7, "test", "") => assert_eq!(added?.number.get(), 1),
+        ended = others => return ended,
+    }
+    Ok(())
+}
+
+async fn a_closed_store() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect(&schema.url_with_schema()).await?;
+    store.describe().await?;
+    store.close().await?;
+    assert_eq!(store.describe().await.unwrap_err().kind(), ErrorKind::Closed);
     Ok(())
 }
 
