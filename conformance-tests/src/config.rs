@@ -1,6 +1,7 @@
 use std::{
     env, fmt,
     hash::{BuildHasher, RandomState},
+    num::NonZeroU32,
     str::FromStr,
     time::Duration,
 };
@@ -18,7 +19,7 @@ const DEFAULT_CASES: u32 = 64;
 pub struct Config {
     /// What all randomness comes from, but for the ids of builds, which are fresh in each run.
     pub seed: u64,
-    /// How many random cases each property has.
+    /// How many random cases each property has, at least 1: 0 is taken for it.
     pub cases: u32,
     /// How long one call of the store may take. Longer is taken for a hang.
     pub call_timeout: Duration,
@@ -49,14 +50,15 @@ impl Config {
     /// `STEPS_CONFORMANCE_CASES`, how many random cases each property has.
     ///
     /// # Errors
-    /// When one of them is no whole number.
+    /// When one of them is no whole number, or there are to be no cases at all: a property that checks nothing would
+    /// pass.
     pub fn from_env() -> Result<Self, ConfigError> {
         let mut config = Self::new();
-        if let Some(seed) = read(SEED)? {
+        if let Some(seed) = read(SEED, 0)? {
             config.seed = seed;
         }
-        if let Some(cases) = read(CASES)? {
-            config.cases = cases;
+        if let Some(cases) = read::<NonZeroU32>(CASES, 1)? {
+            config.cases = cases.get();
         }
         Ok(config)
     }
@@ -68,10 +70,10 @@ impl Config {
         self
     }
 
-    /// Says how many random cases each property has.
+    /// Says how many random cases each property has: at least 1, which 0 is taken for.
     #[must_use]
     pub const fn with_cases(mut self, cases: u32) -> Self {
-        self.cases = cases;
+        self.cases = if cases == 0 { 1 } else { cases };
         self
     }
 
@@ -126,25 +128,29 @@ impl Default for Config {
     }
 }
 
-/// A variable of the environment that is no whole number.
+/// A variable of the environment that is no whole number, or a smaller one than may be.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
     variable: &'static str,
     value: String,
+    least: u8,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}: it is no whole number from 0 up that fits", self.variable, self.value)
+        write!(f, "{}={}: it is no whole number from {} up that fits", self.variable, self.value, self.least)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-fn read<T: FromStr>(variable: &'static str) -> Result<Option<T>, ConfigError> {
+fn read<T: FromStr>(variable: &'static str, least: u8) -> Result<Option<T>, ConfigError> {
     let Some(value) = env::var_os(variable) else { return Ok(None) };
-    let value = value.to_string_lossy().into_owned();
-    value.parse().map(Some).map_err(|_| ConfigError { variable, value })
+    parsed(variable, value.to_string_lossy().into_owned(), least).map(Some)
+}
+
+fn parsed<T: FromStr>(variable: &'static str, value: String, least: u8) -> Result<T, ConfigError> {
+    value.parse().map_err(|_| ConfigError { variable, value, least })
 }
 
 /// 64 bits that nobody else has: the standard library's own source of them.
@@ -160,4 +166,17 @@ fn command() -> String {
     // Cargo appends a hash to the name of a test's program.
     let test = name.rsplit_once('-').map_or(&*name, |(test, _)| test);
     format!("cargo test -p {package} --test {test} -- --exact {{case}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cases_are_refused_and_any_seed_is_taken() {
+        assert_eq!(parsed::<u64>(SEED, "0".into(), 0).unwrap(), 0);
+        assert_eq!(parsed::<NonZeroU32>(CASES, "1".into(), 1).unwrap(), NonZeroU32::MIN);
+        let refused = parsed::<NonZeroU32>(CASES, "0".into(), 1).unwrap_err();
+        assert_eq!(refused.to_string(), "STEPS_CONFORMANCE_CASES=0: it is no whole number from 1 up that fits");
+    }
 }

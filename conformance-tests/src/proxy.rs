@@ -41,6 +41,7 @@ use tokio::{
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Direction {
     /// From the store to the server.
     Requests,

@@ -400,6 +400,8 @@ impl FromStr for Scenarios {
     type Err = ScenarioError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Some editors begin a file with a mark of the order of bytes, which JSON does not know.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         let scenario = |(line, text)| match serde_json::from_str(text) {
             Ok(scenario) => Ok((line, scenario)),

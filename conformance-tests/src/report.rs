@@ -44,16 +44,19 @@ pub enum Outcome {
     /// The store kept what the case checks.
     Passed,
     /// It did not.
+    #[non_exhaustive]
     Failed {
         /// How.
         failure: Box<Failure>,
     },
     /// The case did not run, because the store's profile opts out of what it needs.
+    #[non_exhaustive]
     Skipped {
         /// The reason that the profile gives.
         reason: String,
     },
     /// The case failed, as the store's profile says that it does.
+    #[non_exhaustive]
     KnownFailure {
         /// The reason that the profile gives.
         reason: String,

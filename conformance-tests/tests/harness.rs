@@ -83,7 +83,9 @@ async fn a_feature_that_is_claimed_and_missing_fails() {
 #[tokio::test]
 async fn a_feature_that_is_opted_out_of_is_skipped_with_the_reason_and_is_no_success() {
     let report = report(&Factory::new(), "reopen::keys_hold").await;
-    assert!(matches!(&report.cases[0].outcome, Outcome::Skipped { reason } if reason.contains("ends with the store")));
+    assert!(
+        matches!(&report.cases[0].outcome, Outcome::Skipped { reason, .. } if reason.contains("ends with the store"))
+    );
     assert!(!report.is_success(), "nothing ran");
     assert!(report.to_string().ends_with(&format!("0 passed, 0 failed, 1 ignored; seed {}", report.seed)), "{report}");
 }
@@ -144,6 +146,16 @@ async fn a_call_that_panics_is_a_failure_that_names_it() {
 }
 
 #[tokio::test]
+async fn a_property_checks_something_though_it_is_to_have_no_cases() {
+    let factory = Factory { create: |_| Ok(Fixture::new(memory(Arc::new(Panicking)))), ..Factory::new() };
+    let mut config = Config::new().with_cases(0).with_filter("histories::of_tasks");
+    assert_eq!(config.cases, 1);
+    config.cases = 0;
+    let text = failure(&run(factory, config).await);
+    assert!(text.contains("a panic: no time"), "{text}");
+}
+
+#[tokio::test]
 async fn a_report_is_json_too() {
     let factory = Factory { create: |_| Err("broken".into()), ..Factory::new() };
     let json = serde_json::to_value(report(&factory, EXAMPLE).await).unwrap();
@@ -163,7 +175,8 @@ fn the_cases_are_trials_under_their_names() {
 
 #[tokio::test]
 async fn a_file_of_scenarios_is_replayed_and_counted() {
-    let replayed = recorded::replay(Factory::new(), recorded::BUILDBOT, Config::new()).await.unwrap();
+    let with_mark = format!("\u{feff}{}", recorded::BUILDBOT);
+    let replayed = recorded::replay(Factory::new(), &with_mark, Config::new()).await.unwrap();
     assert_eq!(replayed.to_string(), "64 of 64 scenarios agree");
     assert!(replayed.is_success());
 }

@@ -3,7 +3,10 @@
 //! The handle under test goes through a [proxy](crate::proxy) that fails on cue; what came of its calls is read through
 //! another one, which does not.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicI32, Ordering},
+    time::{Duration, Instant},
+};
 
 use steps_core::{BuildId, Error, ErrorKind, IdempotencyKey, StepsStore, StepsStoreExt};
 use tokio::time::sleep;
@@ -88,51 +91,14 @@ async fn in_time<T>(call: impl Future<Output = T>) -> Checked<T> {
     Ok(answer)
 }
 
-/// Waits until the store works again, which it does by itself (D4).
-async fn recovered(store: &Handle, build: BuildId) -> Checked {
-    let start = Instant::now();
-    loop {
-        // What reads works, and what writes.
-        let answer = match in_time(store.steps(build)).await? {
-            Ok(_) => in_time(store.add(build, "recovered", "")).await?.map(drop),
-            Err(error) => Err(error),
-        };
-        let Err(error) = answer else { return Ok(()) };
-        expect_unavailable(&error)?;
-        if start.elapsed() > RECOVERY {
-            return Err(Failure::of(Clause::D4, "the store, once its server could be reached again")
-                .expected(format!("that it works again by itself within {RECOVERY:?}"))
-                .got(error.to_string()));
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// How many bytes the requests and answers of each write have, about.
-async fn sizes(proxy: &Proxy, store: &Handle, healthy: &Handle, build: BuildId) -> Checked<Vec<[u64; 2]>> {
-    let mut sizes = Vec::new();
-    for (mark, write) in (1_000_000..).zip(WRITES) {
-        let attempt = Attempt::new(write, healthy, build, mark).await?;
-        let passed = || [Direction::Requests, Direction::Answers].map(|direction| proxy.bytes(direction));
-        let before = passed();
-        // On a machine that is very busy it may fail; then it is a guess.
-        sizes.push(match attempt.call(store).await? {
-            Ok(()) => {
-                let after = passed();
-                [0, 1].map(|place| after[place] - before[place])
-            }
-            Err(_) => [64, 64],
-        });
-    }
-    Ok(sizes)
-}
-
 /// What the cases share: a store that can be reached, and one that can be made to fail.
 struct Bench {
     proxy: Proxy,
     store: Handle,
     healthy: Handle,
     build: BuildId,
+    /// The mark of the next write that is only for the store to get ready.
+    next: AtomicI32,
 }
 
 impl Bench {
@@ -143,8 +109,56 @@ impl Bench {
     async fn with_timeout(stage: &Stage, timeout: Duration) -> Checked<Self> {
         let (proxy, store) = stage.proxied(timeout, RECOVERY).await?;
         let (healthy, build) = (stage.store().clone(), stage.build());
-        recovered(&store, build).await?;
-        Ok(Self { proxy, store, healthy, build })
+        let bench = Self { proxy, store, healthy, build, next: AtomicI32::new(1_000_000) };
+        bench.ready(Write::Add).await?;
+        Ok(bench)
+    }
+
+    async fn attempt(&self, write: Write, mark: i32) -> Checked<Attempt> {
+        Attempt::new(write, &self.healthy, self.build, mark).await
+    }
+
+    /// A write that no round makes.
+    async fn another(&self, write: Write) -> Checked<Attempt> {
+        self.attempt(write, self.next.fetch_add(1, Ordering::Relaxed)).await
+    }
+
+    /// Waits until the store works again, which it does by itself (D4): what reads, and such a write.
+    ///
+    /// The next one then meets a connection that is open and knows it: a store that prepares its statements would
+    /// otherwise lose that, and nothing would reach its data.
+    async fn ready(&self, write: Write) -> Checked {
+        let start = Instant::now();
+        loop {
+            let answer = match in_time(self.store.steps(self.build)).await? {
+                Ok(_) => in_time(self.another(write).await?.call(&self.store)).await??,
+                Err(error) => Err(error),
+            };
+            let Err(error) = answer else { return Ok(()) };
+            expect_unavailable(&error)?;
+            if start.elapsed() > RECOVERY {
+                return Err(Failure::of(Clause::D4, "the store, once its server could be reached again")
+                    .expected(format!("that it works again by itself within {RECOVERY:?}"))
+                    .got(error.to_string()));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// How many bytes the requests and the answers of such a write have, about, for a store that is ready for it.
+    async fn size(&self, write: Write) -> Checked<[u64; 2]> {
+        self.ready(write).await?;
+        let attempt = self.another(write).await?;
+        let passed = || [Direction::Requests, Direction::Answers].map(|direction| self.proxy.bytes(direction));
+        let before = passed();
+        // On a machine that is very busy it may fail; then it is a guess.
+        Ok(match attempt.call(&self.store).await? {
+            Ok(()) => {
+                let after = passed();
+                [0, 1].map(|place| after[place] - before[place])
+            }
+            Err(_) => [64, 64],
+        })
     }
 }
 
@@ -157,7 +171,7 @@ async fn on_stage(setup: &Setup, case: impl AsyncFn(&Stage, Draw) -> Checked) ->
 
 /// How many rounds a case has, where it would have this many with the usual number of random cases.
 fn rounds(setup: &Setup, usual: u32) -> i32 {
-    i32::try_from((setup.suite.config.cases * usual).div_ceil(64)).unwrap_or(i32::MAX)
+    i32::try_from(setup.suite.config.cases.saturating_mul(usual).div_ceil(64)).unwrap_or(i32::MAX)
 }
 
 fn ending(draw: &mut Draw, direction: Direction) -> Fault {
@@ -166,23 +180,27 @@ fn ending(draw: &mut Draw, direction: Direction) -> Fault {
 
 async fn a_connection_that_ends_is_told_honestly(setup: &Setup) -> Checked {
     on_stage(setup, async |stage, mut draw| {
-        let Bench { proxy, store, healthy, build } = Bench::new(stage).await?;
-        let sizes = sizes(&proxy, &store, &healthy, build).await?;
+        let bench = Bench::new(stage).await?;
+        let Bench { proxy, store, healthy, .. } = &bench;
+        let mut sizes = Vec::new();
+        for write in WRITES {
+            sizes.push(bench.size(write).await?);
+        }
         for round in 0..rounds(setup, 28) {
             setup.log.clear();
             // Each write in both directions, in turn.
             let (place, way) = (round as usize % WRITES.len(), round as usize / WRITES.len() % 2);
             let direction = [Direction::Requests, Direction::Answers][way];
             let after = draw.below(1 + sizes[place][way] as usize) as u64;
-            let attempt = Attempt::new(WRITES[place], &healthy, build, round).await?;
+            bench.ready(WRITES[place]).await?;
+            let attempt = bench.attempt(WRITES[place], round).await?;
             proxy.fail(ending(&mut draw, direction).after(after).once());
-            let answer = in_time(attempt.call(&store)).await??;
+            let answer = in_time(attempt.call(store)).await??;
             proxy.heal();
-            let judged = judge(&attempt, &answer, &healthy).await;
+            let judged = judge(&attempt, &answer, healthy).await;
             judged.map_err(|failure| failure.after(format_args!("{direction:?} ended after {after} bytes")))?;
-            recovered(&store, build).await?;
         }
-        Ok(())
+        bench.ready(Write::Add).await
     })
     .await
 }
@@ -194,24 +212,25 @@ async fn a_server_that_falls_silent_is_given_up_in_time(setup: &Setup) -> Checke
             // All at once, since each takes as long as its time-out.
             let bench = Bench::new(stage).await?;
             let write = WRITES[mark as usize % WRITES.len()];
+            bench.ready(write).await?;
             let direction = if draw.percent(50) { Direction::Requests } else { Direction::Answers };
             let after = if draw.percent(50) { 0 } else { draw.below(40) as u64 };
             let fault = if draw.percent(70) { Fault::silence(direction) } else { Fault::delay(direction, 2 * TIMEOUT) };
             rounds.push(async move {
-                let Bench { proxy, store, healthy, build } = bench;
-                let attempt = Attempt::new(write, &healthy, build, mark).await?;
+                let Bench { proxy, store, healthy, build, .. } = &bench;
+                let attempt = bench.attempt(write, mark).await?;
                 proxy.fail(fault.after(after));
-                let answer = in_time(attempt.call(&store)).await??;
+                let answer = in_time(attempt.call(store)).await??;
                 // Whoever else writes to the build is not kept from it (D4).
-                healthy.add(build, "other", "").await?;
-                judge(&attempt, &answer, &healthy).await?;
-                let read = in_time(store.steps(build)).await?;
+                healthy.add(*build, "other", "").await?;
+                judge(&attempt, &answer, healthy).await?;
+                let read = in_time(store.steps(*build)).await?;
                 read.err().as_ref().map_or(Ok(()), expect_unavailable)?;
                 proxy.heal();
-                recovered(&store, build).await?;
+                bench.ready(write).await?;
                 // What was only late has come by now.
                 sleep(2 * TIMEOUT).await;
-                judge(&attempt, &answer, &healthy).await
+                judge(&attempt, &answer, healthy).await
             });
         }
         at_once(rounds).await.map(drop)
@@ -223,7 +242,7 @@ async fn a_slow_server_is_waited_for(setup: &Setup) -> Checked {
     on_stage(setup, async |stage, _| {
         let mut ways = Vec::new();
         for (direction, marks) in [(Direction::Requests, 0..), (Direction::Answers, 100..)] {
-            let Bench { proxy, store, healthy, build } = Bench::with_timeout(stage, PATIENT).await?;
+            let Bench { proxy, store, healthy, build, .. } = Bench::with_timeout(stage, PATIENT).await?;
             ways.push(async move {
                 proxy.fail(Fault::delay(direction, SLOW));
                 for (mark, write) in marks.zip(WRITES) {
@@ -242,9 +261,9 @@ async fn a_slow_server_is_waited_for(setup: &Setup) -> Checked {
 
 async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &Setup) -> Checked {
     on_stage(setup, async |stage, mut draw| {
-        let Bench { proxy, store, healthy, build } = Bench::new(stage).await?;
-        let keyed = WRITES.iter().position(|write| *write == Write::KeyedAdd).expect("it is one of them");
-        let size = sizes(&proxy, &store, &healthy, build).await?[keyed][1];
+        let bench = Bench::new(stage).await?;
+        let [_, size] = bench.size(Write::KeyedAdd).await?;
+        let Bench { proxy, store, healthy, build, .. } = bench;
         for round in 0..rounds(setup, 12) {
             setup.log.clear();
             let new = new_step(build, "compile", format!("mark {round}"))?
@@ -281,60 +300,84 @@ async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &Setup) -> Chec
 
 async fn a_write_is_not_repeated_over_a_newer_one(setup: &Setup) -> Checked {
     on_stage(setup, async |stage, _| {
-        for (mark, write) in (0..).zip([Write::State, Write::Finish, Write::Start, Write::Locks]) {
-            let Bench { proxy, store, healthy, build } = Bench::new(stage).await?;
-            let older = Attempt::new(write, &healthy, build, mark).await?;
-            let newer = Attempt { mark: mark + 100, ..older.clone() };
-            // The write arrives, and its answer does not; nor does that of any other until the proxy is healed.
-            proxy.fail(Fault::cut(Direction::Answers));
-            let overtaken = async {
-                let start = Instant::now();
-                while older.applied(&healthy.steps(build).await?)? == 0 {
-                    if start.elapsed() > TIMEOUT {
-                        proxy.heal();
-                        return Ok(false);
-                    }
-                    sleep(Duration::from_millis(5)).await;
-                }
-                newer.call(&healthy).await??;
-                proxy.heal();
-                Ok::<_, Failure>(true)
-            };
-            let (answer, overtaken) = tokio::join!(in_time(older.call(&store)), overtaken);
-            let answer = answer??;
-            if overtaken? {
-                // Nobody repeats it later, either.
-                recovered(&store, build).await?;
-                let is_kept = newer.applied(&healthy.steps(build).await?)? == 1;
-                expect(Clause::D6, is_kept, format_args!("that a newer write than {older:?} stays"))?;
-            } else {
-                judge(&older, &answer, &healthy).await?;
+        let mut overtaken = 0;
+        for write in [Write::State, Write::Finish, Write::Start, Write::Locks] {
+            let bench = Bench::new(stage).await?;
+            let [_, size] = bench.size(write).await?;
+            // The first answer is lost, or of several, as those in a transaction have them, the end of the last one.
+            for (mark, after) in (0..).zip([0, size.saturating_sub(1)]) {
+                setup.log.clear();
+                overtaken += u32::from(is_overtaken(&bench, write, mark, after).await?);
             }
+        }
+        // Where each of them was late, or none of them was applied, nothing was seen.
+        if overtaken == 0 {
+            return Err(Failure::new("the case could not be set up")
+                .expected("a write that is applied, and whose answer is lost")
+                .got("none"));
         }
         Ok(())
     })
     .await
 }
 
+/// Whether a newer write overtook one whose answer was lost after so many bytes; then it stays.
+async fn is_overtaken(bench: &Bench, write: Write, mark: i32, after: u64) -> Checked<bool> {
+    let Bench { proxy, store, healthy, build, .. } = bench;
+    bench.ready(write).await?;
+    let older = bench.attempt(write, mark).await?;
+    let newer = Attempt { mark: mark + 100, ..older.clone() };
+    // The write arrives, and its answer does not; nor does that of any other until the proxy is healed.
+    proxy.fail(Fault::cut(Direction::Answers).after(after));
+    let overtaking = async {
+        let start = Instant::now();
+        while older.applied(&healthy.steps(*build).await?)? == 0 {
+            if start.elapsed() > TIMEOUT {
+                proxy.heal();
+                return Ok(false);
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        newer.call(healthy).await??;
+        let is_lost = proxy.failures() > 0;
+        proxy.heal();
+        Ok::<_, Failure>(is_lost)
+    };
+    let (answer, overtaken) = tokio::join!(in_time(older.call(store)), overtaking);
+    let (answer, overtaken) = (answer??, overtaken?);
+    if overtaken {
+        // Nobody repeats it later, either.
+        bench.ready(write).await?;
+        let is_kept = newer.applied(&healthy.steps(*build).await?)? == 1;
+        expect(Clause::D6, is_kept, format_args!("that a newer write than {older:?} stays"))?;
+    } else if newer.applied(&healthy.steps(*build).await?)? == 0 {
+        judge(&older, &answer, healthy).await?;
+    }
+    Ok(overtaken)
+}
+
 async fn connections_at_rest_may_end(setup: &Setup) -> Checked {
     on_stage(setup, async |stage, _| {
-        let Bench { proxy, store, healthy, build } = Bench::new(stage).await?;
+        let bench = Bench::new(stage).await?;
+        let Bench { proxy, store, healthy, .. } = &bench;
         for round in 0..rounds(setup, 14) {
             setup.log.clear();
-            let attempt = Attempt::new(WRITES[round as usize % WRITES.len()], &healthy, build, round).await?;
+            let write = WRITES[round as usize % WRITES.len()];
+            bench.ready(write).await?;
+            let attempt = bench.attempt(write, round).await?;
             proxy.reset_all();
-            let answer = in_time(attempt.call(&store)).await??;
-            judge(&attempt, &answer, &healthy).await?;
-            recovered(&store, build).await?;
+            let answer = in_time(attempt.call(store)).await??;
+            judge(&attempt, &answer, healthy).await?;
         }
-        Ok(())
+        bench.ready(Write::Add).await
     })
     .await
 }
 
 async fn histories_with_lost_connections_are_linearizable(setup: &Setup) -> Checked {
     on_stage(setup, async |stage, mut draw| {
-        let Bench { proxy, store, healthy, build } = Bench::new(stage).await?;
+        let bench = Bench::new(stage).await?;
+        let Bench { proxy, store, healthy, .. } = &bench;
         for round in 0..rounds(setup, 4) {
             setup.log.clear();
             let crowd = Crowd::new(stage, setup.context.seed(), round as u64).that_may_fail();
@@ -353,7 +396,7 @@ async fn histories_with_lost_connections_are_linearizable(setup: &Setup) -> Chec
             };
             proxy.heal();
             history.check()?;
-            recovered(&store, build).await?;
+            bench.ready(Write::Add).await?;
         }
         Ok(())
     })

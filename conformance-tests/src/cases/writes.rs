@@ -73,17 +73,19 @@ impl Attempt {
         let step = steps.iter().find(|step| step.id == self.step);
         let step = expect_some(Clause::R3, "the step that was there before", step)?;
         let mark = Some(at(i64::from(self.mark)));
-        let parts = match self.write {
-            Write::Start => vec![step.started_at == mark, step.locks_acquired_at == mark],
-            Write::Locks => vec![step.locks_acquired_at == mark],
-            Write::State => vec![step.state_string == *self.text()],
+        let (is_applied, is_whole) = match self.write {
+            Write::Start => (step.started_at == mark, step.started_at == step.locks_acquired_at),
+            Write::Locks => (step.locks_acquired_at == mark, true),
+            Write::State => (step.state_string == *self.text(), true),
+            // Another finish may be there, whole as well: only the results tell them apart.
             Write::Finish => {
-                vec![step.results == Some(Results::new(self.mark)), step.hidden, step.complete_at.is_some()]
+                let finished = step.complete_at.is_some();
+                let is_whole = step.results.is_some() == finished && step.hidden == finished;
+                (step.results == Some(Results::new(self.mark)), is_whole)
             }
             _ => return Ok(step.urls.iter().filter(|url| url.url() == self.text()).count()),
         };
-        let is_whole = parts.iter().all(|part| *part == parts[0]);
         expect(Clause::D2, is_whole, format_args!("all that {self:?} sets or nothing, not {step:?}"))?;
-        Ok(usize::from(parts[0]))
+        Ok(usize::from(is_applied))
     }
 }

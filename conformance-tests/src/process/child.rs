@@ -41,13 +41,14 @@ fn serve(factory: &impl StoreFactory) -> io::Result<()> {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let builds = Arc::new(FreshBuilds::new(&factory.profile()));
+        // What opens may take long, and the parent may be gone before.
+        let mut requests = requests();
         let context = CaseContext::new(&hello.case, builds, hello.seed);
         context.clock().set(hello.now);
         let opened = caught(factory.open(&hello.token, &context)).await;
         let fixture = opened.unwrap_or_else(|panic| Err(panic.into()));
         say(&Opened::from(fixture.as_ref().map(drop).map_err(ToString::to_string)))?;
         let Ok(Fixture { store, guard: _guard, .. }) = fixture else { return Ok(()) };
-        let mut requests = requests();
         while let Some(Request { number, call }) = requests.recv().await {
             let store: Arc<dyn StepsStore> = Arc::clone(&store);
             tokio::spawn(async move { say(&Reply { number, answer: call.answer(&*store).await }) });

@@ -121,7 +121,7 @@ impl FiledStore {
         if self.has(Filed::WritesLater) {
             let path = self.path.clone();
             std::thread::spawn(move || {
-                sleep(Duration::from_millis(3));
+                sleep(Duration::from_millis(10));
                 let _ = replace(&path, &text);
                 drop(lock);
             });

@@ -78,7 +78,7 @@ fn clauses(case: &CaseReport) -> String {
 fn result(case: &CaseReport) -> (String, Color) {
     match &case.outcome {
         Outcome::Passed => ("passed".into(), Color::DarkGreen),
-        Outcome::Failed { failure } => match failure.clause {
+        Outcome::Failed { failure, .. } => match failure.clause {
             Some(clause) => (format!("failed: {clause}"), Color::DarkRed),
             None => ("failed".into(), Color::DarkRed),
         },
