@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     fmt::Write,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use steps_core::{
@@ -74,6 +77,8 @@ impl Answered for Vec<Step> {
 #[derive(Debug, Default)]
 pub(crate) struct CallLog {
     entries: Mutex<Vec<Entry>>,
+    /// How many calls were begun so far, those that were forgotten too: as long as there are more, nothing hangs.
+    begun: AtomicU64,
     /// A call that panicked or did not end. It decides the case, whatever the case made of it.
     fatal: Mutex<Option<Failure>>,
 }
@@ -88,9 +93,14 @@ struct Entry {
 impl CallLog {
     /// Notes a call and gives its place.
     pub(crate) fn begin(&self, handle: &'static str, call: Call) -> usize {
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let mut entries = lock(&self.entries);
         entries.push(Entry { handle, call, answer: None });
         entries.len() - 1
+    }
+
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end(&self, place: usize, answer: Answer) {

@@ -23,8 +23,8 @@ pub struct Config {
     pub cases: u32,
     /// How long one call of the store may take. Longer is taken for a hang.
     pub call_timeout: Duration,
-    /// How long one case may take: it ends what the time-out of a call cannot, such as a blocked thread.
-    /// Properties get more when they have more cases.
+    /// How long one case may go on without a new call: it ends what the time-out of a call cannot, such as a blocked
+    /// thread. As long as there are more calls, a case may take as long as it does.
     pub case_timeout: Duration,
     /// Only the cases whose name contains this text.
     pub filter: Option<String>,
@@ -84,7 +84,7 @@ impl Config {
         self
     }
 
-    /// Says how long one case may take.
+    /// Says how long one case may go on without a new call.
     #[must_use]
     pub const fn with_case_timeout(mut self, timeout: Duration) -> Self {
         self.case_timeout = timeout;
@@ -108,11 +108,6 @@ impl Config {
 
     pub(crate) fn selects(&self, case: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| case.contains(filter.as_str()))
-    }
-
-    /// How long a property may take: as long as a case, and as many times as it has more cases than usual.
-    pub(crate) fn property_timeout(&self) -> Duration {
-        self.case_timeout * self.cases.div_ceil(DEFAULT_CASES).max(1)
     }
 
     /// The command that runs one case again as it ran here.

@@ -197,15 +197,13 @@ impl Suite {
         }
     }
 
-    /// Runs the case in a thread of its own and waits for it, as long as it may take.
+    /// Runs the case in a thread of its own and waits for it, until it ends or has made no call for as long
+    /// as it may.
     fn perform(self: &Arc<Self>, case: &Case) -> Checked {
         let setup = Setup::new(Arc::clone(self), &case.name);
         let (sender, receiver) = mpsc::channel();
         let (log, body) = (Arc::clone(&setup.log), case.body.clone());
-        let limit = match body {
-            Body::Example(_) | Body::Scenario(_) => self.config.case_timeout,
-            Body::Property(_) => self.config.property_timeout(),
-        };
+        let limit = self.config.case_timeout;
         let work = move || {
             let result = catch_unwind(AssertUnwindSafe(|| in_runtime(setup, body)));
             let _ = sender.send(result.unwrap_or_else(|panic| {
@@ -216,13 +214,20 @@ impl Suite {
         if let Err(error) = started {
             return Err(Failure::new("starting a thread for the case").got(error.to_string()));
         }
-        receiver.recv_timeout(limit).unwrap_or_else(|_| {
-            // The thread is left behind: nothing can end it, and the program can do without it.
-            let mut failure = Failure::no_answer(limit);
-            failure.what = "the case as a whole".into();
-            failure.calls = log.code();
-            Err(failure)
-        })
+        let mut begun = log.begun();
+        loop {
+            match receiver.recv_timeout(limit) {
+                Ok(result) => return result,
+                // A store that is far away takes its time.
+                Err(mpsc::RecvTimeoutError::Timeout) if log.begun() > begun => begun = log.begun(),
+                Err(_) => break,
+            }
+        }
+        // The thread is left behind: nothing can end it, and the program can do without it.
+        let mut failure = Failure::no_answer(limit);
+        failure.what = "the case as a whole".into();
+        failure.calls = log.code();
+        Err(failure)
     }
 }
 

@@ -41,18 +41,30 @@ impl Play {
     /// Plays them all, and gives the disagreements in the order of the scenarios.
     pub(crate) async fn run(self: Arc<Self>, mut watch: impl FnMut(Progress<'_>)) -> Vec<Disagreement> {
         let (sender, mut receiver) = mpsc::unbounded_channel();
+        let mut logs = Vec::new();
         for _ in 0..PLAYERS.min(self.scenarios.len()) {
             let (play, sender) = (Arc::clone(&self), sender.clone());
+            let setup = Setup::new(Arc::clone(&self.suite), "recorded");
+            logs.push(Arc::clone(&setup.log));
             // One that cannot be started has ended none, and is missed below.
-            let _ = thread::Builder::new().name("player".into()).spawn(move || play.perform(&sender));
+            let _ = thread::Builder::new().name("player".into()).spawn(move || play.perform(&setup, &sender));
         }
         drop(sender);
         let total = self.scenarios.len();
         let mut ended: Vec<Option<Option<Disagreement>>> = vec![None; total];
         let limit = self.suite.config.case_timeout;
+        let (calls, mut begun) = (|| logs.iter().map(|log| log.begun()).sum::<u64>(), 0);
         for done in 1.. {
-            // A thread that a store blocks is left behind: nothing can end it.
-            let Ok(Some((place, disagreement))) = timeout(limit, receiver.recv()).await else { break };
+            let next = loop {
+                match timeout(limit, receiver.recv()).await {
+                    Ok(next) => break next,
+                    // A scenario may be long, and a store far away.
+                    Err(_) if calls() > begun => begun = calls(),
+                    // A thread that a store blocks is left behind: nothing can end it.
+                    Err(_) => break None,
+                }
+            };
+            let Some((place, disagreement)) = next else { break };
             watch(Progress { done, total, name: &self.scenarios[place].1.name(), failed: disagreement.is_some() });
             ended[place] = Some(disagreement);
         }
@@ -61,7 +73,7 @@ impl Play {
         (0..).zip(ended).filter_map(|(place, ended)| ended.unwrap_or_else(|| missed(place))).collect()
     }
 
-    fn perform(&self, ended: &mpsc::UnboundedSender<Ended>) {
+    fn perform(&self, setup: &Setup, ended: &mpsc::UnboundedSender<Ended>) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -69,13 +81,12 @@ impl Play {
                 return;
             }
         };
-        let setup = Setup::new(Arc::clone(&self.suite), "recorded");
         runtime.block_on(async {
             let mut stage = None;
             while let place = self.next.fetch_add(1, Ordering::Relaxed)
                 && let Some((_, scenario)) = self.scenarios.get(place)
             {
-                let disagreement = self.play(&setup, &mut stage, scenario).await.err();
+                let disagreement = self.play(setup, &mut stage, scenario).await.err();
                 if ended.send((place, disagreement.map(|parting| self.disagreement(place, parting)))).is_err() {
                     break;
                 }

@@ -138,6 +138,29 @@ async fn a_call_that_blocks_its_thread_ends_as_a_failure_that_names_it() {
     assert!(text.contains("clause D4") && text.contains("finish_step(step_0.id"), "{text}");
 }
 
+/// A clock that is far away.
+#[derive(Debug)]
+struct Slow(Arc<ManualClock>);
+
+impl Clock for Slow {
+    fn now(&self) -> Timestamp {
+        thread::sleep(Duration::from_millis(200));
+        self.0.now()
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_slow_may_take_its_time_as_long_as_there_are_more_calls() {
+    let factory = Factory { create: |case| Ok(Fixture::new(memory(Arc::new(Slow(case.clock()))))), ..Factory::new() };
+    let scenario = recorded::BUILDBOT.lines().max_by_key(|line| line.matches("finish_step").count()).unwrap();
+    let config = Config::new().with_case_timeout(Duration::from_secs(2));
+    let (replayed, report) = tokio::join!(
+        recorded::replay(factory.clone(), scenario, config.clone()),
+        run(factory, config.with_filter("recorded::lifecycle_62")),
+    );
+    assert!(replayed.as_ref().unwrap().is_success() && report.is_success(), "{replayed:?}; {report}");
+}
+
 #[tokio::test]
 async fn a_call_that_panics_is_a_failure_that_names_it() {
     let factory = Factory { create: |_| Ok(Fixture::new(memory(Arc::new(Panicking)))), ..Factory::new() };
