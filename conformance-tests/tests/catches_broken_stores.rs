@@ -136,10 +136,7 @@ async fn a_store_that_does_not_stand_dropped_calls_is_caught() {
 async fn a_store_that_is_right_about_connections_passes() {
     let report = run(Networked(None), Config::new().with_filter("faults::")).await;
     assert!(report.is_success(), "{report}");
-    // It lives in one process and has no connection.
-    let elsewhere = ["processes::", "histories::of_processes_", "faults::"];
-    let ignored_here = report.ignored().filter(|case| !elsewhere.iter().any(|group| case.name.starts_with(group)));
-    assert_eq!(ignored_here.count(), 0, "{report}");
+    assert_eq!(report.ignored().count(), 0, "{report}");
 }
 
 #[tokio::test]

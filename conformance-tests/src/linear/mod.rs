@@ -14,7 +14,7 @@ mod shrink;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use steps_core::{AddedStep, BuildId, NewStep, Step, StepId, StepUrl, Timestamp};
@@ -71,7 +71,7 @@ impl History {
     /// for which there is none.
     pub(crate) fn check(&self) -> Checked {
         self.refused_calls_left_nothing()?;
-        match search::search(self) {
+        match search::search(self, Instant::now() + search::LONGEST) {
             Some(true) => Ok(()),
             Some(false) => Err(show::failure(self, &shrink::shrink(self))),
             None => Err(Failure::new("a history that the suite recorded")

@@ -11,7 +11,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use steps_core::{AddedStep, IdempotencyKey, NewStep, Step, StepId, StepName, StepUrl};
@@ -25,9 +25,12 @@ use crate::{
 /// How many sets of calls the search tries before it gives up.
 const MOST: usize = 200_000;
 
-/// Whether there is such an order, or `None` when it is too hard to tell.
-pub(super) fn search(history: &History) -> Option<bool> {
-    let mut search = Search::new(history);
+/// How long it may take: with long histories, few sets take long as well.
+pub(super) const LONGEST: Duration = Duration::from_secs(20);
+
+/// Whether there is such an order, or `None` when it is too hard to tell by then.
+pub(super) fn search(history: &History, deadline: Instant) -> Option<bool> {
+    let mut search = Search::new(history, deadline);
     let found = search.run();
     (found || !search.gave_up).then_some(found)
 }
@@ -59,6 +62,7 @@ struct Search<'a> {
     digests: Vec<u64>,
     sum: u64,
     tried: HashSet<(u64, u64)>,
+    deadline: Instant,
     gave_up: bool,
 }
 
@@ -69,7 +73,7 @@ enum Undo {
 }
 
 impl<'a> Search<'a> {
-    fn new(history: &'a History) -> Self {
+    fn new(history: &'a History, deadline: Instant) -> Self {
         let mut events: Vec<&Event> = history
             .events
             .iter()
@@ -106,6 +110,7 @@ impl<'a> Search<'a> {
             digests: Vec::new(),
             sum: 0,
             tried: HashSet::new(),
+            deadline,
             gave_up: false,
             events,
         };
@@ -131,7 +136,7 @@ impl<'a> Search<'a> {
             return true;
         }
         if self.tried.insert((self.done, self.sum)) {
-            self.gave_up |= self.tried.len() > MOST;
+            self.gave_up |= self.tried.len() > MOST || Instant::now() >= self.deadline;
             for place in self.next() {
                 if self.gave_up {
                     break;

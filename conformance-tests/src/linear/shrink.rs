@@ -43,7 +43,7 @@ pub(super) struct Shrunk {
 /// Shrinks a history that cannot be explained.
 pub(super) fn shrink(history: &History) -> Shrunk {
     let deadline = Instant::now() + LONGEST;
-    let fails = |history: &History| Instant::now() < deadline && search(history) == Some(false);
+    let fails = |history: &History| Instant::now() < deadline && search(history, deadline) == Some(false);
     let aspects = aspects_of(history);
     let mut smallest = Shrunk { history: ended_early(history, fails), aspects: aspects.clone() };
 
