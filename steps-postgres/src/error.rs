@@ -150,9 +150,11 @@ fn from_code(code: &str) -> Failure {
             "something between the store and the server changes sessions; write pooler=transaction in the URL",
         ),
         // Undefined schema, table, column, function; and data_corrupted, index_corrupted
-        "3F000" | "42P01" | "42703" | "42883" | "XX001" | "XX002" => {
-            Failure::new(Corrupt, "the schema is not as this program made it; restore it from a backup")
-        }
+        "3F000" | "42P01" | "42703" | "42883" | "XX001" | "XX002" => Failure::new(
+            Corrupt,
+            "the schema is not as this program made it; restore it from a backup or, where a pooler changes \
+                 sessions, write pooler=transaction in the URL",
+        ),
         _ if code.starts_with("53") || code.starts_with("54") => {
             Failure::new(CapacityExceeded, "a limit of the server is reached")
         }

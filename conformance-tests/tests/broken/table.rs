@@ -8,8 +8,14 @@ use conformance_tests::{Clause, Report};
 const WITHOUT_A_STORE: &[(Clause, &str)] = &[
     (Clause::N5, "a cost: benchmarks measure it, a suite that runs on any machine does not"),
     (Clause::U5, "a cost, as N5"),
-    (Clause::D2, "it takes a process or a server that dies: the tests of such backends look at it"),
-    (Clause::D6, "it takes a connection that is lost on cue: the tests of the backends that have one look at it"),
+    (
+        Clause::D2,
+        "it takes a call or a connection that is cut: stores that write in halves are caught by tests of their own, beside these",
+    ),
+    (
+        Clause::D6,
+        "it takes a connection that is lost on cue: a store that repeats all is caught by a test of its own, beside these",
+    ),
 ];
 
 /// A broken store, and how the suite catches it.

@@ -91,7 +91,8 @@ async fn without_the_option() -> TestResult {
         Ok::<_, steps_core::Error>(())
     };
     let error = error.await.err().ok_or("it works without the option, so the tests with it show nothing")?;
-    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    // What is missed first is up to the pooler: a prepared statement, or the schema that a session had set.
+    assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::Corrupt), "{error}");
     assert!(error.to_string().contains("pooler=transaction"), "{error}");
     Ok(())
 }
