@@ -15,4 +15,4 @@ mod worker;
 
 pub use failure::Failure;
 pub use lane::{Lane, bounded, lock_timeout};
-pub use worker::Worker;
+pub use worker::{Worker, places_of_equals};

@@ -55,3 +55,11 @@ pub trait Worker: Send + 'static {
     /// Closes the connection.
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
+
+/// For each request of a batch, the place of the first that is equal to it: reads that ask for the same can share an
+/// answer.
+#[must_use]
+pub fn places_of_equals<R: PartialEq>(requests: &[R]) -> Vec<usize> {
+    let first_equal = |request| requests.iter().position(|other| other == request);
+    requests.iter().enumerate().map(|(place, request)| first_equal(request).unwrap_or(place)).collect()
+}

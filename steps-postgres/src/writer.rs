@@ -7,7 +7,7 @@ use sqlx::{
 };
 use steps_core::{
     AddedStep, ErrorKind, FinishStep, NewStep, Operation, StartStep, StateString, StepId, StepName, StepNumber,
-    StepUrl, Timestamp, UrlDigest,
+    StepUrl, Timestamp, UrlDigest, limits,
 };
 use steps_lane::{Failure, Worker};
 
@@ -133,9 +133,7 @@ impl Worker for Writer {
 /// A request that the batch did not carry out: see `write_batch`.
 fn unanswered(request: &Write) -> Failure {
     match request {
-        Write::AddStep(_) => {
-            Failure::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers")
-        }
+        Write::AddStep(_) => Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT),
         _ => Failure::new(ErrorKind::NotFound, "there is no such step"),
     }
 }

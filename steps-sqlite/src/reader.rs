@@ -10,7 +10,7 @@ use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
 };
-use steps_lane::{Failure, Worker};
+use steps_lane::{Failure, Worker, places_of_equals};
 
 use crate::{
     BACKEND,
@@ -89,13 +89,10 @@ impl Worker for Reader {
 
     async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
         let (mut selectors, mut builds) = (Batch::new(), Batch::new());
-        // Where each finds its answer: those who ask for the same share it.
-        let mut places: Vec<usize> = Vec::with_capacity(requests.len());
-        for (place, read) in requests.iter().enumerate() {
-            let same = requests[..place].iter().position(|earlier| earlier == read);
-            places.push(same.unwrap_or(place));
+        // Those who ask for the same share an answer.
+        let places = places_of_equals(requests);
+        for (place, read) in requests.iter().enumerate().filter(|(place, _)| places[*place] == *place) {
             match read {
-                _ if same.is_some() => {}
                 Read::Step(selector) => selectors.push(place, Selector::from(selector)),
                 Read::Steps(build_id) => builds.push(place, build_id.get()),
             }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use sqlx::{Executor, Row, SqliteConnection};
 use steps_core::{
     AddedStep, ErrorKind, FinishStep, InputError, NewStep, Operation, StartStep, StateString, StepId, StepName,
-    StepNumber, StepUrl, Timestamp,
+    StepNumber, StepUrl, Timestamp, limits,
 };
 use steps_lane::{Failure, Worker};
 
@@ -136,9 +136,7 @@ impl Worker for Writer {
 /// A request that the batch did not carry out: see `writer.sql`.
 fn unanswered(request: &Write) -> Failure {
     match request {
-        Write::AddStep(_) => {
-            Failure::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers")
-        }
+        Write::AddStep(_) => Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT),
         _ => Failure::new(ErrorKind::NotFound, "there is no such step"),
     }
 }

@@ -3,7 +3,7 @@
 use redb::{ReadableTable, Table, WriteTransaction};
 use steps_core::{
     AddedStep, BuildId, ErrorKind, FinishStep, NewStep, StartStep, StateString, StepId, StepName, StepNumber, StepUrl,
-    Timestamp, naming,
+    Timestamp, limits, naming,
 };
 use steps_lane::{Failure, Worker};
 
@@ -113,8 +113,7 @@ fn add_step(transaction: &WriteTransaction, new: NewStep) -> Result<Result<Added
     let last = numbers.range((build, 0)..=(build, u32::MAX)).map_err(failure)?.next_back();
     let last = last.transpose().map_err(failure)?.map(|(key, _)| key.value().1);
     let Some(number) = last.map_or(Some(0), |last| last.checked_add(1)) else {
-        let message = "the build has as many steps as there are numbers";
-        return Ok(Err(Failure::new(ErrorKind::CapacityExceeded, message)));
+        return Ok(Err(Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT)));
     };
     // I1: from a counter, so that no id comes again.
     let last_id = meta.get(LAST_ID).map_err(failure)?.map_or(0, |last| last.value());
