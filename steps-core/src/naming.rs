@@ -99,9 +99,7 @@ impl SuffixHints {
             self.next.insert(prefix.to_owned(), Vec::new());
         }
         let hints = self.next.get_mut(prefix).expect("it was there or was just inserted");
-        while hints.len() < digits as usize {
-            hints.push(0);
-        }
+        hints.resize(hints.len().max(digits as usize), 0);
         let next = &mut hints[digits as usize - 1];
         *next = start.max(*next);
         next
