@@ -48,6 +48,9 @@ pub fn with_suffix(requested: &StepName, k: NonZeroU64) -> StepName {
 pub fn cut(requested: &StepName, digits: u32) -> &str {
     let keep = limits::NAME_CODE_POINTS.saturating_sub(1 + digits as usize);
     let name = requested.as_str();
+    if name.len() <= keep {
+        return name;
+    }
     name.char_indices().nth(keep).map_or(name, |(end, _)| &name[..end])
 }
 
