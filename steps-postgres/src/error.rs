@@ -171,3 +171,31 @@ fn from_driver(error: &sqlx::Error) -> Failure {
         _ => lost(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_of_postgresql_have_kinds() {
+        use ErrorKind::{CapacityExceeded, Config, Corrupt, ReadOnly, Unavailable};
+        let busy = ["40001", "40P01", "55P03", "23505", "57P01", "57P02", "57P03", "53300"];
+        let kinds = [
+            (Unavailable, &busy[..]),
+            (Unavailable, &["57014", "08006", "22023"]),
+            (CapacityExceeded, &["53100", "53200", "53400", "54000"]),
+            (Corrupt, &["3F000", "42P01", "42703", "42883", "XX001", "XX002"]),
+            (ReadOnly, &["25006", "42501"]),
+            (Config, &["26000", "42P05", "08P01"]),
+        ];
+        for (kind, codes) in kinds {
+            for code in codes {
+                let failure = from_code(code);
+                assert_eq!((failure.kind(), failure.is_busy()), (kind, busy.contains(code)), "{code}");
+            }
+        }
+        // What to do about it is not the same.
+        assert!(from_code("53100").to_string().contains("disk"));
+        assert!(from_code("53200").to_string().contains("memory"));
+    }
+}
