@@ -18,58 +18,48 @@ mod subject;
 mod support;
 mod table;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::Parser;
 
 use crate::{
     compare::{Comparison, Effort},
-    support::places::{Backend, Place, or_all},
+    support::{figures, places::Place},
 };
 
 /// Measures the stores beside the plainest correct use of the bare driver.
 #[derive(Parser)]
 struct Arguments {
-    /// The backends to measure; without any, all
-    backends: Vec<Backend>,
-    /// Measure for a moment only, to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// Write the figures into this file too
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    bench: support::arguments::Arguments,
     /// Measure these operations only
     #[arg(long, value_enum, value_name = "OPERATION")]
     only: Vec<round::Operation>,
     /// Be the second process at the place with these URLs
     #[arg(long, hide = true, value_name = "URL")]
     peer_at: Vec<String>,
-    /// What `cargo bench` passes
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    if let ([_, ..], [backend]) = (&*arguments.peer_at, &*arguments.backends) {
+    if let ([_, ..], [backend]) = (&*arguments.peer_at, arguments.bench.backends()) {
         return peer::serve(*backend, &arguments.peer_at).await;
     }
-    let effort = if arguments.quick {
+    let effort = if arguments.bench.quick {
         Effort { repetitions: 7, round: Duration::from_millis(10) }
     } else {
         Effort { repetitions: 15, round: Duration::from_millis(100) }
     };
     print!("{}", table::introduction(effort));
-    let mut figures = Vec::new();
-    for backend in or_all(&arguments.backends) {
+    let mut all = Vec::new();
+    for backend in arguments.bench.backends() {
         let place = Place::new(*backend);
         let found = Comparison::new(*backend, &place, effort).await.run(&arguments.only).await;
         println!("\n{backend} ({})\n{}", place.durability, table::table(&found));
-        figures.extend(found);
+        all.extend(found);
     }
-    if let Some(file) = arguments.json {
-        let json = serde_json::to_string_pretty(&figures).expect("figures are written as JSON");
-        fs::write(file, json + "\n").expect("the file of the figures is written");
+    if let Some(file) = arguments.bench.json {
+        figures::write_json(&file, &all);
     }
 }

@@ -1,10 +1,10 @@
 //! What is printed.
 
-use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use comfy_table::Table;
 
 use crate::{
     compare::{Effort, Figure},
-    support::statistics::readable,
+    support::{figures, statistics::readable},
 };
 
 pub(crate) fn introduction(effort: Effort) -> String {
@@ -25,22 +25,10 @@ load    spread: each caller has a build of its own; hot: all add to one build.
 }
 
 pub(crate) fn table(figures: &[Figure]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN);
-    table.set_header([
-        "operation",
-        "callers",
-        "load",
-        "processes",
-        "store us",
-        "floor us",
-        "ratio",
-        "least",
-        "greatest",
-        "floor",
-    ]);
-    for figure in figures {
-        table.add_row([
+    let header =
+        ["operation", "callers", "load", "processes", "store us", "floor us", "ratio", "least", "greatest", "floor"];
+    let row = |figure: &Figure| {
+        [
             figure.operation.to_string(),
             figure.callers.to_string(),
             figure.load.to_string(),
@@ -51,12 +39,7 @@ pub(crate) fn table(figures: &[Figure]) -> Table {
             format!("{:.2}", figure.ratio_min),
             format!("{:.2}", figure.ratio_max),
             figure.floor.to_owned(),
-        ]);
-    }
-    for column in [1, 3, 4, 5, 6, 7, 8] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
+        ]
+    };
+    figures::table(header, [1, 3, 4, 5, 6, 7, 8], figures.iter().map(row))
 }

@@ -11,29 +11,19 @@ mod support;
 use std::{fs, path::PathBuf};
 
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use comfy_table::Table;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     measure::{Operation, Sizes},
-    support::{
-        buildbot::Buildbot,
-        places::{Backend, Place, or_all},
-        statistics::readable,
-    },
+    support::{buildbot::Buildbot, figures, places::Place, statistics::readable},
 };
 
 /// Measures what calls cost as builds, steps and the store grow.
 #[derive(Parser)]
 struct Arguments {
-    /// The backends to measure; without any, all
-    backends: Vec<Backend>,
-    /// Measure small sizes for a moment only, to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// Write the figures into this file too
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    bench: support::arguments::Arguments,
     /// Draw the cost of adds and urls into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -43,9 +33,6 @@ struct Arguments {
     /// Measure Buildbot too, with this Python interpreter, which has it
     #[arg(long, value_name = "PYTHON")]
     buildbot: Option<PathBuf>,
-    /// What `cargo bench` passes
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// A line of the table, and an object of the JSON.
@@ -61,13 +48,12 @@ struct Figure {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    let figures = if arguments.from.is_empty() { measure(&arguments).await } else { read(&arguments.from) };
-    if let Some(file) = arguments.json {
-        let json = serde_json::to_string_pretty(&figures).expect("figures are written as JSON");
-        fs::write(file, json + "\n").expect("the file of the figures is written");
+    let all = if arguments.from.is_empty() { measure(&arguments).await } else { read(&arguments.from) };
+    if let Some(file) = arguments.bench.json {
+        figures::write_json(&file, &all);
     }
     if let Some(file) = arguments.svg {
-        fs::write(file, plot::svg(&figures)).expect("the file of the plot is written");
+        fs::write(file, plot::svg(&all)).expect("the file of the plot is written");
     }
 }
 
@@ -80,14 +66,14 @@ fn read(files: &[PathBuf]) -> Vec<Figure> {
 }
 
 async fn measure(arguments: &Arguments) -> Vec<Figure> {
-    let sizes = if arguments.quick { Sizes::quick() } else { Sizes::full() };
+    let sizes = if arguments.bench.quick { Sizes::quick() } else { Sizes::full() };
     println!(
         "The time of one call of one caller, the median of {}, in microseconds; sizes take turns.\n{}",
         sizes.calls,
         Operation::legend(),
     );
     let mut figures = Vec::new();
-    for &backend in or_all(&arguments.backends) {
+    for &backend in arguments.bench.backends() {
         let place = Place::new(backend);
         println!("\n{backend} ({})", place.durability);
         let mut found = Vec::new();
@@ -126,17 +112,9 @@ fn figures_of(backend: &str, operation: Operation, times: &[(usize, f64)]) -> Ve
 }
 
 fn table(figures: &[Figure]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN);
-    table.set_header(["operation", "size", "us", "over the smallest"]);
-    for figure in figures {
+    let row = |figure: &Figure| {
         let over = format!("{:.2}", figure.over_smallest);
-        table.add_row([figure.operation.to_string(), figure.size.to_string(), readable(figure.us), over]);
-    }
-    for column in 1..4 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
+        [figure.operation.to_string(), figure.size.to_string(), readable(figure.us), over]
+    };
+    figures::table(["operation", "size", "us", "over the smallest"], 1..4, figures.iter().map(row))
 }

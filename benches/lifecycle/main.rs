@@ -8,10 +8,10 @@ mod life;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use comfy_table::Table;
 use serde::Serialize;
 use serde_json::json;
 
@@ -19,8 +19,9 @@ use crate::{
     life::Lives,
     support::{
         buildbot::Buildbot,
+        figures,
         payload::{STATE, URL_NAME},
-        places::{Backend, Place, or_all},
+        places::{Backend, Place},
         statistics::{median, readable},
     },
 };
@@ -28,20 +29,11 @@ use crate::{
 /// Measures whole lives of steps, with builds at once.
 #[derive(Parser)]
 struct Arguments {
-    /// The backends to measure; without any, all
-    backends: Vec<Backend>,
-    /// Measure for a moment only, to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// Write the figures into this file too
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    bench: support::arguments::Arguments,
     /// Measure Buildbot too, with this Python interpreter, which has it
     #[arg(long, value_name = "PYTHON")]
     buildbot: Option<PathBuf>,
-    /// What `cargo bench` passes
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// A line of the table, and an object of the JSON.
@@ -76,15 +68,15 @@ const IN_FLIGHT: [usize; 3] = [1, 16, 128];
 async fn main() {
     let arguments = Arguments::parse();
     let (repetitions, time) =
-        if arguments.quick { (1, Duration::from_millis(100)) } else { (3, Duration::from_secs(2)) };
+        if arguments.bench.quick { (1, Duration::from_millis(100)) } else { (3, Duration::from_secs(2)) };
     println!(
         "The life of a step: add, start, locks, 3 state strings, 2 urls, finish; then its build is read. A build has {}
 steps, one after the other; builds in flight run at once. The times are of whole lives, the median and the 99th
 percentile; {repetitions} repetitions of about {time:?} each, in turns, of which the median.",
         life::STEPS,
     );
-    let mut figures = Vec::new();
-    for &backend in or_all(&arguments.backends) {
+    let mut all = Vec::new();
+    for &backend in arguments.bench.backends() {
         let place = Place::new(backend);
         println!("\n{backend} ({})", place.durability);
         let store = steps::connect(place.url()).await.expect("the store opens");
@@ -112,34 +104,26 @@ percentile; {repetitions} repetitions of about {time:?} each, in turns, of which
         }
         store.close().await.expect("the store closes");
         println!("{}", table(&found));
-        figures.extend(found);
+        all.extend(found);
     }
-    if let Some(file) = arguments.json {
-        let json = serde_json::to_string_pretty(&figures).expect("figures are written as JSON");
-        fs::write(file, json + "\n").expect("the file of the figures is written");
+    if let Some(file) = arguments.bench.json {
+        figures::write_json(&file, &all);
     }
 }
 
 fn table(figures: &[Figure]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN);
-    table.set_header(["system", "builds in flight", "steps a second", "p50 us", "p99 us", "times as many"]);
-    for figure in figures {
+    let row = |figure: &Figure| {
         let other = figures.iter().find(|it| it.in_flight == figure.in_flight && it.system != figure.system);
         let times = other.filter(|_| figure.system == "steps").map(|it| figure.per_second / it.per_second);
-        table.add_row([
+        [
             figure.system.to_owned(),
             figure.in_flight.to_string(),
             readable(figure.per_second),
             readable(figure.p50_us),
             readable(figure.p99_us),
             times.map(readable).unwrap_or_default(),
-        ]);
-    }
-    for column in 1..6 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
+        ]
+    };
+    let header = ["system", "builds in flight", "steps a second", "p50 us", "p99 us", "times as many"];
+    figures::table(header, 1..6, figures.iter().map(row))
 }

@@ -66,7 +66,8 @@ impl Place {
                 Self::kept(server.url(), REDIS_DURABILITY, server)
             }
             Backend::RedisCluster => {
-                let cluster = durable_redis().start_cluster().expect("a Redis Cluster starts");
+                // As redundant as the one server: neither has a replica.
+                let cluster = durable_redis().start_cluster_without_replicas().expect("a Redis Cluster starts");
                 let server = durable_redis().start().expect("Redis starts");
                 let urls = vec![cluster.url(), server.url()];
                 Self { urls, durability: REDIS_DURABILITY, _kept: Box::new((cluster, server)) }
@@ -84,7 +85,7 @@ impl Place {
     }
 }
 
-const REDIS_DURABILITY: &str = "appendonly=yes, appendfsync=always: an answer waits for the disk";
+const REDIS_DURABILITY: &str = "appendonly=yes, appendfsync=always: an answer waits for the disk; no replicas";
 
 fn durable_redis() -> RedisOptions {
     RedisOptions::default().with_setting("appendonly", "yes").with_setting("appendfsync", "always")

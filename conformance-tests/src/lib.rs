@@ -117,6 +117,12 @@
 //! Each run has a fresh seed, so that many runs see more than one; `STEPS_CONFORMANCE_SEED` fixes it.
 //! `STEPS_CONFORMANCE_CASES` says how many random cases each property has: 64 unless it is set, `1000` for
 //! a night. No files are written.
+//!
+//! # Versions
+//! The crate follows semantic versioning, and what it asks of a store is part of that. A new case may fail on a store
+//! that passed before, so cases come with minor versions, before 1.0 too (0.1 to 0.2), and never with a patch. A case
+//! keeps its name: profiles and scripts refer to it. All names stand in `cases.txt` of this crate, with the clauses that
+//! each checks; a test compares, so that none is renamed by mistake.
 
 mod calls;
 mod cases;

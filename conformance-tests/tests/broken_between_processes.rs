@@ -7,7 +7,11 @@ mod broken;
 
 use std::process::ExitCode;
 
-use broken::filed::{FILED, FiledStores};
+use broken::{
+    Broken,
+    filed::{FILED, FiledStores},
+    table::{self, Row},
+};
 use conformance_tests::{Config, Report, child, run};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -32,12 +36,18 @@ fn main() -> ExitCode {
         return code;
     }
     let mut trials = vec![Trial::test("a_store_that_is_right_about_processes_passes", a_right_one_passes)];
-    for (flaw, clause, case) in FILED {
-        trials.push(Trial::test(format!("{flaw:?}_is_caught"), move || {
-            let report = report(FiledStores(Some(*flaw)), case)?;
-            let is_caught = report.failed().any(|(_, failure)| failure.clause == Some(*clause));
-            if is_caught { Ok(()) } else { Err(format!("{flaw:?} {clause}; {report}").into()) }
-        }));
-    }
+    trials.push(Trial::test("each_flaw_is_caught_and_in_the_table", || {
+        let mut rows = Vec::new();
+        for Broken { flaw, documentation, clause, cases } in FILED {
+            let report = report(FiledStores(Some(*flaw)), cases)?;
+            let row = Row::new(documentation, *clause, &report);
+            if row.cases.is_empty() {
+                return Err(format!("{flaw:?} {clause}; {report}").into());
+            }
+            rows.push(row);
+        }
+        table::check(table::BETWEEN_PROCESSES, &rows);
+        Ok(())
+    }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

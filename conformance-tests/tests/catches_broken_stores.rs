@@ -4,25 +4,50 @@
 #[path = "broken/mod.rs"]
 mod broken;
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use broken::{
-    FLAWS, Known, Plain,
+    Broken, FLAWS, NOT_FOR_PROPERTIES, Plain,
     dropping::{DROPPED, Dropping},
+    filed::FILED,
     networked::{NET, Networked},
     racing::{RACES, Racing},
-    table::{self, Row},
+    table::{self, Row, Section},
     wrapped::{SPOILERS, Spoiled},
 };
-use conformance_tests::{Clause, Config, Report, run};
+use conformance_tests::{Clause, Config, Report, StoreFactory, run};
 
 /// Always the same draws: whether they come upon a flaw must not depend on luck.
 const SEED: u64 = 7;
 
-/// Runs the cases whose names begin so on a store with this flaw.
-async fn report(known: &Known, group: &str, cases: u32) -> Report {
-    let config = Config::new().with_seed(SEED).with_cases(cases).with_call_timeout(Duration::from_secs(2));
-    run(Plain::new(Some(known.flaw)), config.with_filter(group)).await
+/// Runs the cases whose names begin so, the same each time.
+async fn report(factory: impl StoreFactory, cases: &str, many: u32, call_timeout: u64) -> Report {
+    let config = Config::new().with_seed(SEED).with_cases(many).with_call_timeout(Duration::from_secs(call_timeout));
+    run(factory, config.with_filter(cases)).await
+}
+
+/// What came of stores that are wrong in one way each.
+#[derive(Default)]
+struct Caught {
+    rows: Vec<Row>,
+    missed: Vec<String>,
+}
+
+impl Caught {
+    /// Takes down which cases blame the clause.
+    fn judge<F: Debug>(&mut self, broken: &Broken<F>, report: &Report) {
+        let row = Row::new(broken.documentation, broken.clause, report);
+        if row.cases.is_empty() {
+            self.missed.push(format!("{broken:?}; {report}"));
+        }
+        self.rows.push(row);
+    }
+
+    /// Expects that each was caught, as the page says.
+    fn check(self, section: Section) {
+        assert!(self.missed.is_empty(), "not caught:\n{}", self.missed.join("\n"));
+        table::check(section, &self.rows);
+    }
 }
 
 #[tokio::test]
@@ -49,41 +74,34 @@ async fn a_store_that_others_use_passes_again_and_again() {
 
 #[tokio::test]
 async fn each_flaw_is_caught_by_an_example_of_the_clause_that_it_breaks() {
-    let (mut rows, mut missed) = (Vec::new(), Vec::new());
-    let mut judge = |documentation, clause, report: Report| {
-        let row = Row::new(documentation, clause, &report);
-        if row.cases.is_empty() {
-            let blamed: Vec<_> = report.failed().map(|(case, failure)| (&case.name, failure.clause)).collect();
-            missed.push(format!("{row:?}; blamed: {blamed:?}"));
-        }
-        rows.push(row);
-    };
-    for known in FLAWS {
-        judge(known.documentation, known.clause, report(known, known.group, 1).await);
+    let mut caught = Caught::default();
+    for broken in FLAWS {
+        caught.judge(broken, &report(Plain::new(Some(broken.flaw)), broken.cases, 1, 2).await);
     }
-    for (spoiler, documentation, clause, group) in SPOILERS {
-        let report = run(Spoiled(*spoiler), Config::new().with_seed(SEED).with_cases(1).with_filter(*group)).await;
-        judge(documentation, *clause, report);
+    for broken in SPOILERS {
+        caught.judge(broken, &report(Spoiled(broken.flaw), broken.cases, 1, 30).await);
     }
-    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
-    table::check(&rows);
+    caught.check(table::ONE_CALL);
 }
 
 #[test]
 fn every_clause_has_a_broken_store_or_a_reason() {
-    let spoiled = SPOILERS.iter().map(|(_, _, clause, _)| *clause);
-    table::check_clauses(FLAWS.iter().map(|known| known.clause).chain(spoiled));
+    fn clauses<F>(list: &[Broken<F>]) -> impl Iterator<Item = Clause> {
+        list.iter().map(|broken| broken.clause)
+    }
+    let broken = clauses(FLAWS).chain(clauses(SPOILERS)).chain(clauses(RACES)).chain(clauses(DROPPED));
+    table::check_clauses(broken.chain(clauses(NET)).chain(clauses(FILED)));
 }
 
 #[tokio::test]
 async fn properties_come_upon_most_flaws_and_shrink_them() {
     let mut missed = Vec::new();
-    for known in FLAWS.iter().filter(|known| known.is_for_properties) {
-        let report = report(known, "model::", 100).await;
+    for broken in FLAWS.iter().filter(|broken| !NOT_FOR_PROPERTIES.contains(&broken.flaw)) {
+        let report = report(Plain::new(Some(broken.flaw)), "model::", 100, 2).await;
         // A line for the import, one or two for the builds, and each write is followed by a read.
         let is_small = |calls: &str| calls.lines().count() <= 30;
         if !report.failed().any(|(_, failure)| failure.calls.as_deref().is_some_and(is_small)) {
-            missed.push(format!("{known:?}; {report}"));
+            missed.push(format!("{broken:?}; {report}"));
         }
     }
     assert!(missed.is_empty(), "not caught, or not small:\n{}", missed.join("\n"));
@@ -91,66 +109,68 @@ async fn properties_come_upon_most_flaws_and_shrink_them() {
 
 #[tokio::test]
 async fn each_race_is_caught_by_a_history_that_can_be_read() {
-    let mut missed = Vec::new();
-    for (race, clause) in RACES {
-        let config = Config::new().with_seed(SEED).with_cases(160).with_call_timeout(Duration::from_secs(10));
-        let report = run(Racing(*race), config.with_filter("histories::")).await;
+    let (mut caught, mut missed) = (Caught::default(), Vec::new());
+    for broken in RACES {
+        let report = report(Racing(broken.flaw), broken.cases, 160, 10).await;
         let is_small = |history: &str| history.lines().count() <= 25;
         let is_caught = |case: &str| {
             report.failed().any(|(found, failure)| {
                 found.name.ends_with(case)
-                    && [Some(*clause), Some(Clause::R3)].contains(&failure.clause)
+                    && [Some(broken.clause), Some(Clause::R3)].contains(&failure.clause)
                     && failure.history.as_deref().is_some_and(is_small)
             })
         };
         // What came first may break linearizability as plainly as the clause.
         if !["of_tasks_are_linearizable", "of_peers_are_linearizable"].into_iter().all(is_caught) {
-            missed.push(format!("{race:?} {clause}; {report}"));
+            missed.push(format!("{broken:?}; {report}"));
         }
+        caught.rows.push(Row::blaming(&[broken.clause, Clause::R3], broken.documentation, broken.clause, &report));
     }
     assert!(missed.is_empty(), "not caught, or not small:\n{}", missed.join("\n"));
+    caught.check(table::AT_ONCE);
 }
 
 #[tokio::test]
 async fn no_race_is_caught_where_calls_do_not_meet() {
-    for (race, _) in RACES {
-        let report = run(Racing(*race), Config::new().with_cases(8).with_filter("model::")).await;
-        assert!(report.is_success(), "{race:?}: {report}");
+    for Broken { flaw, .. } in RACES {
+        let report = run(Racing(*flaw), Config::new().with_cases(8).with_filter("model::")).await;
+        assert!(report.is_success(), "{flaw:?}: {report}");
     }
 }
 
 #[tokio::test]
 async fn a_store_that_does_not_stand_dropped_calls_is_caught() {
-    let mut missed = Vec::new();
-    for (flaw, clause) in DROPPED {
-        let config = Config::new().with_seed(SEED).with_call_timeout(Duration::from_secs(2));
-        let report = run(Dropping(*flaw), config.with_filter("dropped::")).await;
-        if !report.failed().any(|(_, failure)| failure.clause == Some(*clause)) {
-            missed.push(format!("{flaw:?} {clause}; {report}"));
-        }
+    let mut caught = Caught::default();
+    for broken in DROPPED {
+        caught.judge(broken, &report(Dropping(broken.flaw), broken.cases, 64, 2).await);
     }
-    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+    caught.check(table::DROPPED);
 }
 
 #[tokio::test]
 async fn a_store_that_is_right_about_connections_passes() {
-    let report = run(Networked(None), Config::new().with_filter("faults::")).await;
-    assert!(report.is_success(), "{report}");
-    assert_eq!(report.ignored().count(), 0, "{report}");
+    for prepares in [false, true] {
+        let report = run(Networked { flaw: None, prepares }, Config::new().with_filter("faults::")).await;
+        assert!(report.is_success(), "{report}");
+        assert_eq!(report.ignored().count(), 0, "{report}");
+    }
 }
 
+/// Whether it prepares its statements or not: if it does, only on a connection that knows them does a write arrive.
 #[tokio::test]
 async fn a_store_that_is_wrong_about_connections_is_caught() {
-    let runs = NET.iter().map(|(flaw, clause, case)| async move {
-        let config = Config::new().with_seed(SEED).with_call_timeout(Duration::from_secs(8));
-        let report = run(Networked(Some(*flaw)), config.with_filter(*case)).await;
-        let is_caught = report.failed().any(|(_, failure)| failure.clause == Some(*clause));
-        (!is_caught).then(|| format!("{flaw:?} {clause}; {report}"))
-    });
-    let runs: Vec<_> = runs.map(tokio::spawn).collect();
-    let mut missed = Vec::new();
-    for run in runs {
-        missed.extend(run.await.unwrap());
+    let ways = NET.iter().flat_map(|broken| [(broken, false), (broken, true)]);
+    let runs: Vec<_> = ways
+        .map(|(broken, prepares)| {
+            let factory = Networked { flaw: Some(broken.flaw), prepares };
+            (broken, tokio::spawn(report(factory, broken.cases, 64, 8)))
+        })
+        .collect();
+    let mut caught = [Caught::default(), Caught::default()];
+    for (place, (broken, run)) in runs.into_iter().enumerate() {
+        caught[place % 2].judge(broken, &run.await.unwrap());
     }
-    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+    for caught in caught {
+        caught.check(table::CONNECTIONS);
+    }
 }

@@ -82,3 +82,26 @@ impl Clock for ManualClock {
 fn at(micros: i64) -> Timestamp {
     Timestamp::from_unix_micros(micros).expect("it was taken from a timestamp")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_says_what_it_was_set_to() {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        assert_eq!(clock.now(), Timestamp::UNIX_EPOCH);
+        clock.set(at(-7));
+        assert_eq!(clock.now(), at(-7));
+        clock.advance(Duration::from_micros(10));
+        assert_eq!(Arc::new(&clock).now(), at(3));
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), Timestamp::MAX);
+    }
+
+    #[test]
+    fn the_machines_clock_goes_on() {
+        let one = SystemClock.now();
+        assert!(one > at(0) && one <= SystemClock.now());
+    }
+}

@@ -398,6 +398,7 @@ mod tests {
         ];
         for (calls, expected) in [(&repeatable[..], true), (&not_repeatable[..], false)] {
             for call in calls {
+                assert_eq!(call.is_repeatable(), expected, "{call}");
                 assert!(unavailable(*call, false).is_retryable(), "{call}");
                 assert_eq!(unavailable(*call, true).is_retryable(), expected, "{call}");
             }
@@ -421,5 +422,31 @@ mod tests {
         assert_eq!(refused.to_string(), "step name: it is empty; it needs 1 to 50 characters");
         assert_eq!(refused.input_error(), Some(&InputError::NameEmpty));
         assert!(refused.source().is_none());
+    }
+
+    #[test]
+    fn a_call_is_named_with_its_step_or_build() {
+        let step = StepId::new(42).unwrap();
+        let add = NewStep::new(build(), StepName::new("a").unwrap(), StateString::default());
+        for (call, step_id, build_id, text) in [
+            (Call::on_step(Operation::AddUrl, step), Some(step), None, "add_url to step 42"),
+            (Call::on_step(Operation::FinishStep, step), Some(step), None, "finish_step on step 42"),
+            (Call::get_step(&step.into()), Some(step), None, "get_step of step 42"),
+            (Call::get_step(&StepSelector::number(build(), 0.into())), None, Some(build()), "get_step of build 7"),
+            (Call::add_step(&add), None, Some(build()), "add_step to build 7"),
+            (Call::get_steps(build()), None, Some(build()), "get_steps of build 7"),
+            (Call::on_store(Operation::Close), None, None, "close"),
+        ] {
+            assert_eq!((call.step_id(), call.build_id(), call.to_string().as_str()), (step_id, build_id, text));
+        }
+    }
+
+    #[test]
+    fn what_is_behind_an_error_is_its_source_and_shown_for_debugging() {
+        let lost = std::io::Error::other("the cable was cut");
+        let error = unavailable(Call::get_steps(build()), false).with_source(lost);
+        assert_eq!(error.source().unwrap().to_string(), "the cable was cut");
+        let text = format!("{error:?}");
+        assert!(text.contains("kind: Unavailable") && text.contains("the cable was cut"), "{text}");
     }
 }

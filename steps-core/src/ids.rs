@@ -176,5 +176,12 @@ mod tests {
         assert!(StepNumber::try_from(i64::from(u32::MAX) + 1).is_err());
         assert_eq!(StepNumber::FIRST.next(), Some(StepNumber::new(1)));
         assert_eq!(StepNumber::new(u32::MAX).next(), None);
+        for number in [0, 1, 7, u32::MAX] {
+            let step_number = StepNumber::from(number);
+            assert_eq!((step_number.get(), i64::from(step_number)), (number, i64::from(number)));
+            assert_eq!(step_number.to_string(), number.to_string());
+            assert_eq!(number.to_string().parse(), Ok(step_number));
+        }
+        assert!("".parse::<StepNumber>().is_err());
     }
 }

@@ -15,3 +15,14 @@ pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 64;
 /// The message of the `CapacityExceeded` that an add gets when there is no [`StepNumber`](crate::StepNumber) left in
 /// its build (I4). A store with a limit of its own says its own.
 pub const NO_NUMBER_LEFT: &str = "the build has as many steps as there are numbers";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_are_those_of_the_contract() {
+        assert_eq!((NAME_CODE_POINTS, IDEMPOTENCY_KEY_CHARACTERS), (50, 64));
+        assert_eq!((STATE_STRING_BYTES, URL_BYTES), (1_048_576, 65_536));
+    }
+}

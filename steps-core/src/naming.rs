@@ -48,6 +48,9 @@ pub fn with_suffix(requested: &StepName, k: NonZeroU64) -> StepName {
 pub fn cut(requested: &StepName, digits: u32) -> &str {
     let keep = limits::NAME_CODE_POINTS.saturating_sub(1 + digits as usize);
     let name = requested.as_str();
+    if name.len() <= keep {
+        return name;
+    }
     name.char_indices().nth(keep).map_or(name, |(end, _)| &name[..end])
 }
 
@@ -96,9 +99,7 @@ impl SuffixHints {
             self.next.insert(prefix.to_owned(), Vec::new());
         }
         let hints = self.next.get_mut(prefix).expect("it was there or was just inserted");
-        while hints.len() < digits as usize {
-            hints.push(0);
-        }
+        hints.resize(hints.len().max(digits as usize), 0);
         let next = &mut hints[digits as usize - 1];
         *next = start.max(*next);
         next

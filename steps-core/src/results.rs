@@ -112,6 +112,7 @@ mod tests {
         }
         for code in [-1, 7, i32::MIN, i32::MAX] {
             assert_eq!(Results::new(code).name(), None);
+            assert_eq!(i32::from(Results::from(code)), code);
             assert_eq!(Results::new(code).to_string().parse(), Ok(Results::new(code)));
         }
         for text in ["", "Success", "1.0", "2147483648"] {

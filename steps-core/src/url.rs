@@ -127,6 +127,13 @@ mod tests {
         assert_ne!(digest("", "a"), digest("a", ""));
     }
 
+    /// Stores keep digests, so they never change.
+    #[test]
+    fn the_digest_is_what_it_always_was() {
+        let digest = StepUrl::new("log", "a").unwrap().digest();
+        assert_eq!(digest.to_string(), "24081bc40067f0cbd03287aea32ec0c35f398dacab44726a8f0bf2baee7ab58d");
+    }
+
     proptest! {
         #[test]
         fn equal_digests_mean_equal_pairs(a in "[ab]{0,3}", b in "[ab]{0,3}", c in "[ab]{0,3}", d in "[ab]{0,3}") {

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod bundle;
 mod client;
 mod cluster;
 mod error;
@@ -219,7 +220,7 @@ impl RedisStore {
         keys: &BuildKeys,
         name: &StepName,
     ) -> Result<Option<StepNumber>> {
-        let request = Request::command("HGET", &keys.index).arg(format!("n{name}"));
+        let request = Request::command("HGET", &keys.index).arg(record::name_field(name));
         match self.client.call_until(deadline, call, request).await? {
             Value::Nil => Ok(None),
             Value::BulkString(number) => match str::from_utf8(&number).ok().and_then(|number| number.parse().ok()) {
@@ -237,15 +238,24 @@ impl RedisStore {
         (build, number): (BuildId, StepNumber),
         keys: &BuildKeys,
     ) -> Result<Option<Step>> {
-        let request = Request::script(&script::GET_STEP, &[&keys.steps]).arg(number.get());
-        match self.client.call_until(deadline, call, request).await? {
-            Value::Nil => Ok(None),
-            Value::Array(values) => {
-                let step = record::step(build, number, &values);
-                step.map(Some).map_err(|failure| failure.into_error(call, BACKEND))
+        let failed = |failure: Failure| failure.into_error(call, BACKEND);
+        // R3: either command sees the step and its urls of one instant. Most steps have few urls.
+        let request = Request::command("HMGET", &keys.steps).arg(&record::first_fields(number));
+        let mut answer = self.client.call_until(deadline, call, request).await?;
+        let records = record::records(&answer).map_err(failed)?;
+        let Some(Some(step)) = records.first() else { return Ok(None) };
+        let records = match records.get(..=record::url_count(step).map_err(failed)? as usize) {
+            Some(all) => all.to_vec(),
+            None => {
+                let request = Request::script(&script::GET_STEP, &[&keys.steps]).arg(number.get());
+                answer = self.client.call_until(deadline, call, request).await?;
+                if answer == Value::Nil {
+                    return Ok(None);
+                }
+                record::records(&answer).map_err(failed)?
             }
-            _ => Err(error::unexpected_answer().into_error(call, BACKEND)),
-        }
+        };
+        record::step(build, number, &records).map(Some).map_err(failed)
     }
 }
 
@@ -259,12 +269,11 @@ impl StepsStore for RedisStore {
             return Err(failed(Failure::new(ErrorKind::CapacityExceeded, message)));
         };
         let mut request = Request::script(&script::ADD_STEP, &[&keys.steps, &keys.index])
-            .arg(step.name.as_str())
+            .arg(record::name_field(&step.name))
             .arg(&record::cuts(&step.name))
-            .arg(&record::BLANK)
-            .arg(step.state_string.as_str());
+            .arg(record::new_step(&step.name, &step.state_string));
         if let Some(key) = &step.idempotency_key {
-            request = request.arg(key.as_str());
+            request = request.arg(record::key_field(key));
         }
         let (number, name) = match self.client.call(call, request).await? {
             Value::Int(number) => (number, Some(step.name)),
@@ -365,12 +374,9 @@ impl StepsStore for RedisStore {
         let Some(keys) = self.keys(build_id) else { return Ok(Vec::new()) };
         // R2: one command sees the steps and urls of one instant.
         let request = Request::command("HVALS", &keys.steps).on_a_lane_of_its_own();
-        match self.client.call(call, request).await? {
-            Value::Array(values) => {
-                record::steps(build_id, &values).map_err(|failure| failure.into_error(call, BACKEND))
-            }
-            _ => Err(error::unexpected_answer().into_error(call, BACKEND)),
-        }
+        let answer = self.client.call(call, request).await?;
+        let steps = record::records(&answer).and_then(|records| record::steps(build_id, &records));
+        steps.map_err(|failure| failure.into_error(call, BACKEND))
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,11 +1,8 @@
 //! One server: its connections.
 
 use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use redis::{
@@ -15,12 +12,19 @@ use redis::{
     io::tcp::TcpSettings,
 };
 use steps_lane::Failure;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{Semaphore, SemaphorePermit, TryAcquireError},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::{error, options::RedisOptions};
+use crate::{bundle::Bundled, error, options::RedisOptions};
 
-/// How many calls may wait for the task of a connection before others wait for them.
-const WAITING: usize = 1024;
+/// How many calls of a connection may wait for their answers. Others are not sent before one of those has it, so that
+/// they know that they were not.
+const ROOM: usize = 1024;
 
 /// A connection is flushed when this many bytes wait, or all that wait: fewer, larger writes to the system.
 const FLUSHED_BYTES: usize = 64 * 1024;
@@ -87,15 +91,18 @@ struct Place {
 #[derive(Clone)]
 pub(crate) struct Connection {
     driver: MultiplexedConnection,
-    has_ended: Arc<AtomicBool>,
+    /// For calls that wait for their answers; closed when no more are to be sent.
+    room: Arc<Semaphore>,
+    /// Ends with the last who has the connection; the driver does so itself with a task that it began.
+    _task: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
-/// Sets its flag when the task of a connection ends, however it does.
-struct EndOfTask(Arc<AtomicBool>);
+/// Closes the room when the task of a connection ends, however it does.
+struct EndOfTask(Arc<Semaphore>);
 
 impl Drop for EndOfTask {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.0.close();
     }
 }
 
@@ -140,19 +147,21 @@ impl Node {
     /// way to this node.
     pub(crate) async fn send_on(
         &self,
-        mut connection: Connection,
+        connection: Connection,
         lane: Lane,
         cmd: &Cmd,
         asking: bool,
         deadline: Instant,
     ) -> Result<Value, NoAnswer> {
+        let _room = connection.room(deadline).await?;
+        let mut driver = connection.driver.clone();
         let answer = async {
             if !asking {
-                return connection.driver.send_packed_command(cmd).await;
+                return driver.send_packed_command(cmd).await;
             }
             let mut pipeline = Pipeline::with_capacity(2);
             pipeline.cmd("ASKING").add_command(cmd.clone());
-            let answers = connection.driver.send_packed_commands(&pipeline, 0, 2).await?;
+            let answers = driver.send_packed_commands(&pipeline, 0, 2).await?;
             Ok(answers.into_iter().nth(1).unwrap_or_default())
         };
         match timeout_at(deadline, answer).await {
@@ -185,20 +194,12 @@ impl Node {
         if let Some(connection) = self.living(lane) {
             return Ok(connection);
         }
-        let connection = self.open().await?;
+        let connection = self.open(lane).await?;
         *self.current(lane) = Some(connection.clone());
         Ok(connection)
     }
 
-    async fn open(&self) -> Result<Connection, RedisError> {
-        let Address { host, port } = self.address.clone();
-        let address = if self.options.is_encrypted {
-            #[cfg(feature = "tls")]
-            crate::tls::choose_provider();
-            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-        } else {
-            ConnectionAddr::Tcp(host, port)
-        };
+    async fn open(&self, lane: Lane) -> Result<Connection, RedisError> {
         // The third version of the protocol, since with it the driver tells when a connection has ended.
         let mut settings = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
@@ -210,33 +211,52 @@ impl Node {
         if let Some(password) = &self.options.password {
             settings = settings.set_password(password);
         }
-        let tcp = TcpSettings::default().set_nodelay(true);
-        let info = address.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp);
-
-        let has_ended = Arc::new(AtomicBool::new(false));
-        let end = EndOfTask(Arc::clone(&has_ended));
+        let room = Arc::new(Semaphore::new(ROOM));
+        let end = EndOfTask(Arc::clone(&room));
+        let patience = self.options.timeout / 4;
         let config = AsyncConnectionConfig::new()
             // Our deadlines, which know more, are kept around it.
             .set_response_timeout(None)
-            .set_connection_timeout(Some(self.options.timeout / 4))
-            .set_pipeline_buffer_size(WAITING)
+            .set_connection_timeout(Some(patience))
+            .set_pipeline_buffer_size(ROOM)
             .set_write_backpressure_boundary(FLUSHED_BYTES)
             .set_push_sender(move |_: PushInfo| {
                 let _until_the_task_ends = &end;
                 Ok::<_, SendError>(())
             });
-        let driver = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Connection { driver, has_ended })
+        let Address { host, port } = self.address.clone();
+        let (driver, task) = if self.options.is_encrypted {
+            #[cfg(feature = "tls")]
+            crate::tls::choose_provider();
+            let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
+            let tcp = TcpSettings::default().set_nodelay(true);
+            let info = address.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp);
+            (Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?, None)
+        } else {
+            let connecting = async {
+                let stream = TcpStream::connect((host, port)).await?;
+                stream.set_nodelay(true)?;
+                match lane {
+                    Lane::Calls => on_stream(&settings, stream, config).await,
+                    Lane::Builds => on_stream(&settings, Bundled::new(stream), config).await,
+                }
+            };
+            let connected = timeout(patience, connecting).await;
+            let (driver, task) = connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
+            (driver, Some(Arc::new(task)))
+        };
+        Ok(Connection { driver, room, _task: task })
     }
 
     fn living(&self, lane: Lane) -> Option<Connection> {
         self.current(lane).as_ref().filter(|connection| connection.is_alive()).cloned()
     }
 
-    /// Has the next call make another connection.
+    /// Has the next call make another connection, and also those that wait for room on this one.
     fn forget(&self, lane: Lane, connection: &Connection) {
+        connection.room.close();
         let mut current = self.current(lane);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.has_ended, &connection.has_ended)) {
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.room, &connection.room)) {
             *current = None;
         }
     }
@@ -255,8 +275,30 @@ impl Node {
 
 impl Connection {
     fn is_alive(&self) -> bool {
-        !self.has_ended.load(Ordering::Acquire)
+        !self.room.is_closed()
     }
+
+    /// Waits until there is room for one more call. Nothing is sent yet.
+    async fn room(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, NoAnswer> {
+        let room = match self.room.try_acquire() {
+            Err(TryAcquireError::NoPermits) => match timeout_at(deadline, self.room.acquire()).await {
+                Ok(room) => room.ok(),
+                Err(_) => return Err(NoAnswer::TimedOut { sent: false }),
+            },
+            room => room.ok(),
+        };
+        room.ok_or_else(|| NoAnswer::NotSent(Failure::busy("the connection to the server was lost")))
+    }
+}
+
+/// Makes a connection of a stream, and its task.
+async fn on_stream(
+    settings: &RedisConnectionInfo,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    config: AsyncConnectionConfig,
+) -> Result<(MultiplexedConnection, AbortOnDropHandle<()>), RedisError> {
+    let (driver, task) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+    Ok((driver, AbortOnDropHandle::new(tokio::spawn(task))))
 }
 
 impl NoAnswer {

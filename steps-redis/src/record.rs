@@ -1,13 +1,13 @@
 //! The storage format: what is kept under which key, and how. `docs/redis.md` has it in words, `src/lua` its other
 //! half.
 
-use std::collections::BTreeMap;
-
 use redis::Value;
-use steps_core::{BuildId, Results, StateString, Step, StepId, StepName, StepNumber, StepUrl, Timestamp, naming};
+use steps_core::{
+    BuildId, IdempotencyKey, Results, StateString, Step, StepId, StepName, StepNumber, StepUrl, Timestamp, naming,
+};
 use steps_lane::Failure;
 
-use crate::error;
+use crate::{bundle, error};
 
 /// The version of the format.
 pub(crate) const FORMAT: u32 = 1;
@@ -23,6 +23,9 @@ pub(crate) const GREATEST_BUILD_ID: i64 = i64::MAX >> NUMBER_BITS;
 
 /// The most digits that a suffix may have: a build has fewer steps than there are such suffixes.
 const SUFFIX_DIGITS: u32 = 7;
+
+/// How many urls are read together with their step; a step with more is read by a script.
+const FIRST_URLS: usize = 3;
 
 /// What stands for a time or results that are not there.
 const ABSENT: i64 = i64::MIN;
@@ -67,24 +70,50 @@ pub(crate) fn place(id: StepId) -> Option<(BuildId, StepNumber)> {
 
 /// For each number of digits of a suffix, how many bytes of the name stay before it (N3).
 pub(crate) fn cuts(name: &StepName) -> [u8; SUFFIX_DIGITS as usize] {
-    std::array::from_fn(|index| {
-        let cut = naming::cut(name, index as u32 + 1);
-        u8::try_from(cut.len()).expect("50 code points have at most 200 bytes")
+    std::array::from_fn(|index| length(naming::cut(name, index as u32 + 1).as_bytes()))
+}
+
+/// How many bytes stand between the kind and the name of a step: those of the urls, the times, the results, whether it
+/// is hidden, and the length of the name.
+const FIXED: usize = 4 + 4 * 8 + 1 + 1;
+
+/// The record of a step that was just added (L1), behind its number: no urls, times or results, and not hidden.
+pub(crate) fn new_step(name: &StepName, state_string: &StateString) -> Vec<u8> {
+    let (name, state) = (name.as_str().as_bytes(), state_string.as_str().as_bytes());
+    let mut bytes = Vec::with_capacity(1 + FIXED + name.len() + state.len());
+    bytes.push(STEP);
+    bytes.extend(0_u32.to_be_bytes());
+    for _ in 0..4 {
+        bytes.extend(ABSENT.to_be_bytes());
+    }
+    bytes.push(0);
+    bytes.push(length(name));
+    bytes.extend(name);
+    bytes.extend(state);
+    bytes
+}
+
+/// The field of the index that a name has.
+pub(crate) fn name_field(name: &StepName) -> String {
+    format!("n{name}")
+}
+
+/// The field of the index that an idempotency key has.
+pub(crate) fn key_field(key: &IdempotencyKey) -> String {
+    format!("k{key}")
+}
+
+/// The fields of a step and its first urls.
+pub(crate) fn first_fields(number: StepNumber) -> [String; 1 + FIRST_URLS] {
+    std::array::from_fn(|index| match index.checked_sub(1) {
+        None => number.to_string(),
+        Some(place) => format!("{number}:{place}"),
     })
 }
 
-/// What stands between the number and the name of a step that was just added (L1): no urls, times or results, and
-/// not hidden.
-pub(crate) const BLANK: [u8; 4 + 4 * 8 + 1] = {
-    let mut bytes = [0; 37];
-    let mut place = 4;
-    while place < 36 {
-        // The first byte of what is absent, of which all others are 0.
-        bytes[place] = ABSENT.to_be_bytes()[0];
-        place += 8;
-    }
-    bytes
-};
+fn length(name: &[u8]) -> u8 {
+    u8::try_from(name.len()).expect("50 code points have at most 200 bytes")
+}
 
 pub(crate) fn time(time: Timestamp) -> [u8; 8] {
     time.unix_micros().to_be_bytes()
@@ -106,140 +135,157 @@ pub(crate) fn url(url: &StepUrl) -> Vec<u8> {
     [&length.to_be_bytes()[..], name, url.url().as_bytes()].concat()
 }
 
+/// The records of an answer that has many, one after the other; `None` for one that is not there.
+///
+/// # Errors
+/// `Corrupt` when the answer is no such one.
+pub(crate) fn records(answer: &Value) -> Result<Vec<Option<&[u8]>>, Failure> {
+    match answer {
+        Value::Array(records) => {
+            let records = records.iter().map(|record| match record {
+                Value::BulkString(bytes) => Ok(Some(bytes.as_slice())),
+                Value::Nil => Ok(None),
+                _ => Err(error::unexpected_answer()),
+            });
+            records.collect()
+        }
+        Value::BulkString(bundle) => bundle::strings(bundle).ok_or_else(error::unexpected_answer),
+        _ => Err(error::unexpected_answer()),
+    }
+}
+
 /// The step that these records are of: its own, and those of its urls.
 ///
 /// # Errors
 /// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is another step's.
-pub(crate) fn step(build: BuildId, number: StepNumber, records: &[Value]) -> Result<Step, Failure> {
-    let mut step = None;
-    let mut urls = Vec::with_capacity(records.len());
-    for record in records {
-        match Record::of(build, record)? {
-            Record::Step(of, found) if of == number.get() => step = Some(found),
-            Record::Url(of, place, url) if of == number.get() && place as usize == urls.len() => urls.push(url),
-            _ => return Err(error::corrupt(format!("the records of step {number} are not its own"))),
-        }
+pub(crate) fn step(build: BuildId, number: StepNumber, records: &[Option<&[u8]>]) -> Result<Step, Failure> {
+    let steps = steps_from(number.get(), build, records)?;
+    match <[Step; 1]>::try_from(steps) {
+        Ok([step]) => Ok(step),
+        Err(_) => Err(error::corrupt(format!("the records of step {number} are not its own"))),
     }
-    let step = step.ok_or_else(|| error::corrupt(format!("step {number} has no record")))?;
-    step.with_urls(number.get(), urls)
+}
+
+/// How many urls the step has whose record this is.
+///
+/// # Errors
+/// `Corrupt` when it cannot be read.
+pub(crate) fn url_count(record: &[u8]) -> Result<u32, Failure> {
+    let Record { kind, mut rest, .. } = Record::read(record)?;
+    if kind == STEP { Ok(u32::from_be_bytes(rest.take()?)) } else { Err(error::corrupt("a step has a url's record")) }
 }
 
 /// The steps of the build that these records, in whatever order, are of (R2).
 ///
 /// # Errors
 /// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is missing.
-pub(crate) fn steps(build: BuildId, records: &[Value]) -> Result<Vec<Step>, Failure> {
-    let mut steps: Vec<Option<Found>> = Vec::with_capacity(records.len());
-    let mut urls: BTreeMap<(u32, u32), StepUrl> = BTreeMap::new();
+pub(crate) fn steps(build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, Failure> {
+    steps_from(0, build, records)
+}
+
+/// Steps whose numbers follow each other, from `first` on.
+fn steps_from(first: u32, build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, Failure> {
+    let mut steps: Vec<Option<Bytes<'_>>> = Vec::with_capacity(records.len());
+    let mut urls = Vec::new();
     for record in records {
-        match Record::of(build, record)? {
-            Record::Step(number, found) => {
-                let index = number as usize;
+        let record = record.ok_or_else(|| error::corrupt("a url of the step is missing"))?;
+        let Record { number, kind, mut rest } = Record::read(record)?;
+        match kind {
+            STEP => {
+                let index = number.checked_sub(first).map_or(usize::MAX, |index| index as usize);
                 // Not that a number of somebody else's makes room for itself.
                 if index >= records.len() {
                     return Err(error::corrupt(format!("there is a step {number}, and fewer records than that")));
                 }
                 if index >= steps.len() {
-                    steps.resize_with(index + 1, || None);
+                    steps.resize(index + 1, None);
                 }
-                steps[index] = Some(found);
+                steps[index] = Some(rest);
             }
-            Record::Url(number, place, url) => {
-                urls.insert((number, place), url);
-            }
+            URL => urls.push((number, u32::from_be_bytes(rest.take()?), rest)),
+            _ => return Err(error::corrupt("a record is neither that of a step nor that of a url")),
         }
     }
-    let mut urls = urls.into_iter().peekable();
-    let found = steps.into_iter().zip(0..).map(|(found, number)| {
-        let found =
-            found.ok_or_else(|| error::corrupt(format!("step {number} is missing, and later ones are there")))?;
-        let mut of_step = Vec::new();
-        while let Some(((_, place), url)) = urls.next_if(|((of, _), _)| *of == number) {
-            if place as usize != of_step.len() {
-                return Err(other_urls(number));
-            }
-            of_step.push(url);
-        }
-        found.with_urls(number, of_step)
-    });
-    let found = found.collect::<Result<Vec<_>, _>>()?;
-    match urls.next() {
-        Some(((number, _), _)) => Err(other_urls(number)),
-        None => Ok(found),
+    // They come in no order.
+    urls.sort_unstable_by_key(|&(number, place, _)| (number, place));
+    let mut urls = &urls[..];
+    let mut found = Vec::with_capacity(steps.len());
+    for (record, number) in steps.into_iter().zip(first..) {
+        let record =
+            record.ok_or_else(|| error::corrupt(format!("step {number} is missing, and later ones are there")))?;
+        let (of_step, others) = urls.split_at(urls.iter().take_while(|(of, ..)| *of == number).count());
+        urls = others;
+        found.push(read_step(build, number, record, of_step)?);
     }
+    if let Some((number, ..)) = urls.first() { Err(other_urls(*number)) } else { Ok(found) }
+}
+
+/// What stands behind a step's number and kind, with its urls in order.
+fn read_step(
+    build: BuildId,
+    number: u32,
+    mut record: Bytes<'_>,
+    urls: &[(u32, u32, Bytes<'_>)],
+) -> Result<Step, Failure> {
+    let count = u32::from_be_bytes(record.take()?);
+    if count as usize != urls.len() || urls.iter().zip(0..).any(|((_, place, _), expected)| *place != expected) {
+        return Err(other_urls(number));
+    }
+    let urls = urls.iter().map(|(.., url)| read_url(*url)).collect::<Result<Vec<_>, _>>()?;
+    let [started_at, locks_acquired_at, complete_at] = [record.time()?, record.time()?, record.time()?];
+    let results = record.optional(|code| i32::try_from(code).ok().map(Results::new))?;
+    let [hidden] = record.take()?;
+    let [length] = record.take()?;
+    let (name, state) = record.two_texts(length.into())?;
+    let name = StepName::new(name).map_err(|error| error::unreadable(&error))?;
+    let state = StateString::new(state).map_err(|error| error::unreadable(&error))?;
+    let number = StepNumber::new(number);
+    let step = Step::builder(step_id(build, number)?, build, number, name, state)
+        .started_at(started_at)
+        .locks_acquired_at(locks_acquired_at)
+        .complete_at(complete_at)
+        .results(results)
+        .urls(urls)
+        .hidden(hidden != 0);
+    Ok(step.build())
+}
+
+/// What stands behind a url's place.
+fn read_url(mut record: Bytes<'_>) -> Result<StepUrl, Failure> {
+    let length = u32::from_be_bytes(record.take()?);
+    let (name, url) = record.two_texts(length as usize)?;
+    StepUrl::new(name, url).map_err(|error| error::unreadable(&error))
 }
 
 fn other_urls(number: u32) -> Failure {
     error::corrupt(format!("step {number} has not the urls that it should have"))
 }
 
-/// A step whose urls are still to come.
-struct Found {
-    step: steps_core::StepBuilder,
-    urls: u32,
+/// What a record begins with, and what follows.
+struct Record<'a> {
+    number: u32,
+    kind: u8,
+    rest: Bytes<'a>,
 }
 
-impl Found {
-    fn with_urls(self, number: u32, urls: Vec<StepUrl>) -> Result<Step, Failure> {
-        if urls.len() != self.urls as usize {
-            return Err(other_urls(number));
-        }
-        Ok(self.step.urls(urls).build())
-    }
-}
-
-enum Record {
-    Step(u32, Found),
-    Url(u32, u32, StepUrl),
-}
-
-impl Record {
-    fn of(build: BuildId, record: &Value) -> Result<Self, Failure> {
-        match record {
-            Value::BulkString(bytes) => Self::read(build, bytes),
-            Value::Nil => Err(error::corrupt("a url of the step is missing")),
-            _ => Err(error::unexpected_answer()),
-        }
-    }
-
-    fn read(build: BuildId, bytes: &[u8]) -> Result<Self, Failure> {
-        let mut rest = Bytes(bytes);
-        let [kind] = rest.take()?;
-        let number = u32::from_be_bytes(rest.take()?);
-        if u64::from(number) >= STEPS_A_BUILD {
-            return Err(error::corrupt(format!("there is a step {number}, past the greatest number")));
-        }
-        match kind {
-            STEP => {
-                let urls = u32::from_be_bytes(rest.take()?);
-                let [started_at, locks_acquired_at, complete_at] = [rest.time()?, rest.time()?, rest.time()?];
-                let results = rest.optional(|code| i32::try_from(code).ok().map(Results::new))?;
-                let [hidden] = rest.take()?;
-                let [length] = rest.take()?;
-                let name = StepName::new(rest.text(length.into())?).map_err(|error| error::unreadable(&error))?;
-                let state = StateString::new(rest.text(rest.0.len())?).map_err(|error| error::unreadable(&error))?;
-                let of = StepNumber::new(number);
-                let step = Step::builder(step_id(build, of)?, build, of, name, state)
-                    .started_at(started_at)
-                    .locks_acquired_at(locks_acquired_at)
-                    .complete_at(complete_at)
-                    .results(results)
-                    .hidden(hidden != 0);
-                Ok(Self::Step(number, Found { step, urls }))
+impl<'a> Record<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Failure> {
+        let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let is_canonical = digits == 1 || digits > 1 && bytes[0] != b'0';
+        let number = bytes[..digits]
+            .iter()
+            .try_fold(0_u32, |number, digit| number.checked_mul(10)?.checked_add(u32::from(digit - b'0')));
+        match (number, &bytes[digits..]) {
+            (Some(number), [kind, rest @ ..]) if is_canonical && u64::from(number) < STEPS_A_BUILD => {
+                Ok(Self { number, kind: *kind, rest: Bytes(rest) })
             }
-            URL => {
-                let place = u32::from_be_bytes(rest.take()?);
-                let length = u32::from_be_bytes(rest.take()?);
-                let name = rest.text(length as usize)?;
-                let url = StepUrl::new(name, rest.text(rest.0.len())?).map_err(|error| error::unreadable(&error))?;
-                Ok(Self::Url(number, place, url))
-            }
-            _ => Err(error::corrupt("a record is neither that of a step nor that of a url")),
+            _ => Err(error::corrupt("a record has no number, or one past the greatest")),
         }
     }
 }
 
 /// What is left to read of a record.
+#[derive(Clone, Copy)]
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -249,10 +295,13 @@ impl<'a> Bytes<'a> {
         Ok(*taken)
     }
 
-    fn text(&mut self, length: usize) -> Result<&'a str, Failure> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| error::corrupt("a record is too short"))?;
-        self.0 = rest;
-        str::from_utf8(taken).map_err(|_| error::corrupt("a record has text that is not UTF-8"))
+    /// All that is left: a text of so many bytes, and another one.
+    fn two_texts(self, length: usize) -> Result<(&'a str, &'a str), Failure> {
+        if self.0.len() < length {
+            return Err(error::corrupt("a record is too short"));
+        }
+        let texts = str::from_utf8(self.0).ok().and_then(|texts| texts.split_at_checked(length));
+        texts.ok_or_else(|| error::corrupt("a record has text that is not UTF-8"))
     }
 
     fn optional<T>(&mut self, read: impl FnOnce(i64) -> Option<T>) -> Result<Option<T>, Failure> {

@@ -63,7 +63,15 @@ impl RedisOptions {
     /// # Errors
     /// When Redis is not installed, or does not start, or the cluster does not form.
     pub fn start_cluster(self) -> io::Result<RedisCluster> {
-        RedisCluster::start(self)
+        RedisCluster::start(self, 1)
+    }
+
+    /// Starts a cluster of 3 primaries alone, all with these settings: what a single server is compared with.
+    ///
+    /// # Errors
+    /// When Redis is not installed, or does not start, or the cluster does not form.
+    pub fn start_cluster_without_replicas(self) -> io::Result<RedisCluster> {
+        RedisCluster::start(self, 0)
     }
 }
 

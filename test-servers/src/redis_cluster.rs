@@ -8,7 +8,6 @@ use std::{
 use crate::{Redis, RedisOptions, process::PATIENCE, redis::field};
 
 const PRIMARIES: usize = 3;
-const NODES: usize = 2 * PRIMARIES;
 const SLOTS: usize = 16384;
 
 /// What makes a server a node of a cluster that forms and fails over within seconds, and whose replicas stay
@@ -21,15 +20,16 @@ repl-diskless-sync-delay 0
 repl-ping-replica-period 1
 ";
 
-/// A private Redis Cluster of 3 primaries with a replica each, stopped when it is dropped.
+/// A private Redis Cluster of 3 primaries, with a replica each or without, stopped when it is dropped.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Redis>,
 }
 
 impl RedisCluster {
-    pub(crate) fn start(options: RedisOptions) -> io::Result<Self> {
-        let nodes = (0..NODES).map(|_| Redis::start(&options, Some(SETTINGS))).collect::<io::Result<_>>()?;
+    pub(crate) fn start(options: RedisOptions, replicas: usize) -> io::Result<Self> {
+        let nodes = PRIMARIES * (1 + replicas);
+        let nodes = (0..nodes).map(|_| Redis::start(&options, Some(SETTINGS))).collect::<io::Result<_>>()?;
         let cluster = Self { nodes };
         cluster.form()?;
         cluster.wait_until_ok()?;
@@ -67,7 +67,7 @@ impl RedisCluster {
         format!("redis-cluster://{}", addresses.join(","))
     }
 
-    /// Its nodes. At first, three primaries, and then a replica of each in the same order.
+    /// Its nodes. At first, three primaries, and then a replica of each in the same order, if there are any.
     #[must_use]
     pub fn nodes(&self) -> &[Redis] {
         &self.nodes
@@ -140,7 +140,7 @@ impl RedisCluster {
             }
             views.insert(nodes.lines().map(|line| Line::parse(line).role()).collect::<BTreeSet<_>>());
         }
-        Ok(views.len() == 1 && views.first().is_some_and(|view| view.len() == NODES))
+        Ok(views.len() == 1 && views.first().is_some_and(|view| view.len() == self.nodes.len()))
     }
 
     /// Whether each node serves slots or is a replica: one that comes back is neither until it knows its place.

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         trial("what_a_redis_keeps_survives_its_death", what_a_redis_keeps),
         trial("a_paused_redis_hangs_and_goes_on", paused_redis),
         trial("a_cluster_fails_over_and_heals", cluster_fails_over),
+        trial("a_cluster_may_have_no_replicas", cluster_without_replicas),
         trial("servers_end_with_a_killed_process", servers_end),
         trial("keys_on_a_given_server_are_deleted", given_servers),
         trial("a_missing_server_names_its_package", missing_server),
@@ -117,6 +118,14 @@ fn paused_redis() -> TestResult {
     drop(server);
     assert!(TcpStream::connect(address).is_err());
     Ok(())
+}
+
+fn cluster_without_replicas() -> TestResult {
+    let cluster = RedisOptions::default().start_cluster_without_replicas()?;
+    assert_eq!(cluster.nodes().len(), 3);
+    let primary = cluster.primary_of("step")?;
+    assert_eq!(cluster.replicas_of(primary)?, []);
+    Ok(cluster.nodes()[primary].query::<()>(&["SET", "step", "compile"])?)
 }
 
 fn cluster_fails_over() -> TestResult {

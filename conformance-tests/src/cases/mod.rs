@@ -110,7 +110,7 @@ use cases;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, env, fs, path::Path};
 
     use super::*;
 
@@ -139,5 +139,30 @@ mod tests {
             );
             assert!(names.insert(case.name.clone()), "{} is there twice", case.name);
         }
+    }
+
+    /// A case that is renamed or taken out breaks the profiles of others: the list of them shows it.
+    #[test]
+    fn the_cases_are_those_of_the_list() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases.txt");
+        let mut list = String::new();
+        for Case { name, clauses, .. } in all() {
+            list.push_str(&name);
+            clauses.into_iter().for_each(|clause| list.extend([" ", clause.name()]));
+            list.push('\n');
+        }
+        if env::var_os("STEPS_WRITE_DOCS").is_some() {
+            fs::write(&file, &list).expect("a folder that can be written to");
+        }
+        let listed = fs::read_to_string(&file).unwrap_or_default();
+        let (now, then): (BTreeSet<_>, BTreeSet<_>) = (list.lines().collect(), listed.lines().collect());
+        let gone: Vec<_> = then.difference(&now).collect();
+        let new: Vec<_> = now.difference(&then).collect();
+        assert!(
+            gone.is_empty() && new.is_empty() && list == listed,
+            "conformance-tests/cases.txt is out of date; run the test again with STEPS_WRITE_DOCS=1.\n\
+             A name is stable: one that is gone is for a minor version, and for the changelog.\n\
+             gone: {gone:#?}\nnew: {new:#?}"
+        );
     }
 }

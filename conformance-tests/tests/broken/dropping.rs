@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use conformance_tests::{BoxError, CaseContext, Clause, Feature, Fixture, Profile, StoreFactory};
+use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
 use steps_core::{
     AddedStep, BuildId, Call, Error, ErrorKind, FinishStep, NewStep, Result, StartStep, StateString, Step, StepId,
     StepSelector, StepUrl, StepsStore, Timestamp,
@@ -18,25 +18,16 @@ use tokio::{task::yield_now, time::sleep};
 
 use super::{GREATEST, PlainStore};
 
-/// One way to be wrong, with the clause that must be blamed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Dropped {
+broken! { Dropped DROPPED:
     /// The lock that a write takes is given back when it is done, and not when it is dropped.
-    KeepsItsLock,
+    KeepsItsLock D4 "dropped::";
     /// A start is made in two halves, with a wait between them.
-    LeavesAHalf,
+    LeavesAHalf D2 "dropped::";
     /// The first who waits works for all, and when he is dropped, they fail.
-    TakesTheOthersAlong,
+    TakesTheOthersAlong D5 "dropped::";
     /// A url is put there twice and once taken back, for no good reason.
-    LeavesAUrlTwice,
+    LeavesAUrlTwice D5 "dropped::";
 }
-
-pub(crate) const DROPPED: &[(Dropped, Clause)] = &[
-    (Dropped::KeepsItsLock, Clause::D4),
-    (Dropped::LeavesAHalf, Clause::D2),
-    (Dropped::TakesTheOthersAlong, Clause::D5),
-    (Dropped::LeavesAUrlTwice, Clause::D5),
-];
 
 #[derive(Debug)]
 struct DroppingStore {

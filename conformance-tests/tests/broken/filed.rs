@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use conformance_tests::{BoxError, CaseContext, Clause, Feature, Fixture, Profile, StoreFactory};
+use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
 use serde::{Deserialize, Serialize};
 use steps_core::{
     AddedStep, BuildId, Error, ErrorKind, FinishStep, NewStep, Result, StartStep, StateString, Step, StepId,
@@ -21,29 +21,18 @@ use steps_core::{
 
 use super::{GREATEST, Kept, PlainStore};
 
-/// One way to be wrong.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Filed {
+broken! { Filed FILED:
     /// The lock keeps out the other tasks of this process alone: two adds get one number.
-    LocksInItsProcess,
-    /// So it does for urls alone: some are lost.
-    LocksUrlsInItsProcess,
+    LocksInItsProcess I2 "processes::adds_at_once_leave_no_gap";
+    /// The lock of urls keeps out the tasks of this process alone: some are lost.
+    LocksUrlsInItsProcess U3 "processes::urls_at_once_are_neither";
     /// A process knows its own keys alone.
-    KnowsItsOwnKeys,
+    KnowsItsOwnKeys I5 "processes::repeated_adds_at_once";
     /// A process reads the file anew when it writes.
-    ReadsWhatItWrote,
+    ReadsWhatItWrote R3 "processes::what_one_answered";
     /// What is answered stands in the file a little later.
-    WritesLater,
+    WritesLater D1 "processes::one_that_is_killed";
 }
-
-/// Each with the clause that must be blamed, and the case that must do it.
-pub(crate) const FILED: &[(Filed, Clause, &str)] = &[
-    (Filed::LocksInItsProcess, Clause::I2, "processes::adds_at_once_leave_no_gap"),
-    (Filed::LocksUrlsInItsProcess, Clause::U3, "processes::urls_at_once_are_neither"),
-    (Filed::KnowsItsOwnKeys, Clause::I5, "processes::repeated_adds_at_once"),
-    (Filed::ReadsWhatItWrote, Clause::R3, "processes::what_one_answered"),
-    (Filed::WritesLater, Clause::D1, "processes::one_that_is_killed"),
-];
 
 #[derive(Default, Deserialize, Serialize)]
 struct Saved {
@@ -217,14 +206,14 @@ impl StoreFactory for FiledStores {
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
         let folder = std::env::temp_dir().join(format!("steps-filed-{}", case.fresh_build()));
         fs::create_dir(&folder)?;
-        let flaw = FILED.iter().position(|(flaw, ..)| Some(*flaw) == self.0).map_or(-1, |flaw| flaw as i32);
+        let flaw = FILED.iter().position(|broken| Some(broken.flaw) == self.0).map_or(-1, |flaw| flaw as i32);
         let token = format!("{flaw} {}", folder.join("steps").display());
         Ok(self.open(&token, case).await?.with_guard(Folder(folder)))
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
         let (flaw, path) = token.split_once(' ').ok_or("a flaw and a path")?;
-        let flaw = usize::try_from(flaw.parse::<i32>()?).ok().map(|flaw| FILED[flaw].0);
+        let flaw = usize::try_from(flaw.parse::<i32>()?).ok().map(|flaw| FILED[flaw].flaw);
         let inner = Mutex::new(PlainStore::new(Arc::clone(&case.clock())));
         Ok(Fixture::new(FiledStore { flaw, path: path.into(), inner }).with_token(token))
     }

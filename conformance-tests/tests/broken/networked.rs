@@ -1,9 +1,16 @@
 //! Stores with a server, which are wrong about connections that fail; and one that is right.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    mem::{Discriminant, discriminant},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use conformance_tests::{BoxError, CaseContext, Clause, Feature, Fixture, Profile, StoreFactory};
+use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use steps_core::{
     AddedStep, BuildId, Call, Error, ErrorKind, FinishStep, IdempotencyKey, NewStep, Operation, Result, Results,
@@ -19,44 +26,31 @@ use tokio::{
 
 use super::{GREATEST, PlainStore};
 
-/// One way to be wrong.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Net {
+broken! { Net NET:
     /// Whatever was sent, it says that nothing was applied.
-    DeniesWhatItSent,
+    DeniesWhatItSent D3 "faults::a_connection_that_ends";
     /// It tries everything again.
-    RepeatsEverything,
+    RepeatsEverything D6 "faults::a_write_is_not_repeated";
     /// It takes the end of a connection for an answer.
-    TakesTheEndForAnAnswer,
+    TakesTheEndForAnAnswer D1 "faults::a_connection_that_ends";
     /// It waits for as long as it takes.
-    WaitsForEver,
+    WaitsForEver D4 "faults::a_server_that_falls_silent";
     /// It waits too short.
-    GivesUpEarly,
+    GivesUpEarly D4 "faults::a_slow_server";
     /// It goes on with a connection that failed.
-    KeepsABrokenConnection,
+    KeepsABrokenConnection D4 "faults::connections_at_rest";
     /// It finishes a step by two requests.
-    FinishesInTwo,
+    FinishesInTwo D2 "faults::a_connection_that_ends";
     /// It tries a keyed add again without the key.
-    ForgetsTheKey,
+    ForgetsTheKey I5 "faults::a_keyed_add";
     /// A lost connection is called damaged data.
-    NamesTheWrongKind,
+    NamesTheWrongKind D3 "faults::a_connection_that_ends";
 }
-
-/// Each with the clause that must be blamed, and the case that must do it.
-pub(crate) const NET: &[(Net, Clause, &str)] = &[
-    (Net::DeniesWhatItSent, Clause::D3, "faults::a_connection_that_ends"),
-    (Net::RepeatsEverything, Clause::D6, "faults::a_write_is_not_repeated"),
-    (Net::TakesTheEndForAnAnswer, Clause::D1, "faults::a_connection_that_ends"),
-    (Net::WaitsForEver, Clause::D4, "faults::a_server_that_falls_silent"),
-    (Net::GivesUpEarly, Clause::D4, "faults::a_slow_server"),
-    (Net::KeepsABrokenConnection, Clause::D4, "faults::connections_at_rest"),
-    (Net::FinishesInTwo, Clause::D2, "faults::a_connection_that_ends"),
-    (Net::ForgetsTheKey, Clause::I5, "faults::a_keyed_add"),
-    (Net::NamesTheWrongKind, Clause::D3, "faults::a_connection_that_ends"),
-];
 
 #[derive(Clone, Deserialize, Serialize)]
 enum Ask {
+    /// Comes before the first request of its kind on a connection, where statements are prepared.
+    Prepare(String),
     Add(BuildId, StepName, StateString, Option<IdempotencyKey>),
     Start(StepId, Timestamp, bool),
     Locks(StepId, Timestamp),
@@ -110,6 +104,7 @@ async fn answer(store: &PlainStore, ask: Ask) -> String {
         serde_json::to_string(&Reply::from(answer)).unwrap()
     }
     match ask {
+        Ask::Prepare(_) => json(Ok(())),
         Ask::Add(build, name, state, key) => {
             let mut new = NewStep::new(build, name, state);
             new.idempotency_key = key;
@@ -132,7 +127,15 @@ struct NetStore {
     flaw: Option<Net>,
     address: SocketAddr,
     timeout: Duration,
-    connection: Mutex<Option<BufStream<TcpStream>>>,
+    prepares: bool,
+    connection: Mutex<Option<Connection>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: BufStream<TcpStream>,
+    /// The kinds of requests that it knows.
+    prepared: HashSet<Discriminant<Ask>>,
 }
 
 impl NetStore {
@@ -183,14 +186,21 @@ impl NetStore {
         let mut place = self.connection.lock().await;
         let mut connection = match place.take() {
             Some(connection) => connection,
-            None => BufStream::new(TcpStream::connect(self.address).await?),
+            None => {
+                Connection { stream: BufStream::new(TcpStream::connect(self.address).await?), prepared: HashSet::new() }
+            }
         };
+        if self.prepares && connection.prepared.insert(discriminant(ask)) {
+            // As long as a statement is, and certainly no write yet.
+            let statement = "a statement ".repeat(40);
+            exchange::<()>(&mut connection.stream, &Ask::Prepare(statement), &mut false).await?;
+        }
         if self.has(Net::KeepsABrokenConnection) {
-            let answer = exchange(&mut connection, ask, sent).await;
+            let answer = exchange(&mut connection.stream, ask, sent).await;
             *place = Some(connection);
             return answer;
         }
-        let answer = exchange(&mut connection, ask, sent).await?;
+        let answer = exchange(&mut connection.stream, ask, sent).await?;
         *place = Some(connection);
         Ok(answer)
     }
@@ -269,7 +279,12 @@ impl StepsStore for NetStore {
 
 /// Makes stores with a server of their own, and one flaw or none.
 #[derive(Clone, Copy)]
-pub(crate) struct Networked(pub(crate) Option<Net>);
+pub(crate) struct Networked {
+    pub(crate) flaw: Option<Net>,
+    /// Whether a connection has to be told of each kind of request before the first one, as of a prepared statement:
+    /// what fails early on a new connection then reaches no data.
+    pub(crate) prepares: bool,
+}
 
 /// A server, which ends with this.
 struct Server(JoinHandle<()>);
@@ -295,11 +310,12 @@ impl StoreFactory for Networked {
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let flaw = self.0;
+        let Self { flaw, prepares } = *self;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let server = Server(tokio::spawn(serve(listener, PlainStore::new(case.clock()))));
-        let store = |flaw, address, timeout| NetStore { flaw, address, timeout, connection: Mutex::default() };
+        let store =
+            move |flaw, address, timeout| NetStore { flaw, address, timeout, prepares, connection: Mutex::default() };
         let through = move |proxy, timeout| async move { Ok(store(flaw, proxy, timeout)) };
         let fixture = Fixture::new(store(None, address, Duration::from_secs(10)));
         Ok(fixture.with_guard(server).with_faults(address.to_string(), through))

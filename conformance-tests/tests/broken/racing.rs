@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use conformance_tests::{BoxError, CaseContext, Clause, Feature, Fixture, Profile, StoreFactory};
+use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
 use steps_core::{
     AddedStep, BuildId, Error, FinishStep, NewStep, Operation, Result, StartStep, StateString, Step, StepId,
     StepNumber, StepSelector, StepUrl, StepsStore, Timestamp,
@@ -19,44 +19,31 @@ use tokio::{task::yield_now, time::sleep};
 
 use super::{GREATEST, Kept, PlainStore};
 
-macro_rules! races {
-    ($($(#[$doc:meta])* $race:ident $clause:ident;)*) => {
-        /// One way to be wrong under way of another call.
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        pub(crate) enum Race {
-            $($(#[$doc])* $race,)*
-        }
-
-        /// Each with the clause that must be blamed.
-        pub(crate) const RACES: &[(Race, Clause)] = &[$((Race::$race, Clause::$clause)),*];
-    };
-}
-
-races! {
+broken! { Race RACES:
     /// An add counts the steps, and inserts later what it counted.
-    NumberCountedThenInserted I2;
+    NumberCountedThenInserted I2 "histories::";
     /// An add looks for a free name, and takes it later.
-    NameFoundThenTaken N3;
+    NameFoundThenTaken N3 "histories::";
     /// An add looks for its key, and inserts later.
-    KeyLookedUpThenInserted I5;
+    KeyLookedUpThenInserted I5 "histories::";
     /// Ids are drawn in one order, numbers in another.
-    IdDrawnBeforeTheNumber I1;
+    IdDrawnBeforeTheNumber I1 "histories::";
     /// A url is looked for, and appended later.
-    UrlLookedForThenAppended U3;
+    UrlLookedForThenAppended U3 "histories::";
     /// All urls of a step are read, and written back with one more.
-    UrlsReadThenWritten U3;
+    UrlsReadThenWritten U3 "histories::";
     /// A change reads the whole step, and writes it back.
-    StepReadThenWritten R3;
+    StepReadThenWritten R3 "histories::";
     /// A step is finished field by field.
-    FinishedInHalves R3;
+    FinishedInHalves R3 "histories::";
     /// A change is answered, and made later.
-    AnsweredBeforeItIsMade R3;
+    AnsweredBeforeItIsMade R3 "histories::";
     /// While others write, a read gives what the one before it gave.
-    ReadsGrowStale R3;
+    ReadsGrowStale R3 "histories::";
     /// All steps are read one after the other.
-    StepsReadOneByOne R3;
+    StepsReadOneByOne R3 "histories::";
     /// What somebody is about to write is read already, and then the old again.
-    ReadsFlicker R3;
+    ReadsFlicker R3 "histories::";
 }
 
 #[derive(Debug)]

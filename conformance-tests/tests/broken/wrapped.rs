@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use conformance_tests::{BoxError, CaseContext, Clause, Fixture, Profile, StoreFactory};
+use conformance_tests::{BoxError, CaseContext, Fixture, Profile, StoreFactory};
 use steps_core::{
     AddedStep, BuildId, Call, Error, ErrorKind, FinishStep, InputError, NewStep, Operation, Result, Results, StartStep,
     StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
@@ -15,51 +15,37 @@ use tokio::task::yield_now;
 
 use super::{Kept, Plain, PlainStore};
 
-macro_rules! spoilers {
-    ($(#[doc = $doc:literal] $spoiler:ident $clause:ident $group:ident;)*) => {
-        /// One way to spoil what passes through.
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        pub(crate) enum Spoiler {
-            $(#[doc = $doc] $spoiler,)*
-        }
-
-        /// Each with what it does, the clause that it breaks, and the group of cases that must say so.
-        pub(crate) const SPOILERS: &[(Spoiler, &str, Clause, &str)] =
-            &[$((Spoiler::$spoiler, $doc, Clause::$clause, concat!(stringify!($group), "::"))),*];
-    };
-}
-
-spoilers! {
+broken! { Spoiler SPOILERS:
     /// A name may have 50 bytes, not 50 code points.
-    NamesOfFiftyBytes N1 add_step;
+    NamesOfFiftyBytes N1 "add_step::";
     /// What begins with an underscore is refused.
-    NoUnderscoreFirst N1 add_step;
+    NoUnderscoreFirst N1 "add_step::";
     /// A new step is hidden until it is started.
-    NewStepIsHidden L1 add_step;
+    NewStepIsHidden L1 "add_step::";
     /// The time of the locks becomes that of the start, where there is none.
-    LocksStart L3 lifecycle;
+    LocksStart L3 "lifecycle::";
     /// The newest url comes first.
-    UrlsNewestFirst U1 add_url;
+    UrlsNewestFirst U1 "add_url::";
     /// The steps of a build are ordered by name.
-    StepsByName R2 reads;
+    StepsByName R2 "reads::";
     /// A noncharacter becomes U+FFFD.
-    NoncharactersReplaced T1 text;
+    NoncharactersReplaced T1 "text::";
     /// Times before 1970 become 1970.
-    NoTimeBefore1970 T2 times;
+    NoTimeBefore1970 T2 "times::";
     /// Results lose their sign.
-    ResultsWithoutSign T3 times;
+    ResultsWithoutSign T3 "times::";
     /// After reopening, steps have no urls.
-    UrlsLostOnReopening D1 reopen;
+    UrlsLostOnReopening D1 "reopen::";
     /// A change of a missing step may have been applied, its error says.
-    MissingMayHaveApplied D3 lifecycle;
+    MissingMayHaveApplied D3 "lifecycle::";
     /// A start that is dropped half-way has set one of its two times.
-    StartInHalves D5 dropped;
+    StartInHalves D5 "dropped::";
     /// A change that is dropped half-way leaves the store in use for ever.
-    DroppedChangeBlocks D5 dropped;
+    DroppedChangeBlocks D5 "dropped::";
     /// A second close is an error.
-    SecondCloseFails D7 close;
+    SecondCloseFails D7 "close::";
     /// Reads go on after the close.
-    ReadsAfterClose D7 close;
+    ReadsAfterClose D7 "close::";
 }
 
 /// What all handles share.

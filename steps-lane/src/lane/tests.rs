@@ -458,7 +458,8 @@ fn when_the_runtime_is_gone_calls_end() {
     while fixture.batches().is_empty() {
         std::thread::yield_now();
     }
-    ran.shutdown_background();
+    // To its end: a call in the middle of it is still taken, and ends as one that was on its way does.
+    ran.shutdown_timeout(Duration::from_secs(10));
     let in_the_middle = runs.block_on(stuck).unwrap().unwrap_err();
     assert_eq!(in_the_middle.kind(), ErrorKind::Unavailable);
     assert!(in_the_middle.may_have_applied());

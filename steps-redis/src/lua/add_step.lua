@@ -1,27 +1,32 @@
 -- add_step: its number, or its number and name where that is not the requested one; nothing when the build is full.
--- ARGV: the requested name; a byte for each number of digits that a suffix may have, the length of the name cut for
--- it; what stands between number and name in the record of a new step (L1); the state string; the key, if any.
-local requested, cuts, key = ARGV[1], ARGV[2], ARGV[5]
+-- ARGV: the field of the requested name; a byte for each number of digits that a suffix may have, the length of the
+-- name cut for it; the record of a new step with that name (L1), without the number in front; the field of the key, if
+-- there is one.
+local field, cuts, record, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local MOST_STEPS = 1048576
 
-local known = redis.call('HMGET', KEYS[2], '#', 'n' .. requested, 'k' .. (key or ''))
+local known = redis.call('HMGET', KEYS[2], '#', field, key or 'k')
 
 -- I5: a key that the build knows gets the answer that it got. Without one nothing is found: no key is empty.
 if known[3] then
-    local record = read(known[3]) or corrupt('a key without its step')
-    return { stored_number(known[3]), string.sub(record, NAME, NAME - 1 + string.byte(record, NAME_LENGTH)) }
+    local step = known[3]
+    local number, known_record = stored_number(step), read(step) or corrupt('a key without its step')
+    local name = #step + NAME
+    return { number, string.sub(known_record, name, name - 1 + string.byte(known_record, name - 1)) }
 end
 
 -- I2, I4
-local number = stored_number(known[1] or '0')
+local step = known[1] or '0'
+local number = stored_number(step)
 if number >= MOST_STEPS then
     return false
 end
 
 -- N3: the cut name and _k, for the smallest free k. As steps_core::naming, with a hint for each prefix and number of
 -- digits, so that no search begins at 1 again (N5).
-local name, more = requested, key and { 'k' .. key, number } or {}
+local requested, name, more = nil, nil, key and { key, step } or {}
 if known[2] then
+    requested = string.sub(field, 2)
     local digits = 0
     repeat
         digits = digits + 1
@@ -48,16 +53,18 @@ if known[2] then
             more[#more + 1] = hint
             more[#more + 1] = k
         end
-    until name ~= requested
+    until name
+    field = 'n' .. name
+    record = string.sub(record, 1, NAME_LENGTH - 1) .. string.char(#name) .. name
+        .. string.sub(record, NAME + #requested)
 end
 
-local record = 's' .. struct.pack('>I4', number) .. ARGV[3] .. string.char(#name) .. name .. ARGV[4]
-if redis.call('HEXISTS', KEYS[1], number) == 1 then
+if redis.call('HEXISTS', KEYS[1], step) == 1 then
     corrupt('a step past the last')
 end
-redis.call('HSET', KEYS[1], number, record)
-redis.call('HSET', KEYS[2], '#', number + 1, 'n' .. name, number, unpack(more))
-if name == requested then
-    return number
+redis.call('HSET', KEYS[1], step, step .. record)
+redis.call('HSET', KEYS[2], '#', number + 1, field, step, unpack(more))
+if name then
+    return { number, name }
 end
-return { number, name }
+return number

@@ -9,12 +9,12 @@ local pair = 'd' .. step .. ':' .. digest
 if redis.call('HEXISTS', KEYS[2], pair) == 1 then
     return 1 -- U2
 end
-local place = struct.unpack('>I4', record, URLS)
-local number_and_place = string.sub(record, 2, 5) .. struct.pack('>I4', place)
-if redis.call('HEXISTS', KEYS[1], step .. ':' .. place) == 1 then
+local place = struct.unpack('>I4', record, #step + URLS)
+local field = step .. ':' .. place
+if redis.call('HEXISTS', KEYS[1], field) == 1 then
     corrupt('a url past the last of step ' .. step)
 end
-redis.call('HSET', KEYS[1], step .. ':' .. place, 'u' .. number_and_place .. url) -- U1
-redis.call('HSET', KEYS[1], step, replace(record, URLS, struct.pack('>I4', place + 1)))
+redis.call('HSET', KEYS[1], field, step .. 'u' .. struct.pack('>I4', place) .. url) -- U1
+redis.call('HSET', KEYS[1], step, replace(step, record, URLS, struct.pack('>I4', place + 1)))
 redis.call('HSET', KEYS[2], pair, '')
 return 1

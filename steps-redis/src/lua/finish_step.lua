@@ -5,5 +5,5 @@ local record = read(step)
 if not record then
     return 0
 end
-redis.call('HSET', KEYS[1], step, replace(record, COMPLETE_AT, finish)) -- L4
+redis.call('HSET', KEYS[1], step, replace(step, record, COMPLETE_AT, finish)) -- L4
 return 1

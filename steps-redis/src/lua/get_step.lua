@@ -5,7 +5,7 @@ local record = read(step)
 if not record then
     return false
 end
-local answer, count = { record }, (struct.unpack('>I4', record, URLS))
+local answer, count = { record }, (struct.unpack('>I4', record, #step + URLS))
 if count > 0 and count > redis.call('HLEN', KEYS[1]) then
     corrupt('the urls of step ' .. step)
 end

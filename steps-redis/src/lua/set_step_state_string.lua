@@ -4,6 +4,7 @@ local record = read(step)
 if not record then
     return 0
 end
-local before = string.sub(record, 1, NAME - 1 + string.byte(record, NAME_LENGTH))
+local name = #step + NAME
+local before = string.sub(record, 1, name - 1 + string.byte(record, name - 1))
 redis.call('HSET', KEYS[1], step, before .. state) -- L3
 return 1

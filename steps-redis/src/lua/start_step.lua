@@ -4,9 +4,9 @@ local record = read(step)
 if not record then
     return 0
 end
-record = replace(record, STARTED_AT, time) -- L2
+record = replace(step, record, STARTED_AT, time) -- L2
 if locks_acquired == '1' then
-    record = replace(record, LOCKS_ACQUIRED_AT, time)
+    record = replace(step, record, LOCKS_ACQUIRED_AT, time)
 end
 redis.call('HSET', KEYS[1], step, record)
 return 1

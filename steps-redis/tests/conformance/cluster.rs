@@ -5,5 +5,12 @@ mod factory;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    conformance_tests::main(factory::Redis { name: "redis-cluster", place: test_servers::shared_redis_cluster })
+    conformance_tests::main(factory::Redis {
+        name: "redis-cluster",
+        place: test_servers::shared_redis_cluster,
+        without_faults: Some(
+            "a cluster tells all handles the same addresses of its nodes, and so of one proxy before each; \
+             tests/redis/cluster.rs has such",
+        ),
+    })
 }

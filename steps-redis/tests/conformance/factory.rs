@@ -1,7 +1,8 @@
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
+use redis::Client;
 use steps_core::{BuildId, Clock};
 use steps_redis::{GREATEST_BUILD_ID, GREATEST_STEPS_A_BUILD, RedisOptions, RedisStore};
 use test_servers::KeyPrefix;
@@ -10,6 +11,8 @@ use test_servers::KeyPrefix;
 pub(crate) struct Redis {
     pub(crate) name: &'static str,
     pub(crate) place: fn() -> io::Result<KeyPrefix>,
+    /// Why there can be no proxy before it, if so.
+    pub(crate) without_faults: Option<&'static str>,
 }
 
 #[async_trait]
@@ -19,9 +22,10 @@ impl StoreFactory for Redis {
     }
 
     fn profile(&self) -> Profile {
-        let profile = Profile::strict()
-            .without(Feature::Faults, "all cases share one server; see tests/redis")
-            .with_steps_a_build(GREATEST_STEPS_A_BUILD);
+        let mut profile = Profile::strict().with_steps_a_build(GREATEST_STEPS_A_BUILD);
+        if let Some(reason) = self.without_faults {
+            profile = profile.without(Feature::Faults, reason);
+        }
         match BuildId::new(GREATEST_BUILD_ID) {
             Ok(id) => profile.with_greatest_build_id(id),
             Err(_) => profile,
@@ -35,11 +39,30 @@ impl StoreFactory for Redis {
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
         let (url, clock) = (Arc::<str>::from(token), case.clock());
-        let connect = move || connect(Arc::clone(&url), clock.clone());
-        Ok(Fixture::new(connect().await?).with_reopen(connect.clone()).with_peer(connect).with_token(token))
+        let open = {
+            let (url, clock) = (Arc::clone(&url), clock.clone());
+            move || connect(Arc::clone(&url), clock.clone(), None)
+        };
+        let fixture = Fixture::new(open().await?).with_reopen(open.clone()).with_peer(open).with_token(token);
+        if self.without_faults.is_some() {
+            return Ok(fixture);
+        }
+        let client = Client::open(token.split('?').next().unwrap_or_default())?;
+        let server = client.get_connection_info().addr().to_string();
+        let through = {
+            let server = server.clone();
+            move |proxy: SocketAddr, timeout| {
+                connect(url.replacen(&server, &proxy.to_string(), 1).into(), clock.clone(), Some(timeout))
+            }
+        };
+        Ok(fixture.with_faults(server, through))
     }
 }
 
-async fn connect(url: Arc<str>, clock: Arc<dyn Clock>) -> Result<RedisStore, BoxError> {
-    Ok(RedisStore::connect(RedisOptions::from_url(&url)?.with_clock(clock)).await?)
+async fn connect(url: Arc<str>, clock: Arc<dyn Clock>, timeout: Option<Duration>) -> Result<RedisStore, BoxError> {
+    let mut options = RedisOptions::from_url(&url)?.with_clock(clock);
+    if let Some(timeout) = timeout {
+        options = options.with_timeout(timeout);
+    }
+    Ok(RedisStore::connect(options).await?)
 }

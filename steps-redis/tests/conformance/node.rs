@@ -5,5 +5,5 @@ mod factory;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    conformance_tests::main(factory::Redis { name: "redis", place: test_servers::shared_redis })
+    conformance_tests::main(factory::Redis { name: "redis", place: test_servers::shared_redis, without_faults: None })
 }

@@ -9,16 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use conformance_tests::proxy::Proxy;
 use libtest_mimic::Trial;
 use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
 use test_servers::{
     RedisCluster, RedisOptions, TestResult,
-    children::{Answered, BUILD, Writers, check_half_written, share_a_build, times},
+    children::{Answered, BUILD, Writers, check_half_written, share_a_build, times, until},
     trial,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::{connect, impatient};
+use crate::{connect, faults::told_honestly, impatient};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -27,6 +28,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("cluster::a_replica_that_takes_over_is_found", failover),
         trial("cluster::what_a_failover_loses_would_be_noticed", failover_without_replication),
         trial("cluster::a_primary_that_hands_over_loses_nothing", handover),
+        trial("cluster::a_primary_that_vanishes_is_replaced", vanished),
+        trial("cluster::whatever_is_cut_off_where_it_is_told_honestly", cut_anywhere),
     ]
 }
 
@@ -253,4 +256,67 @@ async fn lost_by_failover(
     cluster.wait_until_ok()?;
     store.add(BUILD, "compile", "").await?;
     Ok(lost)
+}
+
+/// A primary from which nothing comes any more, not even a refusal: calls that wait for it go to its replica once that has
+/// taken over, and the others are told that they may have been applied.
+async fn vanished() -> TestResult {
+    let cluster = cluster().await?;
+    let url = format!("{}?prefix=vanished", cluster.url());
+    let store = connect(&url).await?;
+    let step = store.add(BUILD, "compile", "").await?.id;
+    let index = cluster.primary_of(&key("vanished"))?;
+    cluster.wait_until_ok()?;
+    cluster.nodes()[index].pause()?;
+    let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
+    let keyed = keyed.with_idempotency_key(IdempotencyKey::new("key")?);
+    let (added, keyed, linked, read) = tokio::join!(
+        store.add(BUILD, "plain", ""),
+        store.add_step(keyed),
+        store.link(step, "log", "url"),
+        store.steps(BUILD)
+    );
+    let plain = added.err().ok_or("an add without a key is not sent twice")?;
+    // Who has met it once goes to the replica.
+    let found = store.add(BUILD, "found", "").await;
+    cluster.nodes()[index].resume()?;
+    cluster.wait_until_ok()?;
+    assert_eq!(plain.kind(), ErrorKind::Unavailable, "{plain}");
+    assert!(plain.may_have_applied() && !plain.is_retryable(), "{plain}");
+    (linked?, found?);
+    assert!(!read?.is_empty());
+    // What it had not read when it went on, it did not apply: it is a replica by then.
+    let steps = store.steps(BUILD).await?;
+    assert!(steps.iter().any(|step| keyed.as_ref().is_ok_and(|keyed| keyed.id == step.id)), "{keyed:?} {steps:?}");
+    assert_eq!(steps.iter().filter(|step| step.name.as_str().starts_with("keyed")).count(), 1, "I5");
+    assert_eq!(steps[0].urls.len(), 1, "U2");
+    assert!(steps.iter().filter(|step| step.name == "plain").count() <= 1);
+    Ok(())
+}
+
+/// A proxy before each node, which is where the cluster says that they are.
+async fn cut_anywhere() -> TestResult {
+    let cluster = RedisOptions::default().start_cluster_without_replicas()?;
+    let mut proxies = Vec::new();
+    for node in cluster.nodes() {
+        let proxy = Proxy::start(node.address()).await?;
+        node.query::<()>(&["CONFIG", "SET", "cluster-announce-port", &proxy.address().port().to_string()])?;
+        proxies.push(proxy);
+    }
+    let addresses: Vec<_> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
+    // Until each has told the others.
+    until("the cluster names the proxies", async || {
+        cluster.nodes().iter().all(|node| {
+            let known = node.query::<String>(&["CLUSTER", "NODES"]).unwrap_or_default();
+            addresses.iter().all(|address| known.contains(address))
+        })
+    })
+    .await?;
+    let url = format!("redis-cluster://{}", addresses.join(","));
+    let proxy = &proxies[cluster.primary_of("{steps:7}")?];
+    let before = proxy.connections();
+    let (store, other) = (connect(&url).await?, connect(&url).await?);
+    told_honestly(proxy, store, other).await?;
+    assert!(proxy.connections() > before + 120, "{} connections", proxy.connections() - before);
+    Ok(())
 }

@@ -175,17 +175,17 @@ async fn damaged_steps() -> TestResult {
         damages.push((record[..length].to_vec(), all_of_it));
     }
     for kind in [b'u', b'x', 0] {
-        damages.push(([&[kind], &record[1..]].concat(), all_of_it));
+        damages.push(([&record[..1], &[kind], &record[2..]].concat(), all_of_it));
     }
     // A state string that is not UTF-8, or has a NUL.
     damages.push(([record, &b"\xff"[..]].concat(), when_read));
     damages.push(([record, &b"\0"[..]].concat(), when_read));
     // The number of another step, of one that is not there, and of one that cannot be.
-    for number in [0, 9, u32::MAX] {
-        damages.push(([&record[..1], &number.to_be_bytes(), &record[5..]].concat(), when_read));
+    for number in ["0", "9", "01", "1048576", "4294967296", "", "-1", "one"] {
+        damages.push(([number.as_bytes(), &record[1..]].concat(), all_of_it));
     }
     // More urls than there can be: nobody looks for them all.
-    damages.push(([&record[..5], &u32::MAX.to_be_bytes(), &record[9..]].concat(), when_read));
+    damages.push(([&record[..2], &u32::MAX.to_be_bytes(), &record[6..]].concat(), when_read));
     for (damage, corrupt) in damages {
         let what = format!("{:?}", String::from_utf8_lossy(&damage));
         // What is changed before it is read would not be the same any more, so each operation meets it afresh.
@@ -217,9 +217,10 @@ async fn damaged_urls() -> TestResult {
     let mut scene = Scene::new().await?;
     let Kept::Hash(whole) = Kept::of(&scene.server, STEPS)? else { return Err("there is a hash".into()) };
     let record = &whole[&b"1:1"[..]];
+    let of_step = |number: &[u8]| [number, &record[1..]].concat();
     let with = |place: usize, number: u32| [&record[..place], &number.to_be_bytes(), &record[place + 4..]].concat();
     // Its step, its place, and how long its name is.
-    let numbers = [with(1, 0), with(1, 9), with(5, 0), with(5, 5), with(9, 999)];
+    let numbers = [of_step(b"0"), of_step(b"9"), of_step(b""), with(2, 0), with(2, 5), with(6, 999)];
     let others = [record[..record.len() - 5].to_vec(), [record, &b"\xff"[..]].concat(), whole[&b"0"[..]].clone()];
     for damage in numbers.into_iter().chain(others) {
         scene.fill().await?;

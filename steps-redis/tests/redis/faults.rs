@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("faults::a_server_that_never_answers_makes_connecting_end_in_time", never_answers),
         trial("faults::a_server_that_is_not_there_is_told_at_once", not_there),
         trial("faults::a_server_that_hangs_makes_calls_end_in_time", hangs),
+        trial("faults::a_call_that_waits_for_others_is_certain_not_to_have_been_sent", no_room),
         trial("faults::a_connection_that_is_half_open_makes_calls_end_in_time", half_open),
         trial("faults::an_answer_may_take_long", slow),
         trial("faults::whatever_is_cut_off_where_it_is_told_honestly", cut_anywhere),
@@ -178,6 +179,36 @@ async fn hangs() -> TestResult {
     Ok(())
 }
 
+/// So many calls wait for their answers that others wait for them.
+async fn no_room() -> TestResult {
+    let server = RedisOptions::default().start()?;
+    let store = Arc::new(impatient(&server.url()).await?);
+    store.add(7, "compile", "").await?;
+    server.pause()?;
+    let mut adds = tokio::task::JoinSet::new();
+    for number in 0..3000 {
+        let (store, name) = (Arc::clone(&store), format!("late-{number}"));
+        adds.spawn(async move { (store.add(7, name.as_str(), "").await, name) });
+    }
+    let start = Instant::now();
+    let answers = adds.join_all().await;
+    assert!(start.elapsed() < 5 * TIMEOUT, "{:?}", start.elapsed());
+    server.resume()?;
+    let steps = store.steps(7).await?;
+    let mut unsent = 0;
+    for (answer, name) in answers {
+        let error = answer.err().ok_or("a server that hangs has answered")?;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.is_retryable(), !error.may_have_applied(), "{error}");
+        if !error.may_have_applied() {
+            unsent += 1;
+            assert!(steps.iter().all(|step| step.name != *name), "D3: {name}");
+        }
+    }
+    assert!(unsent > 1000, "{unsent} of 3000 calls were certain");
+    Ok(())
+}
+
 async fn half_open() -> TestResult {
     let (proxy, url, _server) = proxied().await?;
     let store = impatient(&url).await?;
@@ -225,7 +256,11 @@ async fn slow() -> TestResult {
 /// right, one that leaves it open is given for those alone that must not be tried again, and no write is doubled.
 async fn cut_anywhere() -> TestResult {
     let (proxy, url, server) = proxied().await?;
-    let (store, other) = (connect(&url).await?, connect(&server.url()).await?);
+    told_honestly(&proxy, connect(&url).await?, connect(&server.url()).await?).await
+}
+
+/// The proxy is the one before the server of build 7.
+pub(crate) async fn told_honestly(proxy: &Proxy, store: RedisStore, other: RedisStore) -> TestResult {
     let step = store.add(7, "compile", "").await?.id;
     let (mut open, mut applied) = (0, 0);
     for round in 0..120_u64 {
