@@ -178,7 +178,7 @@ impl Writer {
         };
         let mut binding = String::new();
         let answer = match &entry.answer {
-            None => " // no answer".to_owned(),
+            None => " // no answer: dropped half-way, or still under way".to_owned(),
             Some(Answer::Done) => String::new(),
             Some(Answer::Found(true)) => " // found".to_owned(),
             Some(Answer::Found(false)) => " // None".to_owned(),

@@ -38,3 +38,18 @@ impl Default for MemoryOptions {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use steps_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_url_is_memory_alone() {
+        assert!(MemoryOptions::from_url("memory:").is_ok());
+        for url in ["", "memory", "memory:a", "memory://", "memory:?durability=none"] {
+            assert_eq!(MemoryOptions::from_url(url).unwrap_err().kind(), ErrorKind::Config, "{url}");
+        }
+    }
+}

@@ -96,3 +96,26 @@ impl Table {
 fn index(id: StepId) -> usize {
     usize::try_from(id.get()).map_or(usize::MAX, |id| (id - 1) / TABLES)
 }
+
+#[cfg(test)]
+mod tests {
+    use steps_core::StateString;
+
+    use super::*;
+
+    #[test]
+    fn builds_spread_over_all_tables_and_their_steps_with_them() {
+        let mut places = HashSet::new();
+        for build in 1..=TABLES as i64 {
+            let build = BuildId::new(build).unwrap();
+            let place = of_build(build);
+            places.insert(place);
+            let mut table = Table::new(place);
+            for _ in 0..3 {
+                let new = NewStep::new(build, StepName::new("compile").unwrap(), StateString::default());
+                assert_eq!(of_step(table.add(new).unwrap().id), place);
+            }
+        }
+        assert_eq!(places.len(), TABLES);
+    }
+}

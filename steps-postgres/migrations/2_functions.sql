@@ -48,25 +48,17 @@ END
 $$;
 
 -- By which advisory lock all who add to a build take turns (I2): others may keep builds of the same number in another
--- schema.
+-- schema, whose tables have other ids.
 CREATE FUNCTION lock_of(build BIGINT) RETURNS BIGINT LANGUAGE sql STABLE AS $$
-    SELECT hashint8extended(build, quote_ident(current_schema())::regnamespace::oid::BIGINT)
+    SELECT hashint8extended(build, 'steps'::regclass::oid::BIGINT)
 $$;
 
--- I2, I4, I5, N2: an add with or without a key. Alone it is a batch of its own. Null: the build has no number left.
+-- I2, I4, I5, N2: an add with or without a key. The caller has the build's lock. Null: the build has no number left.
 CREATE FUNCTION add_step(
     of_build BIGINT, requested TEXT, state TEXT, with_key TEXT, OUT id BIGINT, OUT number BIGINT, OUT name TEXT
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-    lock TEXT;
 BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE 'an add needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
-    END IF;
-
-    -- In a statement of its own, so that what is read next is not older than the lock.
-    lock := pg_advisory_xact_lock(lock_of(of_build));
     IF with_key IS NOT NULL THEN
         SELECT steps.id, steps.number, steps.name INTO id, number, name
         FROM idempotency_keys JOIN steps ON steps.id = step_id
@@ -78,9 +70,9 @@ BEGIN
 
     -- The id that is drawn for a step whose name is taken is left out; its number is given to the next.
     INSERT INTO steps (build_id, number, name, state_string)
-    SELECT of_build, last + 1, requested, state
-    FROM (SELECT coalesce((SELECT max(number) FROM steps WHERE build_id = of_build), -1) AS last) numbers
-    WHERE last < 4294967295
+    SELECT of_build, next, requested, state
+    FROM (SELECT coalesce(max(number), -1) + 1 AS next FROM steps WHERE build_id = of_build) numbers
+    WHERE next <= 4294967295
     ON CONFLICT (build_id, name) DO NOTHING
     RETURNING steps.id, steps.number, steps.name INTO id, number, name;
     IF NOT FOUND THEN
@@ -93,172 +85,143 @@ BEGIN
 END
 $$;
 
--- I2, N2: all adds of a batch at once that have no key and whose name is free, one of each name. The caller has
--- the builds' locks. Those without an answer are for add_step.
-CREATE FUNCTION add_steps_of_free_names(requests BIGINT[], of_builds BIGINT[], requested TEXT[], states TEXT[])
-RETURNS TABLE (request BIGINT, id BIGINT, number BIGINT, name TEXT) LANGUAGE sql AS $$
-    WITH asked AS (
-        SELECT DISTINCT ON (build, name) request, build, name, state
-        FROM unnest(requests, of_builds, requested COLLATE "C", states) AS asked (request, build, name, state)
-        ORDER BY build, name, request
-    ), free AS (
-        -- Subqueries of one value are always looked up in the index; the planner may make a join of an EXISTS,
-        -- and read all steps for it.
-        SELECT request, build, name, state,
-               row_number() OVER (PARTITION BY build ORDER BY request) AS nth
-        FROM asked
-        WHERE (SELECT true FROM steps WHERE steps.build_id = build AND steps.name = asked.name) IS NULL
-    ), lasts AS (
-        SELECT request, build, name, state, nth, CASE WHEN nth = 1 THEN coalesce(
-            (SELECT max(number) FROM steps WHERE steps.build_id = build), -1) END AS last
-        FROM free
-    ), numbered AS MATERIALIZED (
-        -- In the order of the numbers: a later step of a build has a greater id (I1).
-        SELECT nextval('steps_id_seq') AS id, request, build, number, name, state
-        FROM (
-            SELECT request, build, max(last) OVER (PARTITION BY build) + nth AS number, name, state
-            FROM lasts
-            ORDER BY build, nth
-        ) ordered
-        WHERE number <= 4294967295
-    ), added AS (
-        INSERT INTO steps (id, build_id, number, name, state_string) OVERRIDING SYSTEM VALUE
-        SELECT id, build, number, name, state FROM numbered
-    )
-    SELECT request, id, number, name FROM numbered
-$$;
-
--- U1, U2: the caller has the lock of the step's row, which is there.
-CREATE FUNCTION add_url(of_step BIGINT, pair_digest BYTEA, url_name TEXT, url_text TEXT)
-RETURNS VOID LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO step_urls (step_id, position, digest, name, url)
-    SELECT id, urls, pair_digest, url_name, url_text FROM steps WHERE id = of_step
-    ON CONFLICT (step_id, digest) DO NOTHING;
-    IF FOUND THEN
-        UPDATE steps SET urls = urls + 1 WHERE id = of_step;
-    END IF;
-END
-$$;
-
--- One batch: an array for each column of the requests, which are numbered from 1. `target` is the build of an
--- add and the step of every other operation; `text` is a state string or a url; `key` is an idempotency key.
--- The answer has a row for each request that was carried out: one without found no step to change, or no number
--- to give. A request that would wait for a lock, on a step with skips_steps or on a build with skips_builds, is
--- not carried out, and its row says so: the others need not wait with it.
+-- One batch: adds, changes and urls, with an array for each of their columns.
+-- The adds come in the order of their requests; `keys` are idempotency keys.
+-- The changes come one a step, in the order of the ids, and name all steps that the batch changes or adds urls to. Null
+-- leaves a column as it is.
+-- The urls come in the order of their requests, no pair twice a step.
+--
+-- The answer has a row for each add that was carried out, with its place among the adds, counted from 1: one without
+-- found no number to give. And it has a row for each step that is there, with its id and without a place.
+-- What would wait for a lock, on a step with skips_steps or on a build with skips_builds, is not carried out, and its
+-- row says so: the others need not wait with it.
 --
 -- Two batches never wait for each other in a circle: each locks its builds in the order of their keys, and
 -- then its steps in the order of their ids, before it changes anything.
+--
+-- Every statement stands in this function or in one of the same language: of these, the server keeps plans.
 CREATE FUNCTION write_batch(
-    operations TEXT[], targets BIGINT[], names TEXT[], texts TEXT[], keys TEXT[], digests BYTEA[],
-    times TIMESTAMPTZ[], codes INTEGER[], flags BOOLEAN[], skips_steps BOOLEAN, skips_builds BOOLEAN
+    builds BIGINT[], names TEXT[], states TEXT[], keys TEXT[],
+    changed BIGINT[], starts TIMESTAMPTZ[], lock_times TIMESTAMPTZ[], state_strings TEXT[], ends TIMESTAMPTZ[],
+    codes INTEGER[], hides BOOLEAN[],
+    url_steps BIGINT[], digests BYTEA[], url_names TEXT[], url_texts TEXT[],
+    skips_steps BOOLEAN, skips_builds BOOLEAN
 )
-RETURNS TABLE (request BIGINT, id BIGINT, number BIGINT, name TEXT, is_locked BOOLEAN) LANGUAGE plpgsql AS $$
+RETURNS TABLE (place BIGINT, id BIGINT, number BIGINT, name TEXT, is_locked BOOLEAN) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    answered BOOLEAN[] := array_fill(false, ARRAY[cardinality(operations)]);
-    asked    BIGINT[];
-    steps_of BIGINT[];
-    locked   BIGINT[];
-    plain    RECORD;
-    free     RECORD;
-    added    RECORD;
-    operation TEXT;
-    target   BIGINT;
+    plain  RECORD;
+    locked BIGINT[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE 'a batch needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
     END IF;
 
-    is_locked := true;
-    IF skips_builds THEN
-        FOR i IN 1 .. cardinality(operations) LOOP
-            IF operations[i] = 'add_step' AND NOT pg_try_advisory_xact_lock(lock_of(targets[i])) THEN
-                operations[i] := NULL;
-                request := i;
+    IF cardinality(builds) > 0 THEN
+        IF skips_builds THEN
+            is_locked := true;
+            FOR i IN 1 .. cardinality(builds) LOOP
+                IF NOT pg_try_advisory_xact_lock(lock_of(builds[i])) THEN
+                    builds[i] := NULL;
+                    place := i;
+                    RETURN NEXT;
+                END IF;
+            END LOOP;
+        ELSE
+            -- I2: in a statement of its own, so that what is read next is not older than the locks.
+            PERFORM pg_advisory_xact_lock(key)
+            FROM (SELECT DISTINCT lock_of(build) AS key FROM unnest(builds) AS build ORDER BY key) locks;
+        END IF;
+        is_locked := false;
+
+        -- I2, N2: at once all that have no key and whose name is free, one of each name.
+        FOR plain IN
+            WITH asked AS (
+                SELECT DISTINCT ON (build, name) place, build, name, state
+                FROM unnest(builds, names COLLATE "C", states, keys) WITH ORDINALITY
+                    AS adds (build, name, state, key, place)
+                WHERE build IS NOT NULL AND key IS NULL
+                ORDER BY build, name, place
+            ), free AS (
+                -- Subqueries of one value are always looked up in the index; the planner may make a join of an
+                -- EXISTS, and read all steps for it.
+                SELECT place, build, name, state, row_number() OVER (PARTITION BY build ORDER BY place) AS nth
+                FROM asked
+                WHERE (SELECT true FROM steps WHERE steps.build_id = build AND steps.name = asked.name) IS NULL
+            ), lasts AS (
+                SELECT place, build, name, state, nth, CASE WHEN nth = 1 THEN coalesce(
+                    (SELECT max(number) FROM steps WHERE steps.build_id = build), -1) END AS last
+                FROM free
+            ), numbered AS MATERIALIZED (
+                -- In the order of the numbers: a later step of a build has a greater id (I1).
+                SELECT nextval('steps_id_seq') AS id, place, build, number, name, state
+                FROM (
+                    SELECT place, build, max(last) OVER (PARTITION BY build) + nth AS number, name, state
+                    FROM lasts
+                    ORDER BY build, nth
+                ) ordered
+                WHERE number <= 4294967295
+            ), added AS (
+                INSERT INTO steps (id, build_id, number, name, state_string) OVERRIDING SYSTEM VALUE
+                SELECT id, build, number, name, state FROM numbered
+            )
+            SELECT place, id, number, name FROM numbered
+        LOOP
+            builds[plain.place] := NULL;
+            place := plain.place; id := plain.id; number := plain.number; name := plain.name;
+            RETURN NEXT;
+        END LOOP;
+
+        FOR i IN 1 .. cardinality(builds) LOOP
+            CONTINUE WHEN builds[i] IS NULL;
+            place := i;
+            SELECT added.* INTO id, number, name FROM add_step(builds[i], names[i], states[i], keys[i]) AS added;
+            IF id IS NOT NULL THEN
                 RETURN NEXT;
             END IF;
         END LOOP;
     END IF;
-    is_locked := false;
 
-    IF 'add_step' = ANY (operations) THEN
-        -- I2: in a statement of its own, so that what is read next is not older than the locks.
-        PERFORM pg_advisory_xact_lock(key)
-        FROM (
-            SELECT DISTINCT lock_of(target) AS key
-            FROM unnest(operations, targets) AS requests (operation, target)
-            WHERE operation = 'add_step'
-            ORDER BY key
-        ) builds;
-
-        SELECT array_agg(request) AS requests, array_agg(target) AS builds, array_agg(name) AS names,
-               array_agg(text) AS states
-        INTO plain
-        FROM unnest(operations, targets, names, texts, keys) WITH ORDINALITY
-            AS requests (operation, target, name, text, key, request)
-        WHERE operation = 'add_step' AND key IS NULL;
-        FOR free IN SELECT * FROM add_steps_of_free_names(plain.requests, plain.builds, plain.names, plain.states)
-        LOOP
-            answered[free.request] := true;
-            request := free.request; id := free.id; number := free.number; name := free.name;
-            RETURN NEXT;
-        END LOOP;
-
-        FOR i IN 1 .. cardinality(operations) LOOP
-            IF operations[i] = 'add_step' AND NOT answered[i] THEN
-                SELECT * INTO added FROM add_step(targets[i], names[i], texts[i], keys[i]);
-                IF added.id IS NOT NULL THEN
-                    request := i; id := added.id; number := added.number; name := added.name;
-                    RETURN NEXT;
-                END IF;
-            END IF;
-        END LOOP;
-        IF 'add_step' = ALL (operations) THEN
-            RETURN;
-        END IF;
-        id := NULL; number := NULL; name := NULL;
+    IF cardinality(changed) = 0 THEN
+        RETURN;
     END IF;
-
-    -- L6: those that are there; a step is never deleted.
-    asked := ARRAY(SELECT DISTINCT target FROM unnest(operations, targets) AS requests (operation, target)
-                   WHERE operation <> 'add_step');
     IF skips_steps THEN
-        steps_of := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (asked)
-                          ORDER BY steps.id FOR NO KEY UPDATE SKIP LOCKED);
-        locked := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (asked) AND NOT steps.id = ANY (steps_of));
+        locked := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (changed)
+                        ORDER BY steps.id FOR NO KEY UPDATE SKIP LOCKED);
+        RETURN QUERY
+        SELECT NULL::BIGINT, steps.id, NULL::BIGINT, NULL::TEXT, true
+        FROM steps WHERE steps.id = ANY (changed) AND NOT steps.id = ANY (locked);
     ELSE
-        steps_of := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (asked)
-                          ORDER BY steps.id FOR NO KEY UPDATE);
-        locked := '{}';
+        locked := ARRAY(SELECT steps.id FROM steps WHERE steps.id = ANY (changed)
+                        ORDER BY steps.id FOR NO KEY UPDATE);
     END IF;
 
-    FOR i IN 1 .. cardinality(operations) LOOP
-        operation := operations[i];
-        target := targets[i];
-        is_locked := target = ANY (locked);
-        CONTINUE WHEN operation IS NULL OR operation = 'add_step' OR NOT (target = ANY (steps_of) OR is_locked);
-        request := i;
-        IF is_locked THEN
-            RETURN NEXT;
-            CONTINUE;
-        END IF;
-        CASE operation
-            WHEN 'start_step' THEN  -- L2
-                UPDATE steps
-                SET started_at = times[i],
-                    locks_acquired_at = CASE WHEN flags[i] THEN times[i] ELSE locks_acquired_at END
-                WHERE steps.id = target;
-            WHEN 'set_step_locks_acquired_at' THEN  -- L3
-                UPDATE steps SET locks_acquired_at = times[i] WHERE steps.id = target;
-            WHEN 'set_step_state_string' THEN  -- L3
-                UPDATE steps SET state_string = texts[i] WHERE steps.id = target;
-            WHEN 'finish_step' THEN  -- L4
-                UPDATE steps SET complete_at = times[i], results = codes[i], hidden = flags[i] WHERE steps.id = target;
-            WHEN 'add_url' THEN
-                PERFORM add_url(target, digests[i], names[i], texts[i]);
-        END CASE;
-        RETURN NEXT;
-    END LOOP;
+    -- U1, U2: in statements after the lock, which see all urls that the steps have.
+    IF cardinality(url_steps) > 0 THEN
+        INSERT INTO step_urls (step_id, position, digest, name, url)
+        SELECT step,
+               (SELECT urls FROM steps WHERE steps.id = step) - 1 + row_number() OVER (PARTITION BY step ORDER BY place),
+               digest, url_name, url_text
+        FROM unnest(url_steps, digests, url_names, url_texts) WITH ORDINALITY
+            AS asked (step, digest, url_name, url_text, place)
+        WHERE step = ANY (locked)
+            AND (SELECT true FROM step_urls WHERE step_id = step AND step_urls.digest = asked.digest) IS NULL;
+    END IF;
+
+    -- L2 to L4. L6: those that are there; a step is never deleted.
+    RETURN QUERY
+    UPDATE steps
+    SET started_at = coalesce(start, started_at),
+        locks_acquired_at = coalesce(lock_time, locks_acquired_at),
+        state_string = coalesce(state, state_string),
+        complete_at = coalesce("end", complete_at),
+        results = coalesce(code, results),
+        hidden = coalesce(hides, hidden),
+        urls = CASE WHEN step = ANY (url_steps)
+            THEN (SELECT max(position) + 1 FROM step_urls WHERE step_id = step) ELSE urls END
+    FROM unnest(changed, starts, lock_times, state_strings, ends, codes, hides)
+        AS changes (step, start, lock_time, state, "end", code, hides)
+    WHERE steps.id = step AND step = ANY (locked)
+    RETURNING NULL::BIGINT, steps.id, NULL::BIGINT, NULL::TEXT, false;
 END
 $$;

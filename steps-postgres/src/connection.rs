@@ -170,6 +170,7 @@ fn settings(options: &PostgresOptions, set: &str) -> String {
         // All steps are found by an index. A plan is kept for long, and one that was made while the tables were
         // small would read all of them when they are large (N5).
         ("enable_seqscan", "off".to_owned()),
+        ("enable_bitmapscan", "off".to_owned()),
         ("enable_hashjoin", "off".to_owned()),
         ("enable_mergejoin", "off".to_owned()),
         ("plan_cache_mode", "force_generic_plan".to_owned()),

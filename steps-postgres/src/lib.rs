@@ -42,7 +42,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::{
     connection::Opener,
     reader::{Read, Reader},
-    writer::{Write, Writer, Written},
+    writer::{Change, Write, Writer, Written},
 };
 pub use options::{Pooler, PostgresOptions, SynchronousCommit};
 
@@ -147,7 +147,11 @@ impl PostgresStore {
         &self.readers[self.reader.fetch_add(1, Ordering::Relaxed) % self.readers.len()]
     }
 
-    async fn change(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
+    async fn change(&self, operation: Operation, id: StepId, change: Change) -> Result<()> {
+        self.write(operation, id, Write::Change(id, change)).await
+    }
+
+    async fn write(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
         self.writer(id.get()).call(Call::on_step(operation, id), write).await.map(|_| ())
     }
 
@@ -170,25 +174,25 @@ impl StepsStore for PostgresStore {
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(Operation::StartStep, id, Write::StartStep(id, start)).await
+        self.change(Operation::StartStep, id, Change::start(start)).await
     }
 
     async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(Operation::SetStepLocksAcquiredAt, id, Write::SetStepLocksAcquiredAt(id, at)).await
+        self.change(Operation::SetStepLocksAcquiredAt, id, Change::locks_acquired(at)).await
     }
 
     async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(Operation::SetStepStateString, id, Write::SetStepStateString(id, state_string)).await
+        self.change(Operation::SetStepStateString, id, Change::state(state_string)).await
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.options.clock.now();
-        self.change(Operation::FinishStep, id, Write::FinishStep(id, finish, now)).await
+        self.change(Operation::FinishStep, id, Change::finish(finish, now)).await
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
         let digest = url.digest();
-        self.change(Operation::AddUrl, id, Write::AddUrl(id, url, digest)).await
+        self.write(Operation::AddUrl, id, Write::AddUrl(id, url, digest)).await
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {

@@ -1,4 +1,8 @@
-//! A writing lane: all writes that wait in it in one transaction, by one call of one function.
+//! A writing lane: all writes that wait in it in one transaction, by one statement.
+//!
+//! A write that waits alone has a plain statement of its own; several are one call of one function.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::{
     Arguments, PgConnection, Row,
@@ -6,8 +10,8 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
 };
 use steps_core::{
-    AddedStep, ErrorKind, FinishStep, NewStep, Operation, StartStep, StateString, StepId, StepName, StepNumber,
-    StepUrl, Timestamp, UrlDigest, limits,
+    AddedStep, ErrorKind, FinishStep, NewStep, Results, StartStep, StateString, StepId, StepName, StepNumber, StepUrl,
+    Timestamp, UrlDigest, limits,
 };
 use steps_lane::{Failure, Worker};
 
@@ -22,11 +26,43 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Write {
     AddStep(NewStep),
-    StartStep(StepId, StartStep),
-    SetStepLocksAcquiredAt(StepId, Timestamp),
-    SetStepStateString(StepId, StateString),
-    FinishStep(StepId, FinishStep, Timestamp),
+    Change(StepId, Change),
     AddUrl(StepId, StepUrl, UrlDigest),
+}
+
+/// What columns of a step become; `None` leaves one as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    started_at: Option<Timestamp>,
+    locks_acquired_at: Option<Timestamp>,
+    state_string: Option<StateString>,
+    complete_at: Option<Timestamp>,
+    results: Option<Results>,
+    hidden: Option<bool>,
+}
+
+impl Change {
+    /// L2
+    pub(crate) fn start(start: StartStep) -> Self {
+        let locks_acquired_at = start.locks_acquired.then_some(start.started_at);
+        Self { started_at: Some(start.started_at), locks_acquired_at, ..Self::default() }
+    }
+
+    /// L3
+    pub(crate) fn locks_acquired(at: Timestamp) -> Self {
+        Self { locks_acquired_at: Some(at), ..Self::default() }
+    }
+
+    /// L3
+    pub(crate) fn state(state_string: StateString) -> Self {
+        Self { state_string: Some(state_string), ..Self::default() }
+    }
+
+    /// L4
+    pub(crate) fn finish(finish: FinishStep, now: Timestamp) -> Self {
+        let FinishStep { results, hidden, .. } = finish;
+        Self { complete_at: Some(now), results: Some(results), hidden: Some(hidden), ..Self::default() }
+    }
 }
 
 /// What a write answers.
@@ -42,12 +78,18 @@ pub(crate) struct Writer {
     /// After a build's lock was not to be had: how many batches that somebody else keeps are tried without queueing
     /// for it.
     skips_left: u32,
+    /// After an add that the short way did not do: how many take the long one at once.
+    detours_left: u32,
 }
 
 /// How often a batch goes on without the builds whose locks others keep, before it queues for them again. All
 /// processes that add to one build take turns with its lock: who never queues for it may never get it, and who
 /// always does keeps all others waiting while somebody hangs with it.
 const SKIPS: u32 = 4;
+
+/// How many adds that wait alone are given to the function of batches at once after one that had to be. Where others add to
+/// the same build, or the names are taken, most of them would have to be.
+const DETOURS: u32 = 16;
 
 /// Which locks of others a batch does not wait for.
 #[derive(Clone, Copy)]
@@ -56,30 +98,50 @@ struct Skips {
     builds: bool,
 }
 
+impl Write {
+    /// The step that it changes.
+    fn step(&self) -> Option<StepId> {
+        match self {
+            Self::AddStep(_) => None,
+            Self::Change(id, _) | Self::AddUrl(id, ..) => Some(*id),
+        }
+    }
+}
+
 impl Writer {
     pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
-        Self { link: Link::new(opener, connection), skips_left: 0 }
+        Self { link: Link::new(opener, connection), skips_left: 0, detours_left: 0 }
+    }
+
+    /// Carries out a write that waits alone. Gives `None` where it takes the function of batches after all: nothing was
+    /// done then.
+    async fn write_alone(&mut self, request: &Write) -> Result<Option<Result<Written, Failure>>, Failure> {
+        let (sql, arguments) = match request {
+            Write::AddStep(step) if step.idempotency_key.is_some() => return Ok(None),
+            Write::AddStep(_) if self.detours_left > 0 => {
+                self.detours_left -= 1;
+                return Ok(None);
+            }
+            Write::AddStep(step) => (include_str!("sql/add_step.sql"), add_step(step)),
+            Write::AddUrl(id, url, digest) => (include_str!("sql/add_url.sql"), add_url(*id, url, digest)),
+            Write::Change(id, change) => (include_str!("sql/change_step.sql"), change_step(*id, change)),
+        };
+        let rows = self.link.run(sql, arguments.map_err(unsendable)?).await?;
+        match (request, rows.first()) {
+            (Write::AddStep(_), None) => {
+                self.detours_left = DETOURS;
+                Ok(None)
+            }
+            (Write::AddStep(step), Some(row)) => added(row, 0, step.name.clone()).map(Some).map_err(unreadable),
+            (_, None) => Ok(Some(Err(unanswered(request)))),
+            (_, Some(_)) => Ok(Some(Ok(Written::Changed))),
+        }
     }
 
     async fn write(&mut self, requests: &[Write], skips: Skips) -> Result<Vec<Result<Written, Failure>>, Failure> {
-        let (sql, arguments) = match requests {
-            [Write::AddStep(step)] if !skips.builds => (include_str!("sql/add_step.sql"), add_step(step)),
-            _ => (include_str!("sql/write_batch.sql"), Columns::new(requests).arguments(skips)),
-        };
-        let arguments = arguments.map_err(|error| {
-            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
-        })?;
-        let rows = self.link.run(sql, arguments).await?;
-
-        // From here on everything is committed: an answer that cannot be read does not undo it.
-        let mut written: Vec<_> = requests.iter().map(|request| Err(unanswered(request))).collect();
-        for row in rows {
-            let (request, answer) = answer(&row).map_err(|error| Failure::unreadable(error.to_string()))?;
-            if let Some(request) = written.get_mut(request) {
-                *request = answer;
-            }
-        }
-        Ok(written)
+        let arguments = Columns::new(requests).arguments(skips).map_err(unsendable)?;
+        let rows = self.link.run(include_str!("sql/write_batch.sql"), arguments).await?;
+        answers(requests, &rows).map_err(unreadable)
     }
 }
 
@@ -95,9 +157,8 @@ impl Worker for Writer {
         const REST: usize = 200;
         REST + match request {
             Write::AddStep(step) => step.state_string.as_str().len(),
-            Write::SetStepStateString(_, state_string) => state_string.as_str().len(),
+            Write::Change(_, change) => change.state_string.as_ref().map_or(0, |state| state.as_str().len()),
             Write::AddUrl(_, url, _) => url.name().len() + url.url().len(),
-            Write::StartStep(..) | Write::SetStepLocksAcquiredAt(..) | Write::FinishStep(..) => 0,
         }
     }
 
@@ -106,6 +167,11 @@ impl Worker for Writer {
     }
 
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+        if let [request] = requests
+            && let Some(written) = self.write_alone(request).await?
+        {
+            return Ok(vec![written]);
+        }
         self.write(requests, Skips { steps: false, builds: false }).await
     }
 
@@ -130,7 +196,16 @@ impl Worker for Writer {
     }
 }
 
-/// A request that the batch did not carry out: see `write_batch`.
+fn unsendable(error: BoxDynError) -> Failure {
+    Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+}
+
+/// Everything is committed: an answer that cannot be read does not undo it.
+fn unreadable(error: BoxDynError) -> Failure {
+    Failure::unreadable(error.to_string())
+}
+
+/// A request that was not carried out: no step was found to change, or no number to give.
 fn unanswered(request: &Write) -> Failure {
     match request {
         Write::AddStep(_) => Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT),
@@ -138,128 +213,132 @@ fn unanswered(request: &Write) -> Failure {
     }
 }
 
-/// A row of the answer: which request, counted from 1, and what was added, or whether it was kept by a lock.
-fn answer(row: &PgRow) -> Result<(usize, Result<Written, Failure>), BoxDynError> {
-    let request = usize::try_from(row.try_get::<i64, _>(0)?)?.checked_sub(1).ok_or("requests count from 1")?;
-    if row.try_get(4)? {
-        return Ok((request, Err(locked())));
-    }
-    let written = match (row.try_get(1)?, row.try_get::<Option<i64>, _>(2)?, row.try_get::<Option<String>, _>(3)?) {
-        (Some(id), Some(number), Some(name)) => {
-            let (id, number) = (StepId::new(id)?, StepNumber::try_from(number)?);
-            Written::Added(AddedStep::new(id, number, StepName::new(name)?))
+/// What the rows of `write_batch` answer to each request.
+fn answers(requests: &[Write], rows: &[PgRow]) -> Result<Vec<Result<Written, Failure>>, BoxDynError> {
+    let (mut adds, mut steps) = (HashMap::new(), HashMap::new());
+    for row in rows {
+        let is_locked: bool = row.try_get(4)?;
+        match row.try_get::<Option<i64>, _>(0)? {
+            Some(place) if is_locked => drop(adds.insert(place, Err(locked()))),
+            Some(place) => drop(adds.insert(place, added(row, 1, StepName::new(row.try_get::<String, _>(3)?)?)?)),
+            None => drop(steps.insert(StepId::new(row.try_get(1)?)?, is_locked)),
         }
-        _ => Written::Changed,
-    };
-    Ok((request, Ok(written)))
+    }
+    let mut places = 1..;
+    let answers = requests.iter().map(|request| match request.step() {
+        None => places.next().and_then(|place| adds.remove(&place)).unwrap_or_else(|| Err(unanswered(request))),
+        Some(id) => match steps.get(&id) {
+            Some(true) => Err(locked()),
+            Some(false) => Ok(Written::Changed),
+            None => Err(unanswered(request)),
+        },
+    });
+    Ok(answers.collect())
 }
 
-/// The arguments of `add_step`.
+/// The step that was added, whose id and number are in these columns.
+fn added(row: &PgRow, column: usize, name: StepName) -> Result<Result<Written, Failure>, BoxDynError> {
+    let (id, number) = (row.try_get(column)?, row.try_get::<i64, _>(column + 1)?);
+    Ok(Ok(Written::Added(AddedStep::new(StepId::new(id)?, StepNumber::try_from(number)?, name))))
+}
+
+/// The arguments of `add_step.sql`.
 fn add_step(step: &NewStep) -> Result<PgArguments, BoxDynError> {
     let mut arguments = PgArguments::default();
     arguments.add(step.build_id.get())?;
     arguments.add(step.name.as_str())?;
     arguments.add(step.state_string.as_str())?;
-    arguments.add(step.idempotency_key.as_ref().map(AsRef::<str>::as_ref))?;
+    Ok(arguments)
+}
+
+/// The arguments of `add_url.sql`.
+fn add_url(id: StepId, url: &StepUrl, digest: &UrlDigest) -> Result<PgArguments, BoxDynError> {
+    let mut arguments = PgArguments::default();
+    arguments.add(id.get())?;
+    arguments.add(digest.as_bytes().as_slice())?;
+    arguments.add(url.name())?;
+    arguments.add(url.url())?;
+    Ok(arguments)
+}
+
+/// The arguments of `change_step.sql`.
+fn change_step(id: StepId, change: &Change) -> Result<PgArguments, BoxDynError> {
+    let mut arguments = PgArguments::default();
+    arguments.add(id.get())?;
+    arguments.add(change.started_at.map(Time::from))?;
+    arguments.add(change.locks_acquired_at.map(Time::from))?;
+    arguments.add(change.state_string.as_ref().map(StateString::as_str))?;
+    arguments.add(change.complete_at.map(Time::from))?;
+    arguments.add(change.results.map(Results::code))?;
+    arguments.add(change.hidden)?;
     Ok(arguments)
 }
 
 /// The arguments of `write_batch`, an array each.
 #[derive(Default)]
 struct Columns<'a> {
-    operations: Vec<&'static str>,
-    targets: Vec<i64>,
-    names: Vec<Option<&'a str>>,
-    texts: Vec<Option<&'a str>>,
+    builds: Vec<i64>,
+    names: Vec<&'a str>,
+    states: Vec<&'a str>,
     keys: Vec<Option<&'a str>>,
-    digests: Vec<Option<&'a [u8]>>,
-    times: Vec<Option<Time>>,
-    codes: Vec<Option<i32>>,
-    flags: Vec<Option<bool>>,
-}
-
-/// What a request has besides its operation and target.
-#[derive(Default)]
-struct Rest<'a> {
-    name: Option<&'a str>,
-    text: Option<&'a str>,
-    key: Option<&'a str>,
-    digest: Option<&'a UrlDigest>,
-    time: Option<Timestamp>,
-    code: Option<i32>,
-    flag: Option<bool>,
+    /// All steps that are changed or get a url, and in their order the changes of each.
+    changes: BTreeMap<StepId, Vec<&'a Change>>,
+    url_steps: Vec<i64>,
+    digests: Vec<&'a [u8]>,
+    url_names: Vec<&'a str>,
+    url_texts: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
     fn new(requests: &'a [Write]) -> Self {
-        let mut columns = Self::default();
+        let (mut columns, mut pairs) = (Self::default(), HashSet::new());
         for request in requests {
-            columns.push(request);
+            match request {
+                Write::AddStep(step) => {
+                    columns.builds.push(step.build_id.get());
+                    columns.names.push(step.name.as_str());
+                    columns.states.push(step.state_string.as_str());
+                    columns.keys.push(step.idempotency_key.as_ref().map(AsRef::as_ref));
+                }
+                Write::Change(id, change) => columns.changes.entry(*id).or_default().push(change),
+                Write::AddUrl(id, url, digest) => {
+                    columns.changes.entry(*id).or_default();
+                    // U2
+                    if pairs.insert((*id, digest.as_bytes())) {
+                        columns.url_steps.push(id.get());
+                        columns.digests.push(digest.as_bytes());
+                        columns.url_names.push(url.name());
+                        columns.url_texts.push(url.url());
+                    }
+                }
+            }
         }
         columns
     }
 
-    fn push(&mut self, write: &'a Write) {
-        let (operation, target, rest) = match write {
-            Write::AddStep(step) => (
-                Operation::AddStep,
-                step.build_id.get(),
-                Rest {
-                    name: Some(step.name.as_str()),
-                    text: Some(step.state_string.as_str()),
-                    key: step.idempotency_key.as_ref().map(AsRef::as_ref),
-                    ..Rest::default()
-                },
-            ),
-            Write::StartStep(id, start) => (
-                Operation::StartStep,
-                id.get(),
-                Rest { time: Some(start.started_at), flag: Some(start.locks_acquired), ..Rest::default() },
-            ),
-            Write::SetStepLocksAcquiredAt(id, at) => {
-                (Operation::SetStepLocksAcquiredAt, id.get(), Rest { time: Some(*at), ..Rest::default() })
-            }
-            Write::SetStepStateString(id, state_string) => {
-                (Operation::SetStepStateString, id.get(), Rest { text: Some(state_string.as_str()), ..Rest::default() })
-            }
-            Write::FinishStep(id, finish, now) => (
-                Operation::FinishStep,
-                id.get(),
-                Rest {
-                    time: Some(*now),
-                    code: Some(finish.results.code()),
-                    flag: Some(finish.hidden),
-                    ..Rest::default()
-                },
-            ),
-            Write::AddUrl(id, url, digest) => (
-                Operation::AddUrl,
-                id.get(),
-                Rest { name: Some(url.name()), text: Some(url.url()), digest: Some(digest), ..Rest::default() },
-            ),
-        };
-        self.operations.push(operation.name());
-        self.targets.push(target);
-        self.names.push(rest.name);
-        self.texts.push(rest.text);
-        self.keys.push(rest.key);
-        self.digests.push(rest.digest.map(|digest| digest.as_bytes().as_slice()));
-        self.times.push(rest.time.map(Time::from));
-        self.codes.push(rest.code);
-        self.flags.push(rest.flag);
+    /// What a column of each changed step becomes: of several changes the last one wins (L5).
+    fn changed<T>(&self, column: impl Fn(&'a Change) -> Option<T>) -> Vec<Option<T>> {
+        let last = |changes: &Vec<&'a Change>| changes.iter().rev().find_map(|change| column(change));
+        self.changes.values().map(last).collect()
     }
 
     fn arguments(self, skips: Skips) -> Result<PgArguments, BoxDynError> {
         let mut arguments = PgArguments::default();
-        arguments.add(self.operations)?;
-        arguments.add(self.targets)?;
-        arguments.add(self.names)?;
-        arguments.add(self.texts)?;
-        arguments.add(self.keys)?;
+        arguments.add(&self.builds)?;
+        arguments.add(&self.names)?;
+        arguments.add(&self.states)?;
+        arguments.add(&self.keys)?;
+        arguments.add(self.changes.keys().map(|id| id.get()).collect::<Vec<_>>())?;
+        arguments.add(self.changed(|change| change.started_at.map(Time::from)))?;
+        arguments.add(self.changed(|change| change.locks_acquired_at.map(Time::from)))?;
+        arguments.add(self.changed(|change| change.state_string.as_ref().map(StateString::as_str)))?;
+        arguments.add(self.changed(|change| change.complete_at.map(Time::from)))?;
+        arguments.add(self.changed(|change| change.results.map(Results::code)))?;
+        arguments.add(self.changed(|change| change.hidden))?;
+        arguments.add(self.url_steps)?;
         arguments.add(self.digests)?;
-        arguments.add(self.times)?;
-        arguments.add(self.codes)?;
-        arguments.add(self.flags)?;
+        arguments.add(self.url_names)?;
+        arguments.add(self.url_texts)?;
         arguments.add(skips.steps)?;
         arguments.add(skips.builds)?;
         Ok(arguments)

@@ -4,11 +4,11 @@
 PRAGMA application_id = 0x73747073;
 
 -- AUTOINCREMENT: an id is never used again, even after the last step was deleted (I1).
--- The greatest number is that of steps_core::StepNumber; the statement that adds checks it (I4).
+-- The greatest number is that of steps_core::StepNumber (I4).
 CREATE TABLE steps (
     id                INTEGER PRIMARY KEY AUTOINCREMENT,
     build_id          INTEGER NOT NULL,
-    number            INTEGER NOT NULL,
+    number            INTEGER NOT NULL CHECK (number <= 4294967295),
     name              TEXT    NOT NULL,
     state_string      TEXT    NOT NULL,
     started_at        INTEGER,

@@ -99,7 +99,6 @@ fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => refuse("is a folder; name a file in it"),
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => refuse("is not in a folder, but in a file"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if options.mode != Mode::Create {
@@ -234,4 +233,28 @@ pub(crate) async fn versions(opener: &Opener) -> sqlx::Result<(i64, String)> {
     let versions = sqlx::query_as(versions).fetch_one(&mut connection).await;
     give_up(connection).await;
     versions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_strange_when_it_has_content_that_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let mut ours = [0; 72];
+        ours[68..].copy_from_slice(b"stps");
+        assert!(!is_strange(&file("ours", &ours)));
+        assert!(is_strange(&file("another", &[0; 72])));
+        assert!(is_strange(&file("short", b"a")));
+        assert!(!is_strange(&file("empty", b"")));
+        // What cannot be read is for SQLite to say.
+        assert!(!is_strange(&folder.path().join("missing")));
+        assert!(!is_strange(folder.path()));
+    }
 }

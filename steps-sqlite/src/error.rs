@@ -119,3 +119,27 @@ fn from_driver(error: &sqlx::Error) -> Failure {
         _ => Failure::new(ErrorKind::Unavailable, "the connection to the file was lost").with_may_have_applied(true),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_of_sqlite_have_kinds() {
+        use ErrorKind::{CapacityExceeded, Corrupt, ReadOnly, Unavailable};
+        let kinds = [
+            (Unavailable, &[5, 6, 9, 10, CANTOPEN, 15][..]),
+            (ReadOnly, &[3, READONLY, 23]),
+            (CapacityExceeded, &[7, 13, 18]),
+            (Corrupt, &[1, 11, 20, NOTADB]),
+        ];
+        for (kind, codes) in kinds {
+            for code in codes {
+                let failure = from_code(*code);
+                assert_eq!((failure.kind(), failure.is_busy()), (kind, [5, 6].contains(code)), "{code}");
+                // Only after a write or an fsync that failed nobody knows what is in the file.
+                assert_eq!(failure.is_certain(), *code != 10, "{code}");
+            }
+        }
+    }
+}

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize, Serializer};
 use sqlx::{Executor, Row, SqliteConnection};
 use steps_core::{
-    AddedStep, ErrorKind, FinishStep, InputError, NewStep, Operation, StartStep, StateString, StepId, StepName,
-    StepNumber, StepUrl, Timestamp, limits,
+    AddedStep, ErrorKind, FinishStep, InputError, NewStep, StartStep, StateString, StepId, StepName, StepNumber,
+    StepUrl, Timestamp, limits,
 };
 use steps_lane::{Failure, Worker};
 
@@ -18,10 +18,7 @@ use crate::{
 const SETUP: &str = concat!(
     include_str!("sql/writer.sql"),
     include_str!("sql/add_step.sql"),
-    include_str!("sql/start_step.sql"),
-    include_str!("sql/set_step_locks_acquired_at.sql"),
-    include_str!("sql/set_step_state_string.sql"),
-    include_str!("sql/finish_step.sql"),
+    include_str!("sql/change_step.sql"),
     include_str!("sql/add_url.sql"),
 );
 
@@ -57,12 +54,16 @@ impl Writer {
     }
 
     /// Commits a batch and gives its answers, as JSON.
-    async fn commit(&mut self, requests: String) -> Result<String, Failure> {
+    async fn commit(&mut self, batch: &Batch<'_>) -> Result<String, Failure> {
+        let query = sqlx::query(include_str!("sql/write_batch.sql"))
+            .bind(array(&batch.adds)?)
+            .bind(array(&batch.keyed_adds)?)
+            .bind(array(&batch.changes)?)
+            .bind(array(&batch.urls)?);
         let connection = self.connection.take();
         let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
-        // All of it, and not just the first row: an error of the COMMIT comes after that.
-        let batch = sqlx::query(include_str!("sql/write_batch.sql")).bind(requests).fetch_all(&mut connection).await;
-        match batch.map_err(failure) {
+        // All of it, and not just the first row: an error of the commit comes after that.
+        match query.fetch_all(&mut connection).await.map_err(failure) {
             Ok(rows) => {
                 self.connection = Some(connection);
                 let answers = rows.first().map(|row| row.try_get(0)).transpose();
@@ -72,7 +73,6 @@ impl Writer {
             Err(failure) => {
                 // Without the lock nothing was begun, and the connection is as good as it was.
                 if failure.is_busy() {
-                    let _ = connection.execute("ROLLBACK").await;
                     self.connection = Some(connection);
                 } else {
                     give_up(connection).await;
@@ -110,9 +110,7 @@ impl Worker for Writer {
     }
 
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
-        let rows: Vec<_> = requests.iter().map(RequestRow::new).collect();
-        let rows = serde_json::to_string(&rows).map_err(unreadable)?;
-        let answers = self.commit(rows).await?;
+        let answers = self.commit(&Batch::new(requests)).await?;
         // From here on everything is committed: an answer that cannot be read does not undo it.
         let answers: Vec<AnswerRow> =
             serde_json::from_str(&answers).map_err(|error| Failure::unreadable(error.to_string()))?;
@@ -141,61 +139,86 @@ fn unanswered(request: &Write) -> Failure {
     }
 }
 
-/// A row of the view `requests`, which it reaches as an array of its columns but the first.
+/// The requests of a batch by their kind, with their places: see `writer.sql`.
 #[derive(Default)]
-struct RequestRow<'a> {
-    operation: &'static str,
-    target: i64,
-    name: Option<&'a str>,
-    text: Option<&'a str>,
-    key: Option<String>,
-    at: Option<i64>,
-    results: Option<i32>,
-    flag: Option<bool>,
+struct Batch<'a> {
+    /// Each at its place.
+    adds: Vec<Option<(i64, &'a str, &'a str)>>,
+    keyed_adds: Vec<(usize, i64, &'a str, &'a str, &'a str)>,
+    changes: Vec<Change<'a>>,
+    urls: Vec<(usize, i64, &'a str, &'a str, String)>,
 }
 
-impl<'a> RequestRow<'a> {
-    fn new(write: &'a Write) -> Self {
-        let row = |operation: Operation, target| Self { operation: operation.name(), target, ..Self::default() };
-        match write {
-            Write::AddStep(step) => Self {
-                name: Some(step.name.as_str()),
-                text: Some(step.state_string.as_str()),
-                key: step.idempotency_key.as_ref().map(ToString::to_string),
-                ..row(Operation::AddStep, step.build_id.get())
-            },
-            Write::StartStep(id, start) => Self {
-                at: Some(start.started_at.unix_micros()),
-                flag: Some(start.locks_acquired),
-                ..row(Operation::StartStep, id.get())
-            },
+impl<'a> Batch<'a> {
+    fn new(requests: &'a [Write]) -> Self {
+        let mut batch = Self::default();
+        for (place, request) in requests.iter().enumerate() {
+            batch.push(place, request);
+        }
+        batch
+    }
+
+    fn push(&mut self, place: usize, request: &'a Write) {
+        let change = |id: &StepId| Change { place, step_id: id.get(), ..Change::default() };
+        match request {
+            Write::AddStep(step) => {
+                let (build_id, name, state) = (step.build_id.get(), step.name.as_str(), step.state_string.as_str());
+                match &step.idempotency_key {
+                    None => {
+                        self.adds.resize(place, None);
+                        self.adds.push(Some((build_id, name, state)));
+                    }
+                    Some(key) => self.keyed_adds.push((place, build_id, name, state, key.as_ref())),
+                }
+            }
+            Write::StartStep(id, start) => {
+                let at = start.started_at.unix_micros();
+                let locks_acquired_at = start.locks_acquired.then_some(at);
+                self.changes.push(Change { started_at: Some(at), locks_acquired_at, ..change(id) });
+            }
             Write::SetStepLocksAcquiredAt(id, at) => {
-                Self { at: Some(at.unix_micros()), ..row(Operation::SetStepLocksAcquiredAt, id.get()) }
+                self.changes.push(Change { locks_acquired_at: Some(at.unix_micros()), ..change(id) });
             }
             Write::SetStepStateString(id, state_string) => {
-                Self { text: Some(state_string.as_str()), ..row(Operation::SetStepStateString, id.get()) }
+                self.changes.push(Change { state_string: Some(state_string.as_str()), ..change(id) });
             }
-            Write::FinishStep(id, finish, now) => Self {
-                at: Some(now.unix_micros()),
+            Write::FinishStep(id, finish, now) => self.changes.push(Change {
+                complete_at: Some(now.unix_micros()),
                 results: Some(finish.results.code()),
-                flag: Some(finish.hidden),
-                ..row(Operation::FinishStep, id.get())
-            },
-            Write::AddUrl(id, url) => Self {
-                name: Some(url.name()),
-                text: Some(url.url()),
-                key: Some(url.digest().to_string()),
-                ..row(Operation::AddUrl, id.get())
-            },
+                hidden: Some(finish.hidden),
+                ..change(id)
+            }),
+            Write::AddUrl(id, url) => {
+                self.urls.push((place, id.get(), url.name(), url.url(), url.digest().to_string()));
+            }
         }
     }
 }
 
-impl Serialize for RequestRow<'_> {
+/// A row of the view `changes`.
+#[derive(Default)]
+struct Change<'a> {
+    place: usize,
+    step_id: i64,
+    started_at: Option<i64>,
+    locks_acquired_at: Option<i64>,
+    state_string: Option<&'a str>,
+    complete_at: Option<i64>,
+    results: Option<i32>,
+    hidden: Option<bool>,
+}
+
+impl Serialize for Change<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { operation, target, name, text, key, at, results, flag } = self;
-        (operation, target, name, text, key, at, results, flag).serialize(serializer)
+        let Self { place, step_id, started_at, locks_acquired_at, state_string, complete_at, results, hidden } = self;
+        (place, step_id, started_at, locks_acquired_at, state_string, complete_at, results, hidden)
+            .serialize(serializer)
     }
+}
+
+/// As JSON, unless there are none.
+fn array<T: Serialize>(requests: &[T]) -> Result<Option<String>, Failure> {
+    (!requests.is_empty()).then(|| serde_json::to_string(requests)).transpose().map_err(unreadable)
 }
 
 /// A row of the table `answers`, which has nothing but the request for a change of a step.

@@ -50,6 +50,7 @@ struct Fake {
     lock: Arc<Semaphore>,
     server: Arc<Mutex<Option<Server>>>,
     was_lost: AtomicBool,
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -113,7 +114,10 @@ impl Worker for Fake {
         Ok(answers.map(|(request, answer)| locked(request).unwrap_or(answer)).collect())
     }
 
-    async fn close(&mut self) {}
+    async fn close(&mut self) {
+        sleep(Duration::from_millis(1)).await;
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A lane whose worker starts a batch for each permit of the gate.
@@ -123,20 +127,22 @@ struct Fixture {
     gate: Arc<Semaphore>,
     lock: Arc<Semaphore>,
     server: Arc<Mutex<Option<Server>>>,
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Fixture {
     fn new(batches: usize) -> Self {
         let (gate, lock) = (Arc::new(Semaphore::new(batches)), Arc::new(Semaphore::new(0)));
-        let (seen, server) = (Arc::default(), Arc::default());
+        let (seen, server, is_closed) = (Arc::default(), Arc::default(), Arc::<AtomicBool>::default());
         let worker = Fake {
             batches: Arc::clone(&seen),
             gate: Arc::clone(&gate),
             lock: Arc::clone(&lock),
             server: Arc::clone(&server),
             was_lost: AtomicBool::new(false),
+            is_closed: Arc::clone(&is_closed),
         };
-        Self { lane: Arc::new(Lane::start(worker, TIMEOUT)), batches: seen, gate, lock, server }
+        Self { lane: Arc::new(Lane::start(worker, TIMEOUT)), batches: seen, gate, lock, server, is_closed }
     }
 
     /// Calls, and gives the answer to come; the request is in the lane when this returns.
@@ -145,6 +151,17 @@ impl Fixture {
         let call = tokio::spawn(async move { lane.call(write(), request).await });
         sleep(Duration::from_millis(1)).await;
         call
+    }
+
+    /// Calls, and calls again as soon as that is answered.
+    async fn call_twice(&self, first: u32, second: u32) {
+        let lane = Arc::clone(&self.lane);
+        tokio::spawn(async move {
+            for number in [first, second] {
+                lane.call(write(), Number(number)).await.unwrap();
+            }
+        });
+        sleep(Duration::from_millis(1)).await;
     }
 
     /// Calls that may be repeated (D6).
@@ -198,6 +215,31 @@ async fn what_comes_at_once_travels_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_of_a_crowd_who_ask_again_join_who_waits() {
+    let fixture = Fixture::new(0);
+    fixture.call_twice(0, 10).await;
+    fixture.call_twice(1, 11).await;
+    fixture.call_twice(2, 12).await;
+    fixture.gate.add_permits(1);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(fixture.batches(), [vec![Number(0)], vec![Number(1), Number(2), Number(10)]]);
+    let waits = fixture.call(Number(20)).await;
+    fixture.gate.add_permits(2);
+    waits.await.unwrap().unwrap();
+    assert_eq!(fixture.batches()[2], [Number(20), Number(11), Number(12)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_does_not_wait_for_a_single_one_to_ask_again() {
+    let fixture = Fixture::new(0);
+    fixture.call_twice(0, 10).await;
+    let waits = fixture.call(Number(1)).await;
+    fixture.gate.add_permits(2);
+    waits.await.unwrap().unwrap();
+    assert_eq!(fixture.batches()[..2], [[Number(0)], [Number(1)]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_in_time_and_says_whether_it_was_on_its_way() {
     let fixture = Fixture::new(1);
     let start = Instant::now();
@@ -208,6 +250,37 @@ async fn a_call_ends_in_time_and_says_whether_it_was_on_its_way() {
 
     // The lane takes calls and ends them, though its worker never comes back.
     assert_timed_out(fixture.call(Number(2)).await.await.unwrap(), false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_after_another_was_answered_has_all_its_time() {
+    let fixture = Fixture::new(1);
+    assert_eq!(fixture.call(Number(1)).await.await.unwrap().unwrap(), 1);
+    sleep(TIMEOUT / 2).await;
+    let start = Instant::now();
+    assert_timed_out(fixture.call(Stuck).await.await.unwrap(), true);
+    let took = start.elapsed();
+    assert!((TIMEOUT..TIMEOUT + Duration::from_millis(10)).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_was_answered_stays_together() {
+    let fixture = Fixture::new(2);
+    // After its answer each is a little later than the one before.
+    let again = |number: u32| {
+        let lane = Arc::clone(&fixture.lane);
+        async move {
+            lane.call(write(), Number(number)).await.unwrap();
+            for _ in 0..number {
+                tokio::task::yield_now().await;
+            }
+            lane.call(write(), Number(number)).await
+        }
+    };
+    let (one, two, three) = tokio::join!(again(0), again(1), again(2));
+    assert_eq!((one.unwrap(), two.unwrap(), three.unwrap()), (0, 1, 2));
+    let all = [Number(0), Number(1), Number(2)];
+    assert_eq!(fixture.batches(), [all, all]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,8 +464,10 @@ async fn a_close_finishes_what_waits_and_refuses_what_comes() {
     let fixture = Fixture::new(0);
     let (first, second) = (fixture.call(Number(0)).await, fixture.call(Number(1)).await);
     let lane = Arc::clone(&fixture.lane);
+    assert!(!fixture.lane.is_closed());
     let close = tokio::spawn(async move { lane.close().await });
     sleep(Duration::from_millis(1)).await;
+    assert!(fixture.lane.is_closed());
     let refused = fixture.call(Number(2)).await.await.unwrap().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Closed);
     fixture.gate.add_permits(2);
@@ -400,6 +475,15 @@ async fn a_close_finishes_what_waits_and_refuses_what_comes() {
     assert_eq!(second.await.unwrap().unwrap(), 1);
     close.await.unwrap().unwrap();
     fixture.lane.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_nobody_has_any_longer_closes_its_connection() {
+    let Fixture { lane, is_closed, .. } = Fixture::new(0);
+    assert!(!is_closed.load(Ordering::Relaxed));
+    drop(lane);
+    sleep(Duration::from_millis(10)).await;
+    assert!(is_closed.load(Ordering::Relaxed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -427,7 +511,8 @@ fn when_the_runtime_is_gone_calls_end() {
     while fixture.batches().is_empty() {
         std::thread::yield_now();
     }
-    ran.shutdown_background();
+    // To its end: a call in the middle of it is still taken, and ends as one that was on its way does.
+    ran.shutdown_timeout(Duration::from_secs(10));
     let in_the_middle = runs.block_on(stuck).unwrap().unwrap_err();
     assert_eq!(in_the_middle.kind(), ErrorKind::Unavailable);
     assert!(in_the_middle.may_have_applied());

@@ -1,3 +1,9 @@
--- A batch of one add alone, which is the most frequent one of a process that does one thing at a time: as
--- write_batch.sql, without what only batches need.
-SELECT 1::BIGINT, id, number, name, false FROM add_step($1, $2, $3, $4) WHERE id IS NOT NULL
+-- I2, I4, N2: an add without a key that comes alone, where nobody has the build's lock and the name is free. No row: nothing
+-- was added, and write_batch will do it. What the statement sees may be older than the lock: then the number that it takes
+-- for the next one is taken, and nothing is added either.
+INSERT INTO steps (build_id, number, name, state_string)
+SELECT $1, next, $2, $3
+FROM (SELECT coalesce(max(number), -1) + 1 AS next FROM steps WHERE build_id = $1) numbers
+WHERE next <= 4294967295 AND pg_try_advisory_xact_lock(lock_of($1))
+ON CONFLICT DO NOTHING
+RETURNING id, number

@@ -8,7 +8,7 @@ use std::{
 use conformance_tests::proxy::{Direction, Fault, Proxy};
 use libtest_mimic::Trial;
 use sqlx::{Connection, PgConnection};
-use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
+use steps_core::{ErrorKind, IdempotencyKey, NewStep, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
 use test_servers::{Schema, TestResult, shared_postgres, trial};
 use tokio::{net::TcpListener, time::sleep};
@@ -149,26 +149,29 @@ async fn cut() -> TestResult {
     let store = impatient(&url).await?;
     let step = store.add(7, "compile", "").await?.id;
     store.steps(7).await?;
+    let keyed = |key: String| -> TestResult<NewStep> {
+        Ok(NewStep::new(7.try_into()?, "keyed".parse()?, "".parse()?).with_idempotency_key(IdempotencyKey::new(key)?))
+    };
     for round in 0..3 {
-        store.finish(step, Results::SUCCESS).await?;
+        // The same was sent before on this connection: so what is cut is the answer of the statement itself.
+        store.add(7, format!("before-{round}"), "").await?;
         proxy.fail(Fault::cut(Direction::Answers));
         let error = store.add(7, format!("plain-{round}"), "").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
         proxy.heal();
         // It was applied, and its error said that it may have been.
-        assert_eq!(store.steps(7).await?.len(), 2 + 2 * round);
-        store.finish(step, Results::SUCCESS).await?;
+        assert_eq!(store.steps(7).await?.len(), 3 + 4 * round);
 
+        store.add_step(keyed(format!("before-{round}"))?).await?;
         proxy.fail(Fault::cut(Direction::Answers));
-        let key = IdempotencyKey::new(format!("key-{round}"))?;
-        let keyed = NewStep::new(7.try_into()?, "keyed".parse()?, "".parse()?).with_idempotency_key(key);
-        let error = store.add_step(keyed.clone()).await.unwrap_err();
+        let error = store.add_step(keyed(format!("key-{round}"))?).await.unwrap_err();
         assert!(error.may_have_applied() && error.is_retryable(), "{error}");
         proxy.heal();
-        store.add_step(keyed).await?;
+        assert_eq!(store.steps(7).await?.len(), 5 + 4 * round);
+        store.add_step(keyed(format!("key-{round}"))?).await?;
         store.link(step, "log", "").await?;
-        assert_eq!(store.steps(7).await?.len(), 3 + 2 * round);
+        assert_eq!(store.steps(7).await?.len(), 5 + 4 * round);
     }
     Ok(())
 }

@@ -110,13 +110,16 @@ async fn a_locked_step() -> TestResult {
     Ok(())
 }
 
+/// Adds to build 7, and does not come to an end.
+const HANGING_ADD: &str = "BEGIN; SELECT pg_advisory_xact_lock(lock_of(7)); SELECT add_step(7, 'test', '', NULL)";
+
 /// The lock that all stores take to add to a build, kept by one that hangs in the middle of its transaction.
 async fn a_locked_build() -> TestResult {
     let schema = shared_postgres()?;
     let store = connect_with(&schema.url_with_schema(), PATIENCE).await?;
     let step = store.add(7, "compile", "").await?.id;
     let mut driver = driver(&schema).await?;
-    driver.execute("BEGIN; SELECT add_step(7, 'test', '', NULL)").await?;
+    driver.execute(HANGING_ADD).await?;
 
     let start = Instant::now();
     let others = async {
@@ -140,8 +143,7 @@ async fn a_busy_build() -> TestResult {
     let store = connect_with(&schema.url_with_schema(), PATIENCE).await?;
     store.add(7, "compile", "").await?;
     let (mut holder, mut next) = (driver(&schema).await?, driver(&schema).await?);
-    let add = "BEGIN; SELECT add_step(7, 'test', '', NULL)";
-    holder.execute(add).await?;
+    holder.execute(HANGING_ADD).await?;
     let others = async {
         sleep(PATIENCE / 6).await;
         loop {
@@ -150,7 +152,7 @@ async fn a_busy_build() -> TestResult {
                 sleep(Duration::from_millis(50)).await;
                 holder.execute("ROLLBACK").await
             };
-            let (queued, released) = tokio::join!(next.execute(add), release);
+            let (queued, released) = tokio::join!(next.execute(HANGING_ADD), release);
             if let Err(error) = queued.and(released) {
                 return TestResult::Err(error.into());
             }

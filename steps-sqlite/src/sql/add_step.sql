@@ -1,28 +1,35 @@
-CREATE TEMP TRIGGER add_step INSTEAD OF INSERT ON requests WHEN NEW.operation = 'add_step' BEGIN
-    -- I5: a key that the build knows gets the answer that it got.
-    INSERT INTO answers (request, id, number, name)
-    SELECT NEW.request, steps.id, steps.number, steps.name
-    FROM idempotency_keys JOIN steps ON steps.id = step_id
-    WHERE idempotency_keys.build_id = NEW.target AND key = NEW.key;
+-- I2, I4, N2: the next number, and the name as requested. A row is skipped where the name is taken or the number
+-- is past the greatest, which the table's constraints say. A plain max() in a query of its own looks at one entry of
+-- the index; with a HAVING, or in a FROM, it would look at all (N5).
+CREATE TEMP TRIGGER add_step INSTEAD OF INSERT ON adds BEGIN
+    INSERT OR IGNORE INTO steps (build_id, number, name, state_string)
+    VALUES (
+        NEW.build_id,
+        coalesce((SELECT max(number) FROM steps WHERE build_id = NEW.build_id), -1) + 1,
+        NEW.name,
+        NEW.state_string
+    );
 
-    -- I2, I4, N2: the next number, and the name as requested where it is free. A plain max() in a query of
-    -- its own looks at one entry of the index; with a HAVING, or in a FROM, it would look at all (N5).
-    INSERT INTO steps (build_id, number, name, state_string)
-    SELECT NEW.target, coalesce((SELECT max(number) FROM steps WHERE build_id = NEW.target), -1) + 1, NEW.name, NEW.text
-    WHERE changes() = 0
-      AND NOT EXISTS (SELECT 1 FROM steps WHERE build_id = NEW.target AND name = NEW.name)
-      AND NOT EXISTS (SELECT 1 FROM steps WHERE build_id = NEW.target AND number = 4294967295);
+    INSERT INTO answers (request, step_id) SELECT NEW.request, last_insert_rowid() WHERE changes() = 1;
 
-    INSERT INTO answers (request, id, number, name)
-    SELECT NEW.request, id, number, name FROM steps WHERE changes() = 1 AND id = last_insert_rowid();
+    INSERT INTO taken (request, build_id, name, state_string)
+    SELECT NEW.request, NEW.build_id, NEW.name, NEW.state_string WHERE changes() = 0;
+END;
 
-    INSERT INTO collisions (request, build_id, name, state_string)
-    SELECT NEW.request, NEW.target, NEW.name, NEW.text
-    WHERE NOT EXISTS (SELECT 1 FROM answers WHERE request = NEW.request);
+-- I5: a key that the build knows gets the answer that it got.
+CREATE TEMP TRIGGER add_step_with_key INSTEAD OF INSERT ON keyed_adds BEGIN
+    INSERT INTO answers (request, step_id)
+    SELECT NEW.request, step_id FROM idempotency_keys WHERE build_id = NEW.build_id AND key = NEW.key;
 
-    -- Without a key, nothing.
+    INSERT INTO adds (request, build_id, name, state_string)
+    SELECT NEW.request, NEW.build_id, NEW.name, NEW.state_string WHERE changes() = 0;
+
+    INSERT INTO collisions SELECT * FROM taken;
+
+    DELETE FROM taken;
+
     INSERT INTO idempotency_keys (build_id, key, step_id)
-    SELECT NEW.target, NEW.key, id FROM answers WHERE NEW.key IS NOT NULL AND request = NEW.request
+    SELECT NEW.build_id, NEW.key, step_id FROM answers WHERE request = NEW.request
     ON CONFLICT DO NOTHING;
 END;
 
@@ -63,13 +70,9 @@ CREATE TEMP TRIGGER add_step_with_suffix INSTEAD OF INSERT ON collisions BEGIN
     SELECT NEW.build_id, prefix, digits, next FROM searched WHERE true
     ON CONFLICT (build_id, prefix, digits) DO UPDATE SET next = excluded.next WHERE next <> excluded.next;
 
-    INSERT INTO steps (build_id, number, name, state_string)
-    SELECT NEW.build_id, (SELECT max(number) FROM steps WHERE build_id = NEW.build_id) + 1, prefix || '_' || next,
-           NEW.state_string
-    FROM searched
-    WHERE NOT EXISTS (SELECT 1 FROM steps WHERE build_id = NEW.build_id AND number = 4294967295)
-    ORDER BY digits DESC LIMIT 1;
-
-    INSERT INTO answers (request, id, number, name)
-    SELECT NEW.request, id, number, name FROM steps WHERE changes() = 1 AND id = last_insert_rowid();
+    -- As any other add, under the name that was found. Without a number left it is among the taken again, and in
+    -- vain: whoever looked for suffixes takes all away.
+    INSERT INTO adds (request, build_id, name, state_string)
+    SELECT NEW.request, NEW.build_id, prefix || '_' || next, NEW.state_string
+    FROM searched ORDER BY digits DESC LIMIT 1;
 END;

@@ -22,6 +22,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("waiting::a_close_that_nobody_waits_for_closes", a_close_that_is_dropped),
         trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
         trial("waiting::a_connect_that_gets_no_lock_ends_in_time", a_lock_while_connecting),
+        trial(
+            "waiting::a_connect_that_waits_for_a_lock_goes_on_once_it_is_free",
+            a_lock_that_is_let_go_while_connecting,
+        ),
         Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", || {
             a_runtime_that_is_gone();
             Ok(())
@@ -129,6 +133,22 @@ async fn a_lock_while_connecting() -> TestResult {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.is_retryable());
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    Ok(())
+}
+
+async fn a_lock_that_is_let_go_while_connecting() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let mut lock = lock(&path).await?;
+    let release = async {
+        tokio::time::sleep(TIMEOUT / 2).await;
+        lock.execute("COMMIT").await
+    };
+    // Longer than SQLite itself waits; then a store has to be made, on a machine that may be busy.
+    let connect = SqliteStore::connect(SqliteOptions::new(&path).with_timeout(10 * TIMEOUT));
+    let (store, released) = tokio::join!(connect, release);
+    released?;
+    assert_eq!(store?.add(7, "compile", "").await?.number.get(), 0);
     Ok(())
 }
 
