@@ -3,6 +3,7 @@ use std::{collections::VecDeque, time::Duration};
 use steps_core::{Call, Error, ErrorKind, Result};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 
@@ -189,6 +190,16 @@ impl<W: Worker> Inbox<W> {
                     () = sleep_until(again_at) => {}
                 },
             }
+        }
+    }
+
+    /// Takes in what comes while all who are about to ask get their turn to do so, up to a batch.
+    pub(crate) async fn gather(&mut self) {
+        let mut before = None;
+        while before != Some(self.requests.len()) && self.requests.len() < W::BATCH {
+            before = Some(self.requests.len());
+            yield_now().await;
+            self.take_in();
         }
     }
 

@@ -1,9 +1,11 @@
-use std::{future::Future, iter, pin::pin, time::Duration};
-
-use tokio::{
-    task::yield_now,
-    time::{Instant, sleep_until, timeout_at},
+use std::{
+    future::{Future, pending},
+    iter,
+    pin::{Pin, pin},
+    time::Duration,
 };
+
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::{
     Failure, Worker,
@@ -24,19 +26,28 @@ pub(crate) struct Task<W: Worker> {
     again_at: Instant,
     /// Whether several were answered just now.
     has_crowd: bool,
+    alarm: Alarm,
 }
 
 impl<W: Worker> Task<W> {
     pub(crate) fn new(worker: W, inbox: Inbox<W>, timeout: Duration) -> Self {
-        Self { worker, inbox, timeout, obstacle: None, is_kept: false, again_at: Instant::now(), has_crowd: false }
+        Self {
+            worker,
+            inbox,
+            timeout,
+            obstacle: None,
+            is_kept: false,
+            again_at: Instant::now(),
+            has_crowd: false,
+            alarm: Alarm::new(),
+        }
     }
 
     pub(crate) async fn run(mut self) {
         while self.inbox.fill().await {
             if self.has_crowd {
                 // They may ask again, and with those who wait share one commit instead of making a second crowd.
-                yield_now().await;
-                self.inbox.take_in();
+                self.inbox.gather().await;
             }
             match self.connect().await {
                 Some(Ok(())) => {
@@ -68,7 +79,7 @@ impl<W: Worker> Task<W> {
             }
             connected
         };
-        attend(&mut self.inbox, &mut [], self.obstacle.as_ref(), connect).await
+        attend(&mut self.inbox, &mut [], self.obstacle.as_ref(), &mut self.alarm, connect).await
     }
 
     async fn run_batch(&mut self, mut batch: Batch<W>) {
@@ -80,7 +91,8 @@ impl<W: Worker> Task<W> {
         let run = async {
             if without_waiting { worker.run_without_waiting(requests).await } else { worker.run(requests).await }
         };
-        let outcome = attend(&mut self.inbox, &mut batch.waiters, self.obstacle.as_ref(), run).await;
+        let obstacle = self.obstacle.as_ref();
+        let outcome = attend(&mut self.inbox, &mut batch.waiters, obstacle, &mut self.alarm, run).await;
         let Some(outcome) = outcome else { return };
         self.has_crowd = batch.requests.len() > 1 || self.inbox.has_crowd();
         let again_at = Instant::now() + pause(self.timeout);
@@ -129,12 +141,36 @@ fn pause(timeout: Duration) -> Duration {
     lock_timeout(timeout) / 5
 }
 
+/// Waits for deadlines that are mostly not reached.
+///
+/// To set a timer may wake a thread of the runtime, which costs more than a short read. So it stays set for the deadline
+/// of a call that was answered long ago, and is set anew when it has rung: the deadlines after that are later.
+struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    fn new() -> Self {
+        Self(Box::pin(sleep_until(Instant::now())))
+    }
+
+    /// Waits until then, or for ever.
+    async fn wait_until(&mut self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return pending().await };
+        while Instant::now() < deadline {
+            if self.0.is_elapsed() || self.0.deadline() > deadline {
+                self.0.as_mut().reset(deadline);
+            }
+            self.0.as_mut().await;
+        }
+    }
+}
+
 /// Does some work, and meanwhile takes in what is asked and ends those whose time is up, in the inbox and `on_their_way`.
 /// Gives `None` when nobody is left who waits for the work: it is dropped half-way then.
 async fn attend<W: Worker, T>(
     inbox: &mut Inbox<W>,
     on_their_way: &mut [Waiter<W::Answer>],
     obstacle: Option<&Failure>,
+    alarm: &mut Alarm,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = pin!(work);
@@ -148,7 +184,7 @@ async fn attend<W: Worker, T>(
         tokio::select! {
             biased;
             done = &mut work => return Some(done),
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+            () = alarm.wait_until(deadline) => {
                 let now = Instant::now();
                 on_their_way
                     .iter_mut()

@@ -55,14 +55,12 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (build_id, key)
 );
 
--- A step as it is read. The last columns are how many urls it has, and the names and urls of the first 512: a value
--- of PostgreSQL ends at 1 GB, and with every text at its limit (T1) these have 64 MiB.
+-- A step as it is read: a row for each of its urls, or one without. The state string, which may be long, is in the first.
+-- OFFSET keeps the planner from making one join of it all, which would look for the urls of steps that have none.
 CREATE VIEW whole_steps AS
-SELECT id, build_id, number, name, state_string, started_at, locks_acquired_at, complete_at, results, hidden, urls,
-       CASE WHEN urls > 0 THEN ARRAY(
-           SELECT step_urls.name FROM step_urls WHERE step_id = steps.id AND position < 512 ORDER BY position
-       ) END AS url_names,
-       CASE WHEN urls > 0 THEN ARRAY(
-           SELECT url FROM step_urls WHERE step_id = steps.id AND position < 512 ORDER BY position
-       ) END AS url_texts
-FROM steps;
+SELECT id, build_id, number, steps.name, CASE WHEN position > 0 THEN NULL ELSE state_string END AS state_string,
+       started_at, locks_acquired_at, complete_at, results, hidden, urls, position, url_name, url_text
+FROM steps LEFT JOIN LATERAL (
+    SELECT position, step_urls.name AS url_name, url AS url_text
+    FROM step_urls WHERE step_id = steps.id AND steps.urls > 0 OFFSET 0
+) AS urls_of_step ON true;

@@ -37,45 +37,21 @@ impl Reader {
         Self(Link::new(opener, connection))
     }
 
-    async fn rows(
-        &mut self,
-        sql: &'static str,
-        arguments: Result<PgArguments, BoxDynError>,
-    ) -> Result<Vec<PgRow>, Failure> {
-        let arguments = arguments.map_err(|error| {
-            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
-        })?;
-        self.0.run(sql, arguments).await
-    }
-
     /// Runs the statement of one kind of request, and gives each what is found.
     async fn fetch(&mut self, sql: &'static str, asked: Asked, found: &mut [Found]) -> Result<(), Failure> {
         if asked.places.is_empty() {
             return Ok(());
         }
-        for row in self.rows(sql, asked.arguments).await? {
+        let arguments = asked.arguments.map_err(|error| {
+            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+        })?;
+        for row in self.0.run(sql, arguments).await? {
             let key: i64 = row.try_get(0).map_err(failure)?;
-            let Some(found) = asked.places.get(&key).and_then(|place| found.get_mut(*place)) else { continue };
-            let further_urls = self.further_urls(&row).await?;
-            found.0.push(FoundStep { row, further_urls });
+            if let Some(found) = asked.places.get(&key).and_then(|place| found.get_mut(*place)) {
+                found.0.push(row);
+            }
         }
         Ok(())
-    }
-
-    /// The urls past those that the step's row has, as they were when it was read.
-    async fn further_urls(&mut self, step: &PgRow) -> Result<Vec<PgRow>, Failure> {
-        let (id, urls): (i64, i32) = (step.try_get(1).map_err(failure)?, step.try_get(URLS).map_err(failure)?);
-        let mut further = Vec::new();
-        for position in (INLINE_URLS..urls).step_by(INLINE_URLS as usize) {
-            let mut arguments = PgArguments::default();
-            let added = arguments
-                .add(id)
-                .and_then(|()| arguments.add(position))
-                .and_then(|()| arguments.add(urls))
-                .map(|()| arguments);
-            further.append(&mut self.rows(include_str!("sql/further_urls.sql"), added).await?);
-        }
-        Ok(further)
     }
 }
 
@@ -165,40 +141,33 @@ impl<'a> OfBuilds<'a> {
     }
 }
 
-/// How many urls a step's row has with it: see the view `whole_steps`.
-const INLINE_URLS: i32 = 512;
-
-/// The column that says how many urls the step has in all.
-const URLS: usize = 11;
-
-/// What was found for a request, as the server gave it.
+/// What was found for a request, as the server gave it: see the view `whole_steps`.
 #[derive(Debug, Default)]
-pub(crate) struct Found(Vec<FoundStep>);
-
-#[derive(Debug)]
-struct FoundStep {
-    row: PgRow,
-    further_urls: Vec<PgRow>,
-}
+pub(crate) struct Found(Vec<PgRow>);
 
 impl Found {
     /// The steps, in the order of their numbers.
     pub(crate) fn steps(&self) -> Result<Vec<Step>, Failure> {
-        let mut steps = self.0.iter().map(FoundStep::step).collect::<Result<Vec<_>, _>>()?;
-        steps.sort_by_key(|step| step.number);
-        Ok(steps)
+        let key = |row| Ok((Row::try_get::<i64, _>(row, 3)?, Row::try_get::<Option<i32>, _>(row, POSITION)?, row));
+        let mut rows =
+            self.0.iter().map(key).collect::<sqlx::Result<Vec<(i64, Option<i32>, &PgRow)>>>().map_err(failure)?;
+        // U1, R2
+        rows.sort_by_key(|(number, position, _)| (*number, *position));
+        rows.chunk_by(|(one, ..), (other, ..)| one == other).map(step).collect()
     }
 }
 
-impl FoundStep {
-    fn step(&self) -> Result<Step, Failure> {
-        let columns = Columns::new(self).map_err(failure)?;
-        let id = columns.id;
-        if usize::try_from(columns.url_count) != Ok(columns.urls.len()) {
-            return Err(unreadable_step(id, "it has not the urls that it should have"));
-        }
-        columns.step().map_err(|error| unreadable_step(id, error))
+/// The column that says which of the step's urls the row has.
+const POSITION: usize = 12;
+
+/// The step that these rows are of: there is one at least.
+fn step(rows: &[(i64, Option<i32>, &PgRow)]) -> Result<Step, Failure> {
+    let columns = Columns::new(rows).map_err(failure)?;
+    let id = columns.id;
+    if usize::try_from(columns.url_count) != Ok(columns.urls.len()) {
+        return Err(unreadable_step(id, "it has not the urls that it should have"));
     }
+    columns.step().map_err(|error| unreadable_step(id, error))
 }
 
 /// A step as the statements give it.
@@ -220,17 +189,10 @@ struct Columns {
 }
 
 impl Columns {
-    fn new(step: &FoundStep) -> sqlx::Result<Self> {
-        let row = &step.row;
-        let mut urls = Vec::new();
-        let url_count = row.try_get(URLS)?;
-        if url_count > 0 {
-            let (names, texts): (Vec<String>, Vec<String>) = (row.try_get(12)?, row.try_get(13)?);
-            urls.extend(names.into_iter().zip(texts));
-        }
-        for row in &step.further_urls {
-            urls.push((row.try_get(0)?, row.try_get(1)?));
-        }
+    fn new(rows: &[(i64, Option<i32>, &PgRow)]) -> sqlx::Result<Self> {
+        let row = rows[0].2;
+        let urls = rows.iter().filter(|(_, position, _)| position.is_some());
+        let urls = urls.map(|(.., row)| Ok((row.try_get(13)?, row.try_get(14)?))).collect::<sqlx::Result<_>>()?;
         Ok(Self {
             id: row.try_get(1)?,
             build_id: row.try_get(2)?,
@@ -242,7 +204,7 @@ impl Columns {
             complete_at: row.try_get(8)?,
             results: row.try_get(9)?,
             hidden: row.try_get(10)?,
-            url_count,
+            url_count: row.try_get(11)?,
             urls,
         })
     }

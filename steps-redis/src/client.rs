@@ -10,7 +10,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     BACKEND,
@@ -159,8 +159,14 @@ impl Client {
     }
 
     pub(crate) async fn call_until(self: &Arc<Self>, deadline: Instant, call: Call, request: Request) -> Result<Value> {
-        let (client, is_repeatable) = (Arc::clone(self), call.is_repeatable());
-        self.work(call, async move { client.run(request, is_repeatable, deadline).await }).await
+        let is_repeatable = call.is_repeatable();
+        if self.is_at_home() {
+            let _token = self.begin(call)?;
+            let answer = self.run(request, is_repeatable, deadline).await;
+            return answer.map_err(|failure| failure.into_error(call, BACKEND));
+        }
+        let client = Arc::clone(self);
+        Box::pin(self.work(call, async move { client.run(request, is_repeatable, deadline).await })).await
     }
 
     /// Does what a call is about, unless the store is closed, and on the store's runtime.
@@ -172,11 +178,8 @@ impl Client {
         call: Call,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<T> {
-        let token = self.calls.token();
-        if self.calls.is_closed() || self.life.is_closed() {
-            return Err(Error::closed(call).with_backend(BACKEND));
-        }
-        let answer = if Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id()) {
+        let token = self.begin(call)?;
+        let answer = if self.is_at_home() {
             work.await
         } else {
             let task = self.runtime.spawn(async move {
@@ -189,6 +192,23 @@ impl Client {
             })
         };
         answer.map_err(|failure| failure.into_error(call, BACKEND))
+    }
+
+    /// Notes that a call has begun.
+    ///
+    /// # Errors
+    /// `Closed` when the store is, or its runtime has ended.
+    fn begin(&self, call: Call) -> Result<TaskTrackerToken> {
+        let token = self.calls.token();
+        if self.calls.is_closed() || self.life.is_closed() {
+            return Err(Error::closed(call).with_backend(BACKEND));
+        }
+        Ok(token)
+    }
+
+    /// Whether the caller waits within the store's runtime.
+    fn is_at_home(&self) -> bool {
+        Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id())
     }
 
     /// Lets the calls end that have begun, and then the connections (D7).
@@ -253,14 +273,29 @@ impl Client {
     }
 
     async fn run(&self, request: Request, is_repeatable: bool, deadline: Instant) -> Result<Value, Failure> {
+        match self.send(&request, None, deadline).await {
+            Next::Done(value) => Ok(value),
+            // Seldom, and large: it has memory of its own, so that all other calls do with little.
+            next => Box::pin(self.go_on(next, request, is_repeatable, deadline)).await,
+        }
+    }
+
+    /// Goes on after the first try.
+    async fn go_on(
+        &self,
+        mut next: Next,
+        request: Request,
+        is_repeatable: bool,
+        deadline: Instant,
+    ) -> Result<Value, Failure> {
         // Whether one of the tries so far may have been applied.
         let mut may_have_applied = false;
-        let mut redirect = None;
         let mut redirects = 0;
         let mut pause = PAUSES.0;
         let mut obstacle = None;
         loop {
-            match self.send(&request, redirect.take(), deadline).await {
+            let mut redirect = None;
+            match next {
                 Next::Done(value) => return Ok(value),
                 Next::Failed(failure) => {
                     let may_have_applied = may_have_applied || !failure.is_certain();
@@ -268,10 +303,11 @@ impl Client {
                 }
                 Next::Redirected(to) => {
                     redirects += 1;
-                    redirect = Some(to);
                     if redirects <= REDIRECTS {
+                        next = self.send(&request, Some(to), deadline).await;
                         continue;
                     }
+                    redirect = Some(to);
                     redirects = 0;
                 }
                 Next::Wait(failure) => obstacle = Some(failure),
@@ -295,6 +331,7 @@ impl Client {
                 // Whoever has the slot now; without an answer it is tried where it was.
                 let _ = tokio::time::timeout_at(deadline, cluster.refresh(deadline)).await;
             }
+            next = self.send(&request, redirect, deadline).await;
         }
     }
 
@@ -312,7 +349,7 @@ impl Client {
             && error.code() == "NOSCRIPT"
             && let Some(cmd) = request.by_text()
         {
-            answer = self.answer(&node, request, &cmd, asking, deadline).await;
+            answer = Box::pin(self.answer(&node, request, &cmd, asking, deadline)).await;
         }
         match answer {
             Ok(value) => Next::Done(value),
@@ -338,19 +375,17 @@ impl Client {
         let lane = request.lane;
         let Nodes::Cluster(cluster) = &self.nodes else { return node.send(lane, cmd, deadline).await };
         let taken_over = async {
-            loop {
-                sleep(PATIENCE).await;
-                let _ = cluster.refresh(deadline).await;
-                if !cluster.has_slots(node) {
-                    break;
-                }
-            }
+            sleep(PATIENCE).await;
+            Box::pin(cluster.taken_over(node, PATIENCE, deadline)).await;
         };
         tokio::pin!(taken_over);
-        let connection = tokio::select! {
-            biased;
-            connection = node.connected(lane, deadline) => connection?,
-            () = &mut taken_over, if !asking => return Err(NoAnswer::NotSent(error::taken_over())),
+        let connection = match node.living(lane) {
+            Some(connection) => connection,
+            None => tokio::select! {
+                biased;
+                connection = node.connected(lane, deadline) => connection?,
+                () = &mut taken_over, if !asking => return Err(NoAnswer::NotSent(error::taken_over())),
+            },
         };
         tokio::select! {
             biased;

@@ -8,7 +8,10 @@ use std::{
 
 use redis::{RedisError, Value, cluster_routing::Slot};
 use steps_lane::Failure;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::{
     error,
@@ -88,6 +91,17 @@ impl Cluster {
     /// Whether the node has slots, as far as known.
     pub(crate) fn has_slots(&self, node: &Node) -> bool {
         self.known().primaries.contains_key(&node.address)
+    }
+
+    /// Asks the cluster from time to time, until this node has no slots.
+    pub(crate) async fn taken_over(&self, node: &Node, pause: Duration, deadline: Instant) {
+        loop {
+            let _ = self.refresh(deadline).await;
+            if !self.has_slots(node) {
+                break;
+            }
+            sleep(pause).await;
+        }
     }
 
     /// Every node that has a slot.

@@ -137,7 +137,11 @@ impl Node {
 
     /// The connection to send on; nothing is sent yet.
     pub(crate) async fn connected(&self, lane: Lane, deadline: Instant) -> Result<Connection, NoAnswer> {
-        match timeout_at(deadline, self.connection(lane)).await {
+        if let Some(connection) = self.living(lane) {
+            return Ok(connection);
+        }
+        // Seldom, and large.
+        match Box::pin(timeout_at(deadline, self.connection(lane))).await {
             Ok(connection) => connection.map_err(|error| NoAnswer::NotSent(error::connecting(error))),
             Err(_) => Err(NoAnswer::TimedOut { sent: false }),
         }
@@ -159,10 +163,13 @@ impl Node {
             if !asking {
                 return driver.send_packed_command(cmd).await;
             }
-            let mut pipeline = Pipeline::with_capacity(2);
-            pipeline.cmd("ASKING").add_command(cmd.clone());
-            let answers = driver.send_packed_commands(&pipeline, 0, 2).await?;
-            Ok(answers.into_iter().nth(1).unwrap_or_default())
+            Box::pin(async {
+                let mut pipeline = Pipeline::with_capacity(2);
+                pipeline.cmd("ASKING").add_command(cmd.clone());
+                let answers = driver.send_packed_commands(&pipeline, 0, 2).await?;
+                Ok(answers.into_iter().nth(1).unwrap_or_default())
+            })
+            .await
         };
         match timeout_at(deadline, answer).await {
             Ok(Ok(Value::ServerError(error))) => Err(NoAnswer::Refused(error)),
@@ -248,7 +255,8 @@ impl Node {
         Ok(Connection { driver, room, _task: task })
     }
 
-    fn living(&self, lane: Lane) -> Option<Connection> {
+    /// The connection that is there, if it is.
+    pub(crate) fn living(&self, lane: Lane) -> Option<Connection> {
         self.current(lane).as_ref().filter(|connection| connection.is_alive()).cloned()
     }
 

@@ -250,6 +250,13 @@ async fn a_step_or_url_that_is_missing_is_corrupt() -> TestResult {
         corrupt(stage.store.steps(7).await);
         stage.redis::<()>(&[b"HDEL", steps.as_bytes(), field.as_bytes()]);
     }
+    // One where the next is to go stays, and is not taken for it.
+    let stray = [b"0u", &2_u32.to_be_bytes()[..], &url[6..]].concat();
+    stage.redis::<()>(&[b"HSET", steps.as_bytes(), b"0:2", &stray]);
+    let before = stage.dump();
+    corrupt(stage.store.link(step.id, "log", "c").await);
+    assert_eq!(stage.dump(), before);
+    stage.redis::<()>(&[b"HDEL", steps.as_bytes(), b"0:2"]);
     assert_eq!(stage.store.steps(7).await?.len(), 2);
     stage.redis::<()>(&[b"HDEL", steps.as_bytes(), b"0"]);
     corrupt(stage.store.steps(7).await);

@@ -88,17 +88,24 @@ impl Worker for Reader {
     }
 
     async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
-        let (mut selectors, mut builds) = (Batch::new(), Batch::new());
+        let (mut ids, mut of_builds, mut builds) = (Batch::new(), Batch::new(), Batch::new());
         // Those who ask for the same share an answer.
         let places = places_of_equals(requests);
         for (place, read) in requests.iter().enumerate().filter(|(place, _)| places[*place] == *place) {
             match read {
-                Read::Step(selector) => selectors.push(place, Selector::from(selector)),
+                Read::Step(StepSelector::Id(id)) => ids.push(place, id.get()),
+                Read::Step(StepSelector::Number { build_id, number }) => {
+                    of_builds.push(place, (build_id.get(), Some(number.get()), None));
+                }
+                Read::Step(StepSelector::Name { build_id, name }) => {
+                    of_builds.push(place, (build_id.get(), None, Some(name.as_str())));
+                }
                 Read::Steps(build_id) => builds.push(place, build_id.get()),
             }
         }
         let mut found: Vec<_> = requests.iter().map(|_| Found::default()).collect();
-        self.fetch(include_str!("sql/get_step.sql"), &selectors, &mut found).await?;
+        self.fetch(include_str!("sql/get_step_by_id.sql"), &ids, &mut found).await?;
+        self.fetch(include_str!("sql/get_step_of_build.sql"), &of_builds, &mut found).await?;
         self.fetch(include_str!("sql/get_steps.sql"), &builds, &mut found).await?;
         let found: Vec<_> = found.into_iter().map(Arc::new).collect();
         Ok(places.into_iter().map(|place| Ok(Arc::clone(&found[place]))).collect())
@@ -128,20 +135,6 @@ impl<T> Batch<T> {
     }
 }
 
-/// Id, build, number and name: see `get_step.sql`.
-#[derive(Serialize)]
-struct Selector<'a>(Option<i64>, Option<i64>, Option<u32>, Option<&'a str>);
-
-impl<'a> From<&'a StepSelector> for Selector<'a> {
-    fn from(selector: &'a StepSelector) -> Self {
-        match selector {
-            StepSelector::Id(id) => Self(Some(id.get()), None, None, None),
-            StepSelector::Number { build_id, number } => Self(None, Some(build_id.get()), Some(number.get()), None),
-            StepSelector::Name { build_id, name } => Self(None, Some(build_id.get()), None, Some(name.as_str())),
-        }
-    }
-}
-
 /// What was found for a request: JSON arrays, as the statements give them.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
@@ -152,11 +145,9 @@ pub(crate) struct Found {
 impl Found {
     /// The steps, in the order of their numbers.
     pub(crate) fn steps(&self) -> Result<Vec<Step>, Failure> {
-        let mut urls: Vec<UrlRow> = parse(&self.urls)?;
-        urls.sort_by_key(|url| url.position);
-        let mut further_urls: HashMap<_, Vec<UrlRow>> = HashMap::new();
-        for url in urls {
-            further_urls.entry(url.step_id).or_default().push(url);
+        let mut further_urls: HashMap<_, Vec<Url>> = HashMap::new();
+        for (step_id, position, name, url) in parse::<(i64, i64, String, String)>(&self.urls)? {
+            further_urls.entry(step_id).or_default().push((position, name, url));
         }
         let step = |row: StepRow| {
             let id = row.id;
@@ -180,14 +171,19 @@ struct StepRow {
     complete_at: Option<i64>,
     results: Option<i32>,
     hidden: i64,
-    /// The first of them, as pairs of name and url.
-    urls: Vec<(String, String)>,
+    /// The first of them.
+    urls: Vec<Url>,
 }
 
+/// Position, name and url.
+type Url = (i64, String, String);
+
 impl StepRow {
-    fn step(self, further_urls: Vec<UrlRow>) -> Result<Step, InputError> {
-        let further_urls = further_urls.into_iter().map(|url| (url.name, url.url));
-        let urls = self.urls.into_iter().chain(further_urls).map(|(name, url)| StepUrl::new(name, url));
+    fn step(self, mut further_urls: Vec<Url>) -> Result<Step, InputError> {
+        let mut urls = self.urls;
+        urls.append(&mut further_urls);
+        urls.sort_by_key(|(position, ..)| *position);
+        let urls = urls.into_iter().map(|(_, name, url)| StepUrl::new(name, url));
         let time = |micros: Option<i64>| micros.map(Timestamp::from_unix_micros).transpose();
         let step = Step::builder(
             StepId::new(self.id)?,
@@ -204,15 +200,6 @@ impl StepRow {
         .urls(urls.collect::<Result<_, _>>()?);
         Ok(step.build())
     }
-}
-
-/// A further url of a step, past those that its row has.
-#[derive(Deserialize)]
-struct UrlRow {
-    step_id: i64,
-    position: i64,
-    name: String,
-    url: String,
 }
 
 /// What several JSON arrays have.

@@ -139,10 +139,11 @@ fn unanswered(request: &Write) -> Failure {
     }
 }
 
-/// The requests of a batch by their kind, each with its place: see `writer.sql`.
+/// The requests of a batch by their kind, with their places: see `writer.sql`.
 #[derive(Default)]
 struct Batch<'a> {
-    adds: Vec<(usize, i64, &'a str, &'a str)>,
+    /// Each at its place.
+    adds: Vec<Option<(i64, &'a str, &'a str)>>,
     keyed_adds: Vec<(usize, i64, &'a str, &'a str, &'a str)>,
     changes: Vec<Change<'a>>,
     urls: Vec<(usize, i64, &'a str, &'a str, String)>,
@@ -163,7 +164,10 @@ impl<'a> Batch<'a> {
             Write::AddStep(step) => {
                 let (build_id, name, state) = (step.build_id.get(), step.name.as_str(), step.state_string.as_str());
                 match &step.idempotency_key {
-                    None => self.adds.push((place, build_id, name, state)),
+                    None => {
+                        self.adds.resize(place, None);
+                        self.adds.push(Some((build_id, name, state)));
+                    }
                     Some(key) => self.keyed_adds.push((place, build_id, name, state, key.as_ref())),
                 }
             }

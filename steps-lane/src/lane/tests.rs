@@ -253,6 +253,37 @@ async fn a_call_ends_in_time_and_says_whether_it_was_on_its_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_after_another_was_answered_has_all_its_time() {
+    let fixture = Fixture::new(1);
+    assert_eq!(fixture.call(Number(1)).await.await.unwrap().unwrap(), 1);
+    sleep(TIMEOUT / 2).await;
+    let start = Instant::now();
+    assert_timed_out(fixture.call(Stuck).await.await.unwrap(), true);
+    let took = start.elapsed();
+    assert!((TIMEOUT..TIMEOUT + Duration::from_millis(10)).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_was_answered_stays_together() {
+    let fixture = Fixture::new(2);
+    // After its answer each is a little later than the one before.
+    let again = |number: u32| {
+        let lane = Arc::clone(&fixture.lane);
+        async move {
+            lane.call(write(), Number(number)).await.unwrap();
+            for _ in 0..number {
+                tokio::task::yield_now().await;
+            }
+            lane.call(write(), Number(number)).await
+        }
+    };
+    let (one, two, three) = tokio::join!(again(0), again(1), again(2));
+    assert_eq!((one.unwrap(), two.unwrap(), three.unwrap()), (0, 1, 2));
+    let all = [Number(0), Number(1), Number(2)];
+    assert_eq!(fixture.batches(), [all, all]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_bad_request_spoils_no_other() {
     let fixture = Fixture::new(0);
     let first = fixture.call(Number(0)).await;

@@ -238,6 +238,9 @@ async fn damaged_index() -> TestResult {
         ("#", "many", &[Add][..]),
         ("#", "-1", &[Add]),
         ("#", "1.5", &[Add]),
+        ("#", "01", &[Add]),
+        // More digits than any has, and not a build that is full.
+        ("#", "10000000", &[Add]),
         // Behind what is there: the next step has a record already.
         ("#", "1", &[Add]),
         ("h1compile", "one", &[Add]),

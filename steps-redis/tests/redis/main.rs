@@ -9,6 +9,8 @@ mod faults;
 mod formats;
 mod processes;
 mod states;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
     trials.extend(formats::trials());
     trials.extend(processes::trials());
     trials.extend(states::trials());
+    #[cfg(feature = "tls")]
+    trials.extend(tls::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

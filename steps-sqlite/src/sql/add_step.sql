@@ -11,6 +11,9 @@ CREATE TEMP TRIGGER add_step INSTEAD OF INSERT ON adds BEGIN
     );
 
     INSERT INTO answers (request, step_id) SELECT NEW.request, last_insert_rowid() WHERE changes() = 1;
+
+    INSERT INTO taken (request, build_id, name, state_string)
+    SELECT NEW.request, NEW.build_id, NEW.name, NEW.state_string WHERE changes() = 0;
 END;
 
 -- I5: a key that the build knows gets the answer that it got.
@@ -19,12 +22,11 @@ CREATE TEMP TRIGGER add_step_with_key INSTEAD OF INSERT ON keyed_adds BEGIN
     SELECT NEW.request, step_id FROM idempotency_keys WHERE build_id = NEW.build_id AND key = NEW.key;
 
     INSERT INTO adds (request, build_id, name, state_string)
-    SELECT NEW.request, NEW.build_id, NEW.name, NEW.state_string
-    WHERE NEW.request NOT IN (SELECT request FROM answers);
+    SELECT NEW.request, NEW.build_id, NEW.name, NEW.state_string WHERE changes() = 0;
 
-    INSERT INTO collisions (request, build_id, name, state_string)
-    SELECT NEW.request, NEW.build_id, NEW.name, NEW.state_string
-    WHERE NEW.request NOT IN (SELECT request FROM answers);
+    INSERT INTO collisions SELECT * FROM taken;
+
+    DELETE FROM taken;
 
     INSERT INTO idempotency_keys (build_id, key, step_id)
     SELECT NEW.build_id, NEW.key, step_id FROM answers WHERE request = NEW.request
@@ -68,7 +70,8 @@ CREATE TEMP TRIGGER add_step_with_suffix INSTEAD OF INSERT ON collisions BEGIN
     SELECT NEW.build_id, prefix, digits, next FROM searched WHERE true
     ON CONFLICT (build_id, prefix, digits) DO UPDATE SET next = excluded.next WHERE next <> excluded.next;
 
-    -- As any other add, under the name that was found.
+    -- As any other add, under the name that was found. Without a number left it is among the taken again, and in
+    -- vain: whoever looked for suffixes takes all away.
     INSERT INTO adds (request, build_id, name, state_string)
     SELECT NEW.request, NEW.build_id, prefix || '_' || next, NEW.state_string
     FROM searched ORDER BY digits DESC LIMIT 1;

@@ -12,7 +12,8 @@ CREATE TEMP TABLE answers (
     step_id INTEGER
 );
 
--- Each column is a JSON array of requests, which are arrays of the columns of the view of their kind; or null.
+-- Each column is a JSON array of requests, which are arrays of the columns of the view of their kind; or null. The
+-- adds have their places in the batch by standing there, with nulls between them.
 CREATE TEMP VIEW batches AS SELECT '' AS adds, '' AS keyed_adds, '' AS changes, '' AS urls;
 
 CREATE TEMP VIEW adds AS SELECT 0 AS request, 0 AS build_id, '' AS name, '' AS state_string;
@@ -20,8 +21,10 @@ CREATE TEMP VIEW adds AS SELECT 0 AS request, 0 AS build_id, '' AS name, '' AS s
 -- Adds with an idempotency key.
 CREATE TEMP VIEW keyed_adds AS SELECT 0 AS request, 0 AS build_id, '' AS name, '' AS state_string, '' AS key;
 
--- Adds that have no answer yet, since their name is taken.
-CREATE TEMP VIEW collisions AS SELECT 0 AS request, 0 AS build_id, '' AS name, '' AS state_string;
+-- Adds that got no answer, since their name is taken. They are looked for a suffix from here.
+CREATE TEMP TABLE taken (request INTEGER, build_id INTEGER, name TEXT, state_string TEXT);
+
+CREATE TEMP VIEW collisions AS SELECT * FROM taken;
 
 -- Changes of a step. What is null is left as it is.
 CREATE TEMP VIEW changes AS
@@ -42,11 +45,11 @@ CREATE TEMP TRIGGER batch INSTEAD OF INSERT ON batches BEGIN
     DELETE FROM answers;
 
     INSERT INTO adds (request, build_id, name, state_string)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(NEW.adds);
+    SELECT key, value ->> 0, value ->> 1, value ->> 2 FROM json_each(NEW.adds) WHERE value IS NOT NULL;
 
-    INSERT INTO collisions (request, build_id, name, state_string)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(NEW.adds)
-    WHERE value ->> 0 NOT IN (SELECT request FROM answers);
+    INSERT INTO collisions SELECT * FROM taken;
+
+    DELETE FROM taken;
 
     INSERT INTO keyed_adds (request, build_id, name, state_string, key)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(NEW.keyed_adds);
