@@ -36,6 +36,11 @@ impl Handle {
         Self { store, name, log, timeout }
     }
 
+    /// The same store, with its calls noted elsewhere.
+    pub(crate) fn with_log(&self, log: Arc<CallLog>) -> Self {
+        Self { log, ..self.clone() }
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }

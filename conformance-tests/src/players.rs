@@ -1,6 +1,7 @@
 //! Plays recorded scenarios, several at a time.
 
 use std::{
+    rc::Rc,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -8,7 +9,12 @@ use std::{
     thread,
 };
 
-use tokio::{runtime, sync::mpsc, time::timeout};
+use tokio::{
+    runtime,
+    sync::{Mutex, mpsc},
+    task::{JoinSet, LocalSet},
+    time::timeout,
+};
 
 use crate::{
     Failure, Progress,
@@ -18,9 +24,12 @@ use crate::{
     stage::{Setup, Stage},
 };
 
-/// How many play at a time, each on a store, or a handle, of its own. More than there are cores: what they mostly do
-/// is wait for a disk or a server.
-const PLAYERS: usize = 8;
+/// How many threads play, each on a store, or a handle, of its own.
+const PLAYERS: usize = 2;
+
+/// How many scenarios each of them plays at a time. What they mostly do is wait for a disk or a server, and a store
+/// may have many calls of one handle wait together.
+const AT_ONCE: usize = 32;
 
 /// Scenarios with the numbers of their lines, and what those who play them share.
 pub(crate) struct Play {
@@ -32,6 +41,9 @@ pub(crate) struct Play {
 }
 
 type Ended = (usize, Option<Disagreement>);
+
+/// The stage of one player, once it is made.
+type OnStage = Rc<Mutex<Option<Rc<Stage>>>>;
 
 impl Play {
     pub(crate) fn new(suite: Suite, scenarios: Vec<(usize, Scenario)>) -> Arc<Self> {
@@ -45,9 +57,10 @@ impl Play {
         for _ in 0..PLAYERS.min(self.scenarios.len()) {
             let (play, sender) = (Arc::clone(&self), sender.clone());
             let setup = Setup::new(Arc::clone(&self.suite), "recorded");
-            logs.push(Arc::clone(&setup.log));
+            let setups: Vec<_> = (0..AT_ONCE).map(|_| setup.with_own_log()).collect();
+            logs.extend(setups.iter().map(|setup| Arc::clone(&setup.log)));
             // One that cannot be started has ended none, and is missed below.
-            let _ = thread::Builder::new().name("player".into()).spawn(move || play.perform(&setup, &sender));
+            let _ = thread::Builder::new().name("player".into()).spawn(move || play.perform(setups, &sender));
         }
         drop(sender);
         let total = self.scenarios.len();
@@ -73,7 +86,7 @@ impl Play {
         (0..).zip(ended).filter_map(|(place, ended)| ended.unwrap_or_else(|| missed(place))).collect()
     }
 
-    fn perform(&self, setup: &Setup, ended: &mpsc::UnboundedSender<Ended>) {
+    fn perform(self: Arc<Self>, setups: Vec<Setup>, ended: &mpsc::UnboundedSender<Ended>) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -81,34 +94,51 @@ impl Play {
                 return;
             }
         };
-        runtime.block_on(async {
-            let mut stage = None;
-            while let place = self.next.fetch_add(1, Ordering::Relaxed)
-                && let Some((_, scenario)) = self.scenarios.get(place)
-            {
-                let disagreement = self.play(setup, &mut stage, scenario).await.err();
-                if ended.send((place, disagreement.map(|parting| self.disagreement(place, parting)))).is_err() {
-                    break;
-                }
+        LocalSet::new().block_on(&runtime, async {
+            let stage = OnStage::default();
+            let mut parts = JoinSet::new();
+            for setup in setups {
+                parts.spawn_local(Arc::clone(&self).part(setup, Rc::clone(&stage), ended.clone()));
             }
-            if let Some(stage) = stage {
+            while parts.join_next().await.is_some() {}
+            if let Some(stage) = stage.lock().await.take().and_then(Rc::into_inner) {
                 let _ = stage.end(Ok(())).await;
             }
         });
         runtime.shutdown_background();
     }
 
-    async fn play(&self, setup: &Setup, stage: &mut Option<Stage>, scenario: &Scenario) -> Result<(), Parting> {
-        if stage.is_none() {
-            if let Some(failure) = self.not_made.get() {
-                return Err(Parting::error(failure.clone()));
+    /// Plays one scenario after the other on a stage that others play on at the same time.
+    async fn part(self: Arc<Self>, setup: Setup, stage: OnStage, ended: mpsc::UnboundedSender<Ended>) {
+        while let place = self.next.fetch_add(1, Ordering::Relaxed)
+            && let Some((_, scenario)) = self.scenarios.get(place)
+        {
+            let disagreement = self.play(&setup, &stage, scenario).await.err();
+            if ended.send((place, disagreement.map(|parting| self.disagreement(place, parting)))).is_err() {
+                break;
             }
-            let made = setup.stage().await;
-            *stage = Some(made.map_err(|failure| Parting::error(self.not_made.get_or_init(|| failure).clone()))?);
         }
-        let Some(on) = &*stage else { return Ok(()) };
+    }
+
+    /// The stage, which is made where there is none.
+    async fn enter(&self, setup: &Setup, stage: &OnStage) -> Result<Rc<Stage>, Parting> {
+        let mut stage = stage.lock().await;
+        if let Some(stage) = &*stage {
+            return Ok(Rc::clone(stage));
+        }
+        if let Some(failure) = self.not_made.get() {
+            return Err(Parting::error(failure.clone()));
+        }
+        let made = setup.stage().await;
+        let made = made.map_err(|failure| Parting::error(self.not_made.get_or_init(|| failure).clone()))?;
+        Ok(Rc::clone(stage.insert(Rc::new(made))))
+    }
+
+    async fn play(&self, setup: &Setup, stage: &OnStage, scenario: &Scenario) -> Result<(), Parting> {
+        let entered = self.enter(setup, stage).await?;
+        let on = entered.shared(setup);
         setup.log.clear();
-        let played = caught(scenario.play(on)).await;
+        let played = caught(scenario.play(&on)).await;
         let panicked = |panic| Err(Parting::error(Failure::new(format_args!("a panic: {panic}"))));
         let Err(mut parting) = played.unwrap_or_else(panicked) else { return Ok(()) };
         if let Err(failure) = on.judged(Err(*parting.failure.clone())) {
@@ -117,7 +147,7 @@ impl Play {
         if setup.log.fatal().is_some() {
             // A store that panicked or hung is made anew.
             setup.log.reset();
-            *stage = None;
+            stage.lock().await.take_if(|stage| Rc::ptr_eq(stage, &entered));
             parting.reason = Reason::Error;
         }
         Err(parting)

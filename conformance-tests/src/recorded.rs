@@ -236,7 +236,7 @@ impl Replay<'_> {
                 store.set_step_state_string(self.step(*step)?, StateString::new(state_string)?).await?;
             }
             Op::FinishStep { step, results, hidden, now } => {
-                self.stage.set_clock(time(*now)?);
+                let _turn = self.stage.set_clock_in_turn(time(*now)?).await;
                 let finish = FinishStep::new(Results::new(*results)).with_hidden(*hidden);
                 store.finish_step(self.step(*step)?, finish).await?;
             }
@@ -493,8 +493,8 @@ impl std::error::Error for ScenarioError {
 
 /// Replays the scenarios of a file, in the format of this module, on stores of the factory.
 ///
-/// Several are played at a time, each in builds of its own, on as many stores: where the factory gives the same one each
-/// time, on as many handles. Every handle must take the time from the [clock](crate::CaseContext::clock) that its call
+/// Many are played at a time, each in builds of its own, on a few stores: where the factory gives the same one each
+/// time, on a few handles. Every handle must take the time from the [clock](crate::CaseContext::clock) that its call
 /// of the factory is given, as for every case: the scenarios set it. A store that cannot be made is a disagreement
 /// of each scenario that was to be played on it.
 ///

@@ -7,7 +7,10 @@ use std::{
 };
 
 use steps_core::{BuildId, Clock, StepsStore, Timestamp};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::{sleep, timeout},
+};
 
 use crate::{
     CaseContext, Clause, Feature, Fixture,
@@ -27,12 +30,19 @@ pub(crate) struct Setup {
     pub(crate) context: CaseContext,
     /// Shared by all stages of the case, so that a case that hangs can still be shown.
     pub(crate) log: Arc<CallLog>,
+    /// Whose turn it is with the clock, where several use one store.
+    clock: Arc<Mutex<()>>,
 }
 
 impl Setup {
     pub(crate) fn new(suite: Arc<Suite>, name: &str) -> Self {
         let context = CaseContext::new(name, Arc::clone(&suite.builds), suite.config.seed);
-        Self { suite, context, log: Arc::default() }
+        Self { suite, context, log: Arc::default(), clock: Arc::default() }
+    }
+
+    /// The same for one more who uses the stores, with a log of its own.
+    pub(crate) fn with_own_log(&self) -> Self {
+        Self { log: Arc::default(), ..self.clone() }
     }
 
     /// Whether the store claims this feature.
@@ -72,6 +82,12 @@ pub(crate) enum Ending {
 }
 
 impl Stage {
+    /// This store as one more uses it at the same time: with a log of its own, and nothing else on offer.
+    pub(crate) fn shared(&self, setup: &Setup) -> Self {
+        let store = self.store.as_ref().map(|handle| handle.with_log(Arc::clone(&setup.log)));
+        Self { setup: setup.clone(), store, peers: 0, processes: 0, offers: Offers::default(), _guard: None }
+    }
+
     /// The handle on the store.
     pub(crate) fn store(&self) -> &Handle {
         self.store.as_ref().expect("a case whose store could not be reopened has ended")
@@ -101,6 +117,13 @@ impl Stage {
     pub(crate) fn set_clock(&self, now: Timestamp) {
         self.setup.log.begin("clock", Call::SetClock(now));
         self.setup.context.clock().set(now);
+    }
+
+    /// Sets the clock, and keeps others who share the store from setting it until the guard is dropped.
+    pub(crate) async fn set_clock_in_turn(&self, now: Timestamp) -> OwnedMutexGuard<()> {
+        let turn = Arc::clone(&self.setup.clock).lock_owned().await;
+        self.set_clock(now);
+        turn
     }
 
     /// What the clock says.
