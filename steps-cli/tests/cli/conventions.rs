@@ -24,8 +24,8 @@ fn the_store_is_named_before_or_after_the_command_or_in_the_environment() {
         assert!(place.file(&format!("{store}.db")).exists());
     }
     // What is said wins, before and after.
-    assert_eq!(environment(&["--store", "sqlite:before.db", "add", "--build", "1", "a"]).stdout, "2\n");
-    assert_eq!(environment(&["add", "--build", "1", "a", "--store", "sqlite:after.db"]).stdout, "2\n");
+    assert_eq!(environment(&["--store", "sqlite:before.db", "add", "--build", "1", "b"]).stdout, "2\n");
+    assert_eq!(environment(&["add", "--build", "1", "b", "--store", "sqlite:after.db"]).stdout, "2\n");
     assert_eq!(place.answer(["add", "--build", "1", "a"]), "1\n");
     assert!(place.file("steps.db").exists(), "otherwise it is in the current folder");
 }

@@ -98,7 +98,8 @@ fn a_step_that_could_not_be_started_is_finished() {
     let place = Place::new();
     finish(&mut place.run_sh(&[], ":"));
     place.execute(
-        "CREATE TRIGGER no_start BEFORE UPDATE OF started_at ON steps BEGIN SELECT raise(ABORT, 'not today'); END",
+        "CREATE TRIGGER no_start BEFORE UPDATE ON steps WHEN NEW.started_at IS NOT OLD.started_at
+         BEGIN SELECT raise(ABORT, 'not today'); END",
     );
     let finished = finish(&mut place.run_sh(&[], "echo ran; exit 3"));
     assert_warned_once(&finished);

@@ -1,6 +1,6 @@
 -- I2, I4, N2: the next number, and the name as requested. A row is skipped where the name is taken or the number
--- is past the greatest, which the table's constraints say. A plain max() in a query of its own looks at one entry of
--- the index; with a HAVING, or in a FROM, it would look at all (N5).
+-- is past the greatest, which the table's constraints say; the id that was drawn for it is left out (I1). A plain
+-- max() in a query of its own looks at one entry of the index; with a HAVING, or in a FROM, it would look at all (N5).
 CREATE TEMP TRIGGER add_step INSTEAD OF INSERT ON adds BEGIN
     INSERT OR IGNORE INTO steps (build_id, number, name, state_string)
     VALUES (
