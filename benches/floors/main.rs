@@ -31,7 +31,7 @@ use crate::{
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
-    bench: support::arguments::Arguments,
+    common: support::arguments::Common,
     /// Measure these operations only
     #[arg(long, value_enum, value_name = "OPERATION")]
     only: Vec<round::Operation>,
@@ -43,23 +43,23 @@ struct Arguments {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    if let ([_, ..], [backend]) = (&*arguments.peer_at, arguments.bench.backends()) {
+    if let ([_, ..], [backend]) = (&*arguments.peer_at, arguments.common.backends()) {
         return peer::serve(*backend, &arguments.peer_at).await;
     }
-    let effort = if arguments.bench.quick {
+    let effort = if arguments.common.quick {
         Effort { repetitions: 7, round: Duration::from_millis(10) }
     } else {
         Effort { repetitions: 15, round: Duration::from_millis(100) }
     };
     print!("{}", table::introduction(effort));
     let mut all = Vec::new();
-    for backend in arguments.bench.backends() {
+    for backend in arguments.common.backends() {
         let place = Place::new(*backend);
         let found = Comparison::new(*backend, &place, effort).await.run(&arguments.only).await;
         println!("\n{backend} ({})\n{}", place.durability, table::table(&found));
         all.extend(found);
     }
-    if let Some(file) = arguments.bench.json {
+    if let Some(file) = arguments.common.json {
         figures::write_json(&file, &all);
     }
 }

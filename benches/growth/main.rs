@@ -23,7 +23,7 @@ use crate::{
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
-    bench: support::arguments::Arguments,
+    common: support::arguments::Common,
     /// Draw the cost of adds and urls into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -49,7 +49,7 @@ struct Figure {
 async fn main() {
     let arguments = Arguments::parse();
     let all = if arguments.from.is_empty() { measure(&arguments).await } else { read(&arguments.from) };
-    if let Some(file) = arguments.bench.json {
+    if let Some(file) = arguments.common.json {
         figures::write_json(&file, &all);
     }
     if let Some(file) = arguments.svg {
@@ -66,14 +66,14 @@ fn read(files: &[PathBuf]) -> Vec<Figure> {
 }
 
 async fn measure(arguments: &Arguments) -> Vec<Figure> {
-    let sizes = if arguments.bench.quick { Sizes::quick() } else { Sizes::full() };
+    let sizes = if arguments.common.quick { Sizes::quick() } else { Sizes::full() };
     println!(
         "The time of one call of one caller, the median of {}, in microseconds; sizes take turns.\n{}",
         sizes.calls,
         Operation::legend(),
     );
     let mut figures = Vec::new();
-    for &backend in arguments.bench.backends() {
+    for &backend in arguments.common.backends() {
         let place = Place::new(backend);
         println!("\n{backend} ({})", place.durability);
         let mut found = Vec::new();

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
-    bench: support::arguments::Arguments,
+    common: support::arguments::Common,
     /// Measure Buildbot too, with this Python interpreter, which has it
     #[arg(long, value_name = "PYTHON")]
     buildbot: Option<PathBuf>,
@@ -68,7 +68,7 @@ const IN_FLIGHT: [usize; 3] = [1, 16, 128];
 async fn main() {
     let arguments = Arguments::parse();
     let (repetitions, time) =
-        if arguments.bench.quick { (1, Duration::from_millis(100)) } else { (3, Duration::from_secs(2)) };
+        if arguments.common.quick { (1, Duration::from_millis(100)) } else { (3, Duration::from_secs(2)) };
     println!(
         "The life of a step: add, start, locks, 3 state strings, 2 urls, finish; then its build is read. A build has {}
 steps, one after the other; builds in flight run at once. The times are of whole lives, the median and the 99th
@@ -76,7 +76,7 @@ percentile; {repetitions} repetitions of about {time:?} each, in turns, of which
         life::STEPS,
     );
     let mut all = Vec::new();
-    for &backend in arguments.bench.backends() {
+    for &backend in arguments.common.backends() {
         let place = Place::new(backend);
         println!("\n{backend} ({})", place.durability);
         let store = steps::connect(place.url()).await.expect("the store opens");
@@ -106,7 +106,7 @@ percentile; {repetitions} repetitions of about {time:?} each, in turns, of which
         println!("{}", table(&found));
         all.extend(found);
     }
-    if let Some(file) = arguments.bench.json {
+    if let Some(file) = arguments.common.json {
         figures::write_json(&file, &all);
     }
 }

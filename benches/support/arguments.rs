@@ -6,7 +6,7 @@ use super::places::{Backend, or_all};
 
 /// What every bench of stores takes.
 #[derive(Args)]
-pub struct Arguments {
+pub struct Common {
     /// The backends to measure; without any, all
     backends: Vec<Backend>,
     /// Measure for a moment only, to see that it works
@@ -20,7 +20,7 @@ pub struct Arguments {
     bench: bool,
 }
 
-impl Arguments {
+impl Common {
     /// The backends that were asked for, or all.
     pub fn backends(&self) -> &[Backend] {
         or_all(&self.backends)
