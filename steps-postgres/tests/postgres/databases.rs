@@ -208,9 +208,11 @@ async fn no_number_left() -> TestResult {
     let store = connect(&schema.url_with_schema()).await?;
     store.add(7, "compile", "").await?;
     driver(&schema).await?.execute("UPDATE steps SET number = 4294967295").await?;
+    // One that waits alone has a statement of its own, and so has a batch.
+    let alone = store.add(7, "alone", "").await;
     let (one, other, of_same_name) =
         tokio::join!(store.add(7, "test", ""), store.add(7, "package", ""), store.add(7, "compile", ""));
-    for error in [one.unwrap_err(), other.unwrap_err(), of_same_name.unwrap_err()] {
+    for error in [alone.unwrap_err(), one.unwrap_err(), other.unwrap_err(), of_same_name.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::CapacityExceeded);
         assert!(!error.may_have_applied() && !error.is_retryable());
     }

@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_kept),
         trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
+        trial("waiting::a_schema_that_another_process_makes_is_waited_for", a_schema_in_the_making),
         trial("waiting::one_locked_step_does_not_keep_others_waiting", a_locked_step),
         trial("waiting::one_locked_build_does_not_keep_others_waiting", a_locked_build),
         trial("waiting::an_add_gets_its_turn_at_a_build_that_others_keep_adding_to", a_busy_build),
@@ -69,6 +70,30 @@ async fn a_lock_that_is_let_go() -> TestResult {
     let (added, released) = tokio::join!(store.add(7, "compile", ""), release);
     released?;
     assert_eq!(added?.number.get(), 0);
+    Ok(())
+}
+
+async fn a_schema_in_the_making() -> TestResult {
+    let schema = shared_postgres()?;
+    let mut other = driver(&schema).await?;
+    // As the store locks a schema while it makes it.
+    let lock = sqlx::query("SELECT pg_advisory_lock(hashtextextended('steps: the schema ' || $1, 0))");
+    lock.bind(schema.name()).execute(&mut other).await?;
+    let release = async {
+        sleep(TIMEOUT / 2).await;
+        other.execute("SELECT pg_advisory_unlock_all()").await
+    };
+    // Longer than the server itself waits; then the schema has to be made, on a machine that may be busy.
+    let url = schema.url_with_schema();
+    let start = Instant::now();
+    let connect = async {
+        let store = connect_with(&url, 10 * TIMEOUT).await;
+        (store, start.elapsed())
+    };
+    let ((store, waited), released) = tokio::join!(connect, release);
+    released?;
+    assert_eq!(store?.add(7, "compile", "").await?.number.get(), 0);
+    assert!(waited >= TIMEOUT / 2, "it waited for no lock, but {waited:?}");
     Ok(())
 }
 
