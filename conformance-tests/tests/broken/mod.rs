@@ -89,6 +89,8 @@ broken! { Flaw FLAWS:
     CutByBytes N3 "add_step::";
     /// Long names are cut as if each suffix had one digit.
     CutForOneDigit N3 "add_step::";
+    /// A suffix counts as taken where a name that differs in case has it.
+    SuffixesIgnoreCase N3 "add_step::";
     /// Names that differ in case are one.
     NamesIgnoreCase N4 "add_step::";
     /// Names that differ in blanks around them are one.
@@ -288,7 +290,8 @@ impl PlainStore {
                 base.chars().take(kept).collect()
             };
             let name = cut + &suffix;
-            if !is_taken(&name) {
+            let is_alike = |other: &String| other.to_lowercase() == name.to_lowercase();
+            if !is_taken(&name) && !(self.has(Flaw::SuffixesIgnoreCase) && taken.iter().any(is_alike)) {
                 return (StepName::new(name.chars().take(50).collect::<String>()).unwrap(), true);
             }
             k += 1;
