@@ -7,6 +7,8 @@
 //! comes in any case: when the runtime is gone, and the lane with it, so is the other end of the answer's
 //! channel (D5). A lane that is closed finishes what waits and refuses what comes (D7).
 
+mod alarm;
+mod desk;
 mod failure;
 mod inbox;
 mod lane;
