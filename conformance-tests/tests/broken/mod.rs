@@ -303,7 +303,9 @@ impl PlainStore {
             };
             let name = cut + &suffix;
             let is_alike = |other: &String| other.to_lowercase() == name.to_lowercase();
-            if !is_taken(&name) && !(self.has(Flaw::SuffixesIgnoreCase) && taken.iter().any(is_alike)) {
+            let is_free =
+                if self.has(Flaw::SuffixesIgnoreCase) { !taken.iter().any(is_alike) } else { !is_taken(&name) };
+            if is_free {
                 return (StepName::new(name.chars().take(50).collect::<String>()).unwrap(), true);
             }
             k += 1;
