@@ -126,7 +126,7 @@ impl Worker for Writer {
 
     async fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            give_up(connection).await;
+            self.opener.close(connection).await;
         }
     }
 }
