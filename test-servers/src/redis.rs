@@ -202,6 +202,13 @@ impl Redis {
     }
 }
 
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Unlike PostgreSQL it inherits from whoever runs the tests in the background to ignore SIGQUIT.
+        let _ = self.kill();
+    }
+}
+
 /// The value of a field in what `INFO` or `CLUSTER INFO` answer.
 pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
