@@ -344,3 +344,28 @@ impl<'a> Columns<'a> {
         Ok(arguments)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use steps_core::{BuildId, InputError};
+
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_write_counts_its_text() -> Result<(), InputError> {
+        let (build, id, name) = (BuildId::new(7)?, StepId::new(1)?, StepName::new("compile")?);
+        let writes = |text: &str| {
+            let (named, unnamed) = (StepUrl::new(text, "")?, StepUrl::new("", text)?);
+            Ok::<_, InputError>([
+                Write::AddStep(NewStep::new(build, name.clone(), StateString::new(text)?)),
+                Write::Change(id, Change::state(StateString::new(text)?)),
+                Write::AddUrl(id, named.clone(), named.digest()),
+                Write::AddUrl(id, unnamed.clone(), unnamed.digest()),
+            ])
+        };
+        for (short, long) in writes("")?.iter().zip(&writes(&"x".repeat(5000))?) {
+            assert_eq!(Writer::size(long), Writer::size(short) + 5000, "{short:?}");
+        }
+        Ok(())
+    }
+}

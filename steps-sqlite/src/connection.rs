@@ -6,6 +6,7 @@ use std::{
     ops::Range,
     path::{Path, absolute},
     pin::Pin,
+    sync::Arc,
 };
 
 use sqlx::{
@@ -16,6 +17,7 @@ use sqlx::{
 use steps_core::ErrorKind;
 
 use steps_lane::{Failure, lock_timeout};
+use tokio::sync::Mutex;
 
 use crate::{
     error::{at_first_sight, failure, migration},
@@ -30,11 +32,26 @@ const MIGRATIONS_TABLE: &str = "steps_migrations";
 
 /// Opens connections to a file whose schema is as it should be.
 #[derive(Clone, Debug)]
-pub(crate) struct Opener(SqliteConnectOptions);
+pub(crate) struct Opener {
+    options: SqliteConnectOptions,
+    /// Who closes a connection. SQLite takes its log away with the last one, and of two that are closed at once each
+    /// would be kept from that by the other.
+    closing: Arc<Mutex<()>>,
+}
 
 impl Opener {
+    fn new(options: SqliteConnectOptions) -> Self {
+        Self { options, closing: Arc::default() }
+    }
+
     pub(crate) fn open(&self) -> Sending<'_, sqlx::Result<SqliteConnection>> {
-        Box::pin(self.0.connect())
+        Box::pin(self.options.connect())
+    }
+
+    /// Closes a connection for good.
+    pub(crate) async fn close(&self, connection: SqliteConnection) {
+        let _turn = self.closing.lock().await;
+        give_up(connection).await;
     }
 }
 
@@ -56,16 +73,16 @@ pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteCo
     let connect = connect_options(options)?;
     if is_strange(&options.path) {
         // Opened for writing, SQLite might tidy up what is not ours: what its last program left in a log.
-        let look = Opener(connect.clone().read_only(true)).open().await;
+        let look = Opener::new(connect.clone().read_only(true)).open().await;
         let mut connection = look.map_err(|error| at_first_sight(error, &options.path))?;
         let state = state(&mut connection, options).await;
         give_up(connection).await;
         state?;
     }
-    let first = Opener(connect.clone().create_if_missing(options.mode == Mode::Create));
+    let first = Opener::new(connect.clone().create_if_missing(options.mode == Mode::Create));
     let mut connection = first.open().await.map_err(|error| at_first_sight(error, &options.path))?;
     match bring_up_to_date(&mut connection, options).await {
-        Ok(()) => Ok((Opener(connect), connection)),
+        Ok(()) => Ok((Opener::new(connect), connection)),
         Err(failure) => {
             give_up(connection).await;
             Err(failure)
@@ -231,7 +248,7 @@ pub(crate) async fn versions(opener: &Opener) -> sqlx::Result<(i64, String)> {
     let mut connection = opener.open().await?;
     let versions = "SELECT max(version), sqlite_version() FROM steps_migrations";
     let versions = sqlx::query_as(versions).fetch_one(&mut connection).await;
-    give_up(connection).await;
+    opener.close(connection).await;
     versions
 }
 

@@ -154,7 +154,7 @@ impl Worker for Reader {
 
     async fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            give_up(connection).await;
+            self.opener.close(connection).await;
         }
     }
 }

@@ -160,7 +160,7 @@ impl Worker for Writer {
 
     async fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            give_up(connection).await;
+            self.opener.close(connection).await;
         }
     }
 }
@@ -278,5 +278,29 @@ impl AnswerRow {
             }
             _ => Ok(Written::Changed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steps_core::BuildId;
+
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_write_counts_its_text() -> Result<(), InputError> {
+        let (build, id, name) = (BuildId::new(7)?, StepId::new(1)?, StepName::new("compile")?);
+        let writes = |text: &str| {
+            Ok::<_, InputError>([
+                Write::AddStep(NewStep::new(build, name.clone(), StateString::new(text)?)),
+                Write::SetStepStateString(id, StateString::new(text)?),
+                Write::AddUrl(id, StepUrl::new(text, "")?),
+                Write::AddUrl(id, StepUrl::new("", text)?),
+            ])
+        };
+        for (short, long) in writes("")?.iter().zip(&writes(&"x".repeat(5000))?) {
+            assert_eq!(Writer::size(long), Writer::size(short) + 5000, "{short:?}");
+        }
+        Ok(())
     }
 }

@@ -42,6 +42,7 @@ cases! { Example add_step:
     many_long_names_share_suffixes_of_two_digits [N3];
     names_at_the_edges_of_the_rule [N1];
     names_differ_when_their_code_points_do [N4];
+    names_that_differ_in_case_have_suffixes_of_their_own [N3, N4];
     an_underscore_is_no_wildcard [N4];
 }
 
@@ -356,6 +357,16 @@ async fn names_differ_when_their_code_points_do(stage: &mut Stage) -> Checked {
         "\u{1100}\u{1161}",
     ];
     become_themselves(stage, Clause::N4, &names).await
+}
+
+async fn names_that_differ_in_case_have_suffixes_of_their_own(stage: &mut Stage) -> Checked {
+    // Each pair is one where case or form does not count. The second name of each comes when the first has suffixes.
+    for (one, other) in [("compile", "COMPILE"), ("é", "É"), ("é", "e\u{301}")] {
+        let requested = [one, one, one, other, other, other];
+        let expected = [one, other].map(|name| [name.to_owned(), format!("{name}_1"), format!("{name}_2")]);
+        names_become(stage, &requested, expected.as_flattened()).await?;
+    }
+    Ok(())
 }
 
 async fn an_underscore_is_no_wildcard(stage: &mut Stage) -> Checked {

@@ -89,6 +89,8 @@ broken! { Flaw FLAWS:
     CutByBytes N3 "add_step::";
     /// Long names are cut as if each suffix had one digit.
     CutForOneDigit N3 "add_step::";
+    /// A suffix counts as taken where a name that differs in case has it.
+    SuffixesIgnoreCase N3 "add_step::";
     /// Names that differ in case are one.
     NamesIgnoreCase N4 "add_step::";
     /// Names that differ in blanks around them are one.
@@ -300,7 +302,10 @@ impl PlainStore {
                 base.chars().take(kept).collect()
             };
             let name = cut + &suffix;
-            if !is_taken(&name) {
+            let is_alike = |other: &String| other.to_lowercase() == name.to_lowercase();
+            let is_free =
+                if self.has(Flaw::SuffixesIgnoreCase) { !taken.iter().any(is_alike) } else { !is_taken(&name) };
+            if is_free {
                 return (StepName::new(name.chars().take(50).collect::<String>()).unwrap(), true);
             }
             k += 1;

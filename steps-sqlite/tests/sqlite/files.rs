@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("files::a_place_where_no_file_can_be_is_refused", no_place),
         trial("files::an_empty_file_becomes_a_store", empty_file),
         trial("files::a_newer_schema_is_left_as_it_is", newer_schema),
+        trial("files::a_closed_store_leaves_nothing_beside_its_file", closed),
         trial("files::a_damaged_file_is_corrupt", damaged_file),
         trial("files::a_step_that_cannot_be_read_back_is_corrupt_and_spoils_no_other", damaged_step),
         trial("files::a_store_opened_for_reading_is_read_and_not_written", read_only_mode),
@@ -194,6 +195,21 @@ async fn newer_schema() -> TestResult {
     other.close().await?;
     let error = refuses(&path, ErrorKind::Config).await?;
     assert!(error.to_string().contains("use a newer program"), "{error}");
+    Ok(())
+}
+
+async fn closed() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    // Again and again, since one look could come after what is done a moment too late.
+    for _ in 0..20 {
+        let store = connect(&path).await?;
+        store.add(7, "compile", "").await?;
+        store.steps(7).await?;
+        store.close().await?;
+        let left = fs::read_dir(folder.path())?.map(|entry| Ok(entry?.file_name()));
+        assert_eq!(left.collect::<std::io::Result<Vec<_>>>()?, ["steps.db"]);
+    }
     Ok(())
 }
 
