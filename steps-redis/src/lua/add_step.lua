@@ -5,9 +5,10 @@
 local field, cuts, record, key, waits = unpack(ARGV)
 local MOST_STEPS = 1048576
 
-local known = redis.call('HMGET', KEYS[2], '#', field, key or 'k')
+-- To look for one field more costs what there are fields, so an add without a key does not (I5).
+local known = key and redis.call('HMGET', KEYS[2], '#', field, key) or redis.call('HMGET', KEYS[2], '#', field)
 
--- I5: a key that the build knows gets the answer that it got. Without one nothing is found: no key is empty.
+-- I5: a key that the build knows gets the answer that it got.
 if known[3] then
     local step = known[3]
     local number, known_record = stored_number(step), read(step) or corrupt('a key without its step')
