@@ -37,6 +37,52 @@ impl Reader {
         Self { opener, connection: None }
     }
 
+    fn take(&mut self) -> Result<SqliteConnection, Failure> {
+        self.connection.take().ok_or_else(|| Failure::busy("the file is not open yet"))
+    }
+
+    /// Keeps the connection that gave this, unless it failed.
+    async fn keep<T>(&mut self, connection: SqliteConnection, given: sqlx::Result<T>) -> Result<T, Failure> {
+        match given {
+            Ok(given) => {
+                self.connection = Some(connection);
+                Ok(given)
+            }
+            Err(error) => {
+                give_up(connection).await;
+                Err(failure(error))
+            }
+        }
+    }
+
+    /// Gives each of the requests for a step by its id what is found.
+    async fn fetch_by_id(&mut self, asked: &Batch<i64>, found: &mut [Found]) -> Result<(), Failure> {
+        let query = match asked.arguments[..] {
+            [] => return Ok(()),
+            [id] => sqlx::query(include_str!("sql/get_step.sql")).bind(id),
+            _ => sqlx::query(include_str!("sql/get_steps_by_id.sql")).bind(asked.argument()?),
+        };
+        let mut connection = self.take()?;
+        let row = query.fetch_optional(&mut connection).await;
+        let Some(row) = self.keep(connection, row).await? else { return Ok(()) };
+        let steps: Option<&str> = row.try_get(0).map_err(failure)?;
+        let has_more: Vec<usize> = serde_json::from_str(row.try_get(1).map_err(failure)?).map_err(unreadable)?;
+        for line in steps.unwrap_or_default().lines() {
+            let (place, step) = line.split_once(' ').unwrap_or_default();
+            let place = place.parse().map_err(|_| Failure::unreadable("a step comes without the place of its id"))?;
+            if let Some(request) = asked.request(place, found).filter(|_| !has_more.contains(&place)) {
+                request.steps.push(step.to_owned());
+            }
+        }
+        let mut long = Batch::new();
+        for place in has_more {
+            if let (Some(request), Some(id)) = (asked.requests.get(place), asked.arguments.get(place)) {
+                long.push(*request, *id);
+            }
+        }
+        self.fetch(include_str!("sql/get_long_steps.sql"), &long, found).await
+    }
+
     /// Runs a statement, and gives each of the requests of its arguments what is found.
     async fn fetch<T: Serialize>(
         &mut self,
@@ -47,21 +93,12 @@ impl Reader {
         if asked.arguments.is_empty() {
             return Ok(());
         }
-        let arguments = serde_json::to_string(&asked.arguments).map_err(unreadable)?;
-        let connection = self.connection.take();
-        let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
-        let rows = match sqlx::query(sql).bind(arguments).fetch_all(&mut connection).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                give_up(connection).await;
-                return Err(failure(error));
-            }
-        };
-        self.connection = Some(connection);
-        for row in rows {
+        let arguments = asked.argument()?;
+        let mut connection = self.take()?;
+        let rows = sqlx::query(sql).bind(arguments).fetch_all(&mut connection).await;
+        for row in self.keep(connection, rows).await? {
             let place: u32 = row.try_get(0).map_err(failure)?;
-            let request = asked.requests.get(place as usize).and_then(|request| found.get_mut(*request));
-            let Some(request) = request else { continue };
+            let Some(request) = asked.request(place as usize, found) else { continue };
             request.steps.extend(row.try_get::<Option<String>, _>(1).map_err(failure)?);
             request.urls.extend(row.try_get::<Option<String>, _>(2).map_err(failure)?);
         }
@@ -87,6 +124,10 @@ impl Worker for Reader {
         Ok(())
     }
 
+    fn is_ready(&self) -> bool {
+        self.connection.is_some()
+    }
+
     async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
         let (mut ids, mut of_builds, mut builds) = (Batch::new(), Batch::new(), Batch::new());
         // Those who ask for the same share an answer.
@@ -104,7 +145,7 @@ impl Worker for Reader {
             }
         }
         let mut found: Vec<_> = requests.iter().map(|_| Found::default()).collect();
-        self.fetch(include_str!("sql/get_step_by_id.sql"), &ids, &mut found).await?;
+        self.fetch_by_id(&ids, &mut found).await?;
         self.fetch(include_str!("sql/get_step_of_build.sql"), &of_builds, &mut found).await?;
         self.fetch(include_str!("sql/get_steps.sql"), &builds, &mut found).await?;
         let found: Vec<_> = found.into_iter().map(Arc::new).collect();
@@ -124,6 +165,13 @@ struct Batch<T> {
     requests: Vec<usize>,
 }
 
+impl<T: Serialize> Batch<T> {
+    /// All arguments, as the statement takes them.
+    fn argument(&self) -> Result<String, Failure> {
+        serde_json::to_string(&self.arguments).map_err(unreadable)
+    }
+}
+
 impl<T> Batch<T> {
     fn new() -> Self {
         Self { arguments: Vec::new(), requests: Vec::new() }
@@ -132,6 +180,11 @@ impl<T> Batch<T> {
     fn push(&mut self, request: usize, argument: T) {
         self.arguments.push(argument);
         self.requests.push(request);
+    }
+
+    /// What was found for the request of the argument at this place.
+    fn request<'a>(&self, place: usize, found: &'a mut [Found]) -> Option<&'a mut Found> {
+        found.get_mut(*self.requests.get(place)?)
     }
 }
 

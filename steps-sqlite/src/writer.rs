@@ -1,7 +1,11 @@
 //! The writing lane: all waiting writes of this process in one transaction, and so with one fsync.
 
 use serde::{Deserialize, Serialize, Serializer};
-use sqlx::{Executor, Row, SqliteConnection};
+use sqlx::{
+    Executor, Row, Sqlite, SqliteConnection,
+    error::BoxDynError,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 use steps_core::{
     AddedStep, ErrorKind, FinishStep, InputError, NewStep, StartStep, StateString, StepId, StepName, StepNumber,
     StepUrl, Timestamp, limits,
@@ -53,22 +57,15 @@ impl Writer {
         Ok(Self { opener, connection: Some(connection) })
     }
 
-    /// Commits a batch and gives its answers, as JSON.
-    async fn commit(&mut self, batch: &Batch<'_>) -> Result<String, Failure> {
-        let query = sqlx::query(include_str!("sql/write_batch.sql"))
-            .bind(array(&batch.adds)?)
-            .bind(array(&batch.keyed_adds)?)
-            .bind(array(&batch.changes)?)
-            .bind(array(&batch.urls)?);
+    /// Runs a statement as a transaction of its own, and gives its rows once that is committed.
+    async fn run(&mut self, query: Query<'_>) -> Result<Vec<SqliteRow>, Failure> {
         let connection = self.connection.take();
         let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
         // All of it, and not just the first row: an error of the commit comes after that.
         match query.fetch_all(&mut connection).await.map_err(failure) {
             Ok(rows) => {
                 self.connection = Some(connection);
-                let answers = rows.first().map(|row| row.try_get(0)).transpose();
-                let answers = answers.map_err(|error| Failure::unreadable("a batch has no answer").with_source(error));
-                Ok(answers?.unwrap_or_default())
+                Ok(rows)
             }
             Err(failure) => {
                 // Without the lock nothing was begun, and the connection is as good as it was.
@@ -81,7 +78,39 @@ impl Writer {
             }
         }
     }
+
+    /// Carries out a write that waits alone. Gives `None` where it takes a batch after all: nothing was done then.
+    async fn write_alone(&mut self, request: &Write) -> Result<Option<Written>, Failure> {
+        let Write::AddStep(step) = request else { return Ok(None) };
+        if step.idempotency_key.is_some() {
+            return Ok(None);
+        }
+        let query = sqlx::query(include_str!("sql/add_step_alone.sql"))
+            .bind(step.build_id.get())
+            .bind(step.name.as_str())
+            .bind(step.state_string.as_str());
+        // What it gives is committed: an answer that cannot be read does not undo it.
+        match self.run(query).await?.first() {
+            Some(row) => added(row, step).map(Some).map_err(|error| Failure::unreadable(error.to_string())),
+            None => Ok(None),
+        }
+    }
+
+    /// Commits a batch and gives its answers, as JSON.
+    async fn commit(&mut self, batch: &Batch<'_>) -> Result<String, Failure> {
+        let query = sqlx::query(include_str!("sql/write_batch.sql"))
+            .bind(array(&batch.adds)?)
+            .bind(array(&batch.keyed_adds)?)
+            .bind(array(&batch.changes)?)
+            .bind(array(&batch.urls)?);
+        let rows = self.run(query).await?;
+        let answers = rows.first().map(|row| row.try_get(0)).transpose();
+        let answers = answers.map_err(|error| Failure::unreadable("a batch has no answer").with_source(error));
+        Ok(answers?.unwrap_or_default())
+    }
 }
+
+type Query<'a> = sqlx::query::Query<'a, Sqlite, SqliteArguments>;
 
 impl Worker for Writer {
     type Request = Write;
@@ -110,6 +139,11 @@ impl Worker for Writer {
     }
 
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+        if let [request] = requests
+            && let Some(written) = self.write_alone(request).await?
+        {
+            return Ok(vec![Ok(written)]);
+        }
         let answers = self.commit(&Batch::new(requests)).await?;
         // From here on everything is committed: an answer that cannot be read does not undo it.
         let answers: Vec<AnswerRow> =
@@ -129,6 +163,12 @@ impl Worker for Writer {
             give_up(connection).await;
         }
     }
+}
+
+/// What an add that came alone answers.
+fn added(row: &SqliteRow, step: &NewStep) -> Result<Written, BoxDynError> {
+    let (id, number) = (StepId::new(row.try_get(0)?)?, StepNumber::new(row.try_get(1)?));
+    Ok(Written::Added(AddedStep::new(id, number, step.name.clone())))
 }
 
 /// A request that the batch did not carry out: see `writer.sql`.

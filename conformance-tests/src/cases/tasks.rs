@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use steps_core::StepsStoreExt;
+use steps_core::{StepSelector, StepsStore, StepsStoreExt};
 
 use crate::{
     Clause,
-    cases::{at_once::at_once, cases},
+    cases::{at_once::at_once, cases, values::missing_ids},
+    compare::expect_found,
     failure::{Checked, expect, expect_eq, expect_some, expect_text},
     handle::Handle,
     stage::Stage,
@@ -16,6 +17,7 @@ cases! { Example tasks:
     adds_at_once_leave_no_gap [I2, N3];
     adds_at_once_to_several_builds_are_kept_apart [I2, I3];
     urls_at_once_are_neither_lost_nor_doubled [U3];
+    reads_at_once_find_what_each_asked_for [R1];
     reads_beside_adds_see_one_snapshot [R2, R3];
 }
 
@@ -91,6 +93,42 @@ pub(super) async fn urls_at_once(stage: &Stage, handles: &[Handle]) -> Checked {
         let expected: Vec<_> = (0..15).map(|number| format!("{number:02}")).collect();
         expect_eq(Clause::U1, "the urls of one task, in their order", own.collect::<Vec<_>>(), expected)?;
     }
+    Ok(())
+}
+
+/// Stores may read for several callers at once: steps with few urls and with many, those that are missing, and by
+/// each of the three ways.
+async fn reads_at_once_find_what_each_asked_for(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let mut expected = Vec::new();
+    for urls in 0..20 {
+        let added = store.add(build, "compile", "").await?;
+        for url in 0..urls {
+            store.link(added.id, "log", format!("{url:02}")).await?;
+        }
+        let step = expect_some(Clause::R1, "the step, read alone", store.step(added.id).await?)?;
+        expect_eq(Clause::U1, "how many urls it has", step.urls.len(), urls)?;
+        expected.extend([
+            (StepSelector::Id(step.id), Some(step.clone())),
+            (StepSelector::number(build, step.number), Some(step.clone())),
+            (StepSelector::name(build, step.name.clone()), Some(step)),
+        ]);
+    }
+    for id in missing_ids()? {
+        expected.push((StepSelector::Id(id), None));
+    }
+    at_once(expected.into_iter().cycle().take(200).map(|(selector, step)| {
+        let store = store.clone();
+        async move {
+            for _ in 0..3 {
+                let what = format!("{selector:?}, read beside others");
+                let got = store.get_step(selector.clone()).await?;
+                expect_found(Some(Clause::R1), what, got.as_ref(), step.as_ref())?;
+            }
+            Ok(())
+        }
+    }))
+    .await?;
     Ok(())
 }
 

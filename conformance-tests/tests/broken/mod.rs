@@ -46,7 +46,7 @@ use std::{
     future::pending,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -121,6 +121,8 @@ broken! { Flaw FLAWS:
     EmptyUrlsIgnored U4 "add_url::";
     /// Reads count numbers from one.
     NumbersFromOneInReads R1 "reads::";
+    /// Of a step that is read beside others, all urls but the first eight are forgotten.
+    UrlsForgottenInACrowd R1 "tasks::";
     /// `get_steps` leaves hidden steps out.
     HiddenLeftOut R2 "reads::";
     /// A handle remembers what it read of a build.
@@ -152,6 +154,7 @@ pub(crate) const NOT_FOR_PROPERTIES: &[Flaw] = &[
     Flaw::CutForOneDigit,
     Flaw::StateStringFinishes,
     Flaw::UrlLostBetweenTasks,
+    Flaw::UrlsForgottenInACrowd,
     Flaw::TextCutAt64KiB,
     Flaw::NotFoundWithoutTheStep,
     Flaw::NoAnswer,
@@ -175,12 +178,21 @@ pub(crate) struct PlainStore {
     kept: Arc<Mutex<Kept>>,
     is_closed: AtomicBool,
     remembered: Mutex<HashMap<BuildId, Vec<Step>>>,
+    /// How many steps are being read.
+    reads: AtomicUsize,
 }
 
 impl PlainStore {
     /// Without a flaw, and empty.
     fn new(clock: Arc<ManualClock>) -> Self {
-        Self { flaw: None, clock, kept: Arc::default(), is_closed: AtomicBool::default(), remembered: Mutex::default() }
+        Self {
+            flaw: None,
+            clock,
+            kept: Arc::default(),
+            is_closed: AtomicBool::default(),
+            remembered: Mutex::default(),
+            reads: AtomicUsize::default(),
+        }
     }
 
     /// One more handle on the same.
@@ -421,6 +433,14 @@ impl StepsStore for PlainStore {
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
+        let mut most_urls = usize::MAX;
+        if self.has(Flaw::UrlsForgottenInACrowd) {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            yield_now().await;
+            if self.reads.fetch_sub(1, Ordering::SeqCst) > 1 {
+                most_urls = 8;
+            }
+        }
         let kept = self.kept(Call::get_step(&step))?;
         let found = kept.steps.iter().find(|there| match &step {
             StepSelector::Id(id) => there.id == *id,
@@ -433,7 +453,11 @@ impl StepsStore for PlainStore {
                     && self.compared(there.name.as_str()) == self.compared(name.as_str())
             }
         });
-        Ok(found.map(|step| self.seen(step)))
+        let mut found = found.map(|step| self.seen(step));
+        if let Some(step) = &mut found {
+            step.urls.truncate(most_urls);
+        }
+        Ok(found)
     }
 
     async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
@@ -490,13 +514,7 @@ impl StoreFactory for Plain {
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
         let (flaw, clock, kept) = (self.flaw, case.clock(), self.shared.clone().unwrap_or_default());
-        let open = move || PlainStore {
-            flaw,
-            clock: Arc::clone(&clock),
-            kept: Arc::clone(&kept),
-            is_closed: AtomicBool::new(false),
-            remembered: Mutex::default(),
-        };
+        let open = move || PlainStore { flaw, kept: Arc::clone(&kept), ..PlainStore::new(Arc::clone(&clock)) };
         let (peer, reopen) = (open.clone(), open.clone());
         let reopen = move || {
             let store = reopen();

@@ -66,13 +66,7 @@ struct SpoiledStore {
 
 impl SpoiledStore {
     fn new(spoiler: Spoiler, case: &CaseContext, shared: Arc<Shared>) -> Self {
-        let inner = PlainStore {
-            flaw: None,
-            clock: case.clock(),
-            kept: Arc::clone(&shared.kept),
-            is_closed: AtomicBool::new(false),
-            remembered: Mutex::default(),
-        };
+        let inner = PlainStore { kept: Arc::clone(&shared.kept), ..PlainStore::new(case.clock()) };
         Self { spoiler, inner, shared }
     }
 

@@ -1,4 +1,4 @@
--- R1: ?1 is a JSON array of at most 64 ids. See get_steps.sql for the columns of the answer.
+-- R1: ?1 is a JSON array of at most 64 ids of steps with many urls. See get_steps.sql for the columns of the answer.
 SELECT requests.key,
        json_array(json_array(
            steps.id, build_id, number, name, state_string, started_at, locks_acquired_at, complete_at, results, hidden,
