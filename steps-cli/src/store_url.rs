@@ -18,8 +18,8 @@ impl StoreUrl {
         &self.0
     }
 
-    /// The URL under which nothing is made that is not there: a file that is missing is an error, not
-    /// an empty store. A mode that the URL has stays.
+    /// The URL under which nothing is made that is not there: a missing file or schema is an error, not an empty
+    /// store. A mode that the URL has stays.
     pub(crate) fn without_creating(&self) -> Self {
         self.with_default_mode("rw")
     }
@@ -65,14 +65,16 @@ impl StoreUrl {
         }
     }
 
+    /// Redis has no modes: a build without steps leaves nothing there.
     fn with_default_mode(&self, mode: &str) -> Self {
-        match self.sqlite() {
-            Some(file) if !file.has_mode() => {
-                let separator = if file.parameters.is_empty() { '?' } else { '&' };
-                Self(format!("{}{separator}mode={mode}", self.0))
-            }
-            _ => self.clone(),
+        let has_modes = ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| self.0.starts_with(scheme));
+        let parameters = self.0.split_once('?').map(|(_, parameters)| parameters);
+        let mut names = parameters.unwrap_or_default().split('&').map(|parameter| parameter.split('=').next());
+        if !has_modes || names.any(|name| name == Some("mode")) {
+            return self.clone();
         }
+        let separator = if parameters.is_some() { '&' } else { '?' };
+        Self(format!("{}{separator}mode={mode}", self.0))
     }
 
     fn sqlite(&self) -> Option<SqliteUrl<'_>> {
@@ -91,10 +93,6 @@ struct SqliteUrl<'a> {
 impl SqliteUrl<'_> {
     fn is_relative(&self) -> bool {
         !self.path.is_empty() && !["/", "%2F", "%2f"].iter().any(|root| self.path.starts_with(root))
-    }
-
-    fn has_mode(&self) -> bool {
-        self.parameters.trim_start_matches('?').split('&').any(|parameter| parameter.split('=').next() == Some("mode"))
     }
 }
 
@@ -151,6 +149,10 @@ mod tests {
             ("sqlite:steps.db?synchronous=full", "sqlite:steps.db?synchronous=full&mode=rw"),
             ("sqlite:steps.db?mode=rwc", "sqlite:steps.db?mode=rwc"),
             ("sqlite:steps.db?synchronous=full&mode=ro", "sqlite:steps.db?synchronous=full&mode=ro"),
+            ("postgres://ci@db/ci", "postgres://ci@db/ci?mode=rw"),
+            ("postgresql:///ci?host=/run&schema=x", "postgresql:///ci?host=/run&schema=x&mode=rw"),
+            ("postgres://ci@db/ci?mode=ro", "postgres://ci@db/ci?mode=ro"),
+            ("redis://db?durability=required", "redis://db?durability=required"),
             ("memory:", "memory:"),
         ] {
             assert_eq!(url(given).without_creating().as_str(), expected);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     error::{after_statement, at_first_sight, connecting, failure, leaves_connection, lost, migration},
-    options::{Pooler, PostgresOptions},
+    options::{Mode, Pooler, PostgresOptions},
 };
 
 /// A boxed future. The compiler does not see that those of the driver may be sent between threads when
@@ -50,14 +50,17 @@ impl std::fmt::Debug for Inner {
 impl Opener {
     pub(crate) fn new(options: &PostgresOptions) -> Self {
         let is_pooled = options.pooler == Pooler::Transaction;
+        let is_read_only = options.mode == Mode::ReadOnly;
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        let begin = if is_read_only { format!("{begin} READ ONLY") } else { begin.to_owned() };
         let (session, begin) = if is_pooled {
             (String::new(), format!("{begin}; {}", settings(options, "SET LOCAL")))
         } else {
             // A statement outside a transaction has the isolation of the session, which somebody may have made
             // stricter for the database: what is read after a lock would then be older than it.
             let isolation = "SET default_transaction_isolation = 'read committed'; ";
-            (isolation.to_owned() + &settings(options, "SET"), begin.to_owned())
+            let access = if is_read_only { "SET default_transaction_read_only = on; " } else { "" };
+            (format!("{isolation}{access}{}", settings(options, "SET")), begin)
         };
         Self(Arc::new(Inner {
             connect: options.connect.clone(),
@@ -279,7 +282,7 @@ fn give_up(connection: PgConnection) -> Sending<'static, ()> {
 pub(crate) async fn prepare(options: &PostgresOptions) -> Result<(Opener, PgConnection), Failure> {
     let opener = Opener::new(options);
     let mut connection = opener.open().await.map_err(at_first_sight)?;
-    match opener.bring_up_to_date(&mut connection).await {
+    match opener.bring_up_to_date(&mut connection, options.mode).await {
         Ok(()) => Ok((opener, connection)),
         Err(failure) => {
             give_up(connection).await;
@@ -304,10 +307,16 @@ const MIGRATIONS: [(&str, &str); 2] = [
 ];
 
 impl Opener {
-    fn bring_up_to_date<'a>(&'a self, connection: &'a mut PgConnection) -> Sending<'a, Result<(), Failure>> {
+    fn bring_up_to_date<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        mode: Mode,
+    ) -> Sending<'a, Result<(), Failure>> {
         Box::pin(async move {
             self.begin(connection).await.map_err(failure)?;
-            if self.found(connection).await? != Found::Current {
+            let found = self.found(connection).await?;
+            self.check(found, mode)?;
+            if found != Found::Current {
                 // Of several processes that start at once, one gets past here at a time, and looks again.
                 self.execute_with(connection, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").await?;
                 if let Found::Older(version) = self.found(connection).await? {
@@ -317,6 +326,19 @@ impl Opener {
             connection.execute("COMMIT").await.map_err(failure)?;
             Ok(())
         })
+    }
+
+    /// Whether this mode can do with what was found.
+    fn check(&self, found: Found, mode: Mode) -> Result<(), Failure> {
+        let schema = &self.0.schema;
+        let message = match (found, mode) {
+            (Found::Current, _) | (_, Mode::Create) | (Found::Older(1..), Mode::ReadWrite) => return Ok(()),
+            (Found::Older(0), _) => format!("there is no store in the schema {schema}; an add makes one, or mode=rwc"),
+            (Found::Older(_), _) => format!(
+                "the schema {schema} is of an older version, and mode=ro does not change it; open it once without"
+            ),
+        };
+        Err(Failure::new(ErrorKind::Config, message))
     }
 
     async fn found(&self, connection: &mut PgConnection) -> Result<Found, Failure> {

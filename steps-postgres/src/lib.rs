@@ -44,7 +44,7 @@ use crate::{
     reader::{Read, Reader},
     writer::{Change, Write, Writer, Written},
 };
-pub use options::{Pooler, PostgresOptions, SynchronousCommit};
+pub use options::{Mode, Pooler, PostgresOptions, SynchronousCommit};
 
 /// The name of this backend, in errors and elsewhere.
 pub const BACKEND: &str = "postgres";

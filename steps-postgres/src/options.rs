@@ -11,6 +11,7 @@ use crate::error;
 pub struct PostgresOptions {
     pub(crate) connect: PgConnectOptions,
     pub(crate) schema: String,
+    pub(crate) mode: Mode,
     pub(crate) synchronous_commit: SynchronousCommit,
     pub(crate) pooler: Pooler,
     pub(crate) caches_statements: bool,
@@ -18,6 +19,18 @@ pub struct PostgresOptions {
     pub(crate) readers: usize,
     pub(crate) timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What may be done with the store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Read it, write to it, and make its schema when that is missing: `mode=rwc`, the default.
+    Create,
+    /// Read it and write to it: `mode=rw`.
+    ReadWrite,
+    /// Read it: `mode=ro`.
+    ReadOnly,
 }
 
 /// What an answered write survives: PostgreSQL's `synchronous_commit`.
@@ -91,8 +104,9 @@ const MOST_LANES: usize = 64;
 impl PostgresOptions {
     /// The options that a URL names: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with the parameters that
     /// sqlx takes (`sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `host`, `hostaddr`, `port`, `dbname`, `user`, `password`,
-    /// `application_name`, `options`, `options[NAME]`, `statement-cache-capacity`), and three more:
+    /// `application_name`, `options`, `options[NAME]`, `statement-cache-capacity`), and four more:
     /// - `schema=NAME`: see [`with_schema`](Self::with_schema);
+    /// - `mode=rwc|rw|ro`: see [`Mode`];
     /// - `synchronous_commit=remote_apply|on|remote_write|local|off`: see [`SynchronousCommit`];
     /// - `pooler=none|transaction`: see [`Pooler`].
     ///
@@ -159,6 +173,7 @@ impl PostgresOptions {
             // A pooler refuses what it does not know at the start of a session, and floats there are none.
             connect: connect.extra_float_digits(None).disable_statement_logging(),
             schema: "steps".to_owned(),
+            mode: Mode::Create,
             synchronous_commit: SynchronousCommit::On,
             pooler: Pooler::None,
             caches_statements: true,
@@ -172,6 +187,10 @@ impl PostgresOptions {
     fn with_parameter(self, name: &str, value: &str) -> Result<Self> {
         match (name, value) {
             ("schema", schema) => self.with_schema(schema),
+            ("mode", "rwc") => Ok(self.with_mode(Mode::Create)),
+            ("mode", "rw") => Ok(self.with_mode(Mode::ReadWrite)),
+            ("mode", "ro") => Ok(self.with_mode(Mode::ReadOnly)),
+            ("mode", _) => Err(error::config("the URL's mode is rwc, rw or ro")),
             ("pooler", "none") => Ok(self.with_pooler(Pooler::None)),
             ("pooler", "transaction") => Ok(self.with_pooler(Pooler::Transaction)),
             ("pooler", _) => Err(error::config("the URL's pooler is none or transaction")),
@@ -183,15 +202,15 @@ impl PostgresOptions {
             }
             // The value may be a password.
             _ => Err(error::config(format!(
-                "the URL's parameter {name:?} is unknown; use schema, synchronous_commit, pooler, or one of the \
+                "the URL's parameter {name:?} is unknown; use schema, mode, synchronous_commit, pooler, or one of the \
                  driver's: {}",
                 DRIVER_PARAMETERS.join(", ")
             ))),
         }
     }
 
-    /// Keeps the data in this schema of the database, `steps` unless set. It is made where it is missing; nothing
-    /// else should be in it.
+    /// Keeps the data in this schema of the database, `steps` unless set. It is made where it is missing, if the
+    /// [mode](Self::with_mode) allows it; nothing else should be in it.
     ///
     /// # Errors
     /// [`Config`](steps_core::ErrorKind::Config) when it is empty, longer than 63 bytes or has a NUL.
@@ -201,6 +220,13 @@ impl PostgresOptions {
             return Err(error::config("the name of a schema has 1 to 63 bytes, and no NUL"));
         }
         Ok(self)
+    }
+
+    /// Says what may be done with the store.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
     }
 
     /// Says what an answered write survives (D1).
@@ -255,6 +281,7 @@ impl fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresOptions")
             .field("location", &self.location())
+            .field("mode", &self.mode)
             .field("synchronous_commit", &self.synchronous_commit)
             .field("pooler", &self.pooler)
             .field("writers", &self.writers)
@@ -310,6 +337,7 @@ mod tests {
             ("postgres://ci@db/ci?sslmode=secret", "\"sslmode\" has a value"),
             ("postgres://ci@db/ci?port=secret", "\"port\" has a value"),
             ("postgres://ci@db/ci?hostaddr=secret", "\"hostaddr\" has a value"),
+            ("postgres://ci@db/ci?mode=secret", "rwc, rw or ro"),
             ("postgres://ci@db/ci?pooler=secret", "none or transaction"),
             ("postgres://ci@db/ci?synchronous_commit=secret", "remote_apply"),
             ("postgres://ci@db/ci?schema=", "1 to 63 bytes"),

@@ -36,6 +36,8 @@ const REDIRECTS: u32 = 5;
 pub(crate) struct Client {
     nodes: Nodes,
     timeout: Duration,
+    /// Whether writes wait for replicas.
+    waits: bool,
     /// The runtime of the store: all calls and connections are tasks of it.
     runtime: Handle,
     /// Closed when the runtime is gone.
@@ -122,12 +124,12 @@ impl Client {
         let runtime = Handle::current();
         let (life, mut until_it_ends) = mpsc::channel(1);
         runtime.spawn(async move { until_it_ends.recv().await });
-        let timeout = options.timeout;
+        let (timeout, waits) = (options.timeout, options.replicas > 0);
         let nodes = match (options.is_cluster, options.nodes.first()) {
             (false, Some(address)) => Nodes::One(Arc::new(Node::new(address.clone(), options))),
             _ => Nodes::Cluster(Box::new(Cluster::new(options))),
         };
-        Self { nodes, timeout, runtime, life, calls: TaskTracker::new() }
+        Self { nodes, timeout, waits, runtime, life, calls: TaskTracker::new() }
     }
 
     /// Makes the first connection.
@@ -158,7 +160,15 @@ impl Client {
         self.call_until(deadline, call, request).await
     }
 
-    pub(crate) async fn call_until(self: &Arc<Self>, deadline: Instant, call: Call, request: Request) -> Result<Value> {
+    pub(crate) async fn call_until(
+        self: &Arc<Self>,
+        deadline: Instant,
+        call: Call,
+        mut request: Request,
+    ) -> Result<Value> {
+        if self.waits && call.operation().is_write() {
+            request.lane = Lane::Writes;
+        }
         let is_repeatable = call.is_repeatable();
         if self.is_at_home() {
             let _token = self.begin(call)?;
@@ -253,16 +263,27 @@ impl Client {
         Ok(Keeping::of(&settings))
     }
 
-    /// What the store's servers are, and what they keep.
+    /// What the nodes that take writes are.
     ///
     /// # Errors
     /// When one does not answer.
-    pub(crate) async fn about(&self, deadline: Instant) -> Result<(Vec<Program>, Keeping), Failure> {
+    pub(crate) async fn programs(&self, deadline: Instant) -> Result<Vec<Program>, Failure> {
         let mut programs = Vec::new();
         for node in self.primaries(deadline).await? {
             programs.push(Program::of(&node, deadline).await?);
         }
-        Ok((programs, self.keeping(deadline).await?))
+        Ok(programs)
+    }
+
+    /// Whether the user may wait for replicas, and what that comes to now.
+    ///
+    /// # Errors
+    /// When the user may not, or a node does not answer.
+    pub(crate) async fn waiting(&self, deadline: Instant) -> Result<Vec<Program>, Failure> {
+        for node in self.primaries(deadline).await? {
+            server::may_wait(&node, deadline).await?;
+        }
+        self.programs(deadline).await
     }
 
     fn all_nodes(&self) -> Vec<Arc<Node>> {
@@ -355,6 +376,7 @@ impl Client {
             Ok(value) => Next::Done(value),
             Err(NoAnswer::NotSent(failure)) if failure.is_busy() => Next::Wait(failure),
             Err(NoAnswer::NotSent(failure)) => Next::Failed(failure),
+            Err(NoAnswer::TooFewReplicas(failure)) => Next::Failed(failure),
             Err(NoAnswer::Lost(failure)) => Next::Lost(failure),
             Err(NoAnswer::TimedOut { sent }) => Next::TimedOut { sent },
             Err(NoAnswer::Refused(error)) => self.refused(&error, &node, request.slot),

@@ -37,6 +37,15 @@ pub(crate) fn timed_out(timeout: Duration, may_have_applied: bool, obstacle: Opt
     }
 }
 
+/// The time is up, and too few replicas had what was written.
+pub(crate) fn too_few_replicas(had: i64, wanted: u8, timeout: Duration) -> Failure {
+    let message = format!(
+        "{had} of the {wanted} replicas that a write waits for had it within {timeout:?}; see that they run and keep up, \
+         or wait for fewer"
+    );
+    Failure::new(ErrorKind::Unavailable, message).with_may_have_applied(true)
+}
+
 /// The connection ended after something was sent: nobody knows whether it was applied.
 pub(crate) fn lost(error: RedisError) -> Failure {
     Failure::new(ErrorKind::Unavailable, "the connection to the server was lost")

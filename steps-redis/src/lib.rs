@@ -28,6 +28,7 @@ mod error;
 mod node;
 mod options;
 mod record;
+mod replicas;
 mod script;
 mod server;
 #[cfg(feature = "tls")]
@@ -47,6 +48,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     client::{Client, Request},
     record::{BuildKeys, FORMAT, STEPS_A_BUILD},
+    server::Program,
 };
 pub use options::{Durability, RedisOptions};
 
@@ -96,6 +98,13 @@ impl RedisStore {
         let failed = |failure: Failure| failure.into_error(call, BACKEND);
         self.patiently(deadline, || self.client.connect(deadline)).await.map_err(failed)?;
         self.check_format(deadline, call).await?;
+        let replicas = self.options.replicas;
+        if replicas > 0 {
+            let programs = self.patiently(deadline, || self.client.waiting(deadline)).await.map_err(failed)?;
+            if let Some(warning) = Program::too_few_replicas(&programs, replicas) {
+                tracing::warn!(store = self.options.location(), "{warning}");
+            }
+        }
         let keeping = self.patiently(deadline, || self.client.keeping(deadline)).await.map_err(failed)?;
         match self.options.durability {
             Durability::Required if !keeping.shortcomings.is_empty() => {
@@ -168,7 +177,8 @@ impl RedisStore {
         let call = Call::on_store(Operation::Describe);
         let deadline = Instant::now() + self.options.timeout;
         let client = Arc::clone(&self.client);
-        let (programs, keeping) = self.client.work(call, async move { client.about(deadline).await }).await?;
+        let about = async move { Ok((client.programs(deadline).await?, client.keeping(deadline).await?)) };
+        let (programs, keeping) = self.client.work(call, about).await?;
 
         let mut names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
         names.sort_unstable();
@@ -184,7 +194,17 @@ impl RedisStore {
             description.promises.push("An answered write survives the death of the server and of its machine.".into());
         }
         description.warnings.extend(keeping.shortcomings);
-        description.warnings.push("A failover to a replica may take the last answered writes.".into());
+        match self.options.replicas {
+            0 => description.warnings.push("A failover to a replica may take the last answered writes.".into()),
+            wanted => {
+                let replicas = if wanted == 1 { "a replica".to_owned() } else { format!("{wanted} replicas") };
+                let promise =
+                    format!("An answered write is on {replicas} of its server too, and survives a failover to it.");
+                description.promises.push(promise);
+                description.warnings.push("A failover to any other replica may take the last answered writes.".into());
+                description.warnings.extend(Program::too_few_replicas(&programs, wanted));
+            }
+        }
         if programs.iter().any(|program| program.is_replica) {
             description.warnings.push("Nothing can be written: the server is a replica.".into());
         }
@@ -195,7 +215,13 @@ impl RedisStore {
         BuildKeys::new(&self.options.prefix, build)
     }
 
-    /// Changes a step by a script about its build's steps, which gives 1, or 0 where there is no such step (L6).
+    /// Says to a script that may find its work done that replicas are waited for, if they are.
+    fn with_waits(&self, request: Request) -> Request {
+        if self.options.replicas > 0 { request.arg(1) } else { request }
+    }
+
+    /// Changes a step by a script about its build's steps, which gives 1, or nothing where there is no such step
+    /// (L6).
     async fn change(
         &self,
         call: Call,
@@ -208,7 +234,7 @@ impl RedisStore {
         };
         match self.client.call(call, request(&keys, number)).await? {
             Value::Int(1) => Ok(()),
-            Value::Int(0) => Err(Error::not_found(call).with_backend(BACKEND)),
+            Value::Nil => Err(Error::not_found(call).with_backend(BACKEND)),
             _ => Err(error::unexpected_answer().into_error(call, BACKEND)),
         }
     }
@@ -273,7 +299,7 @@ impl StepsStore for RedisStore {
             .arg(&record::cuts(&step.name))
             .arg(record::new_step(&step.name, &step.state_string));
         if let Some(key) = &step.idempotency_key {
-            request = request.arg(record::key_field(key));
+            request = self.with_waits(request.arg(record::key_field(key)));
         }
         let (number, name) = match self.client.call(call, request).await? {
             Value::Int(number) => (number, Some(step.name)),
@@ -339,10 +365,11 @@ impl StepsStore for RedisStore {
         let call = Call::on_step(Operation::AddUrl, id);
         let (digest, url) = (url.digest(), record::url(&url));
         let request = |keys: &BuildKeys, number: StepNumber| {
-            Request::script(&script::ADD_URL, &[&keys.steps, &keys.index])
+            let request = Request::script(&script::ADD_URL, &[&keys.steps, &keys.index])
                 .arg(number.get())
                 .arg(digest.as_bytes())
-                .arg(&url)
+                .arg(&url);
+            self.with_waits(request)
         };
         self.change(call, id, request).await
     }

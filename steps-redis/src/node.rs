@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{bundle::Bundled, error, options::RedisOptions};
+use crate::{bundle::Bundled, error, options::RedisOptions, replicas::Turns};
 
 /// How many calls of a connection may wait for their answers. Others are not sent before one of those has it, so that
 /// they know that they were not.
@@ -60,8 +60,10 @@ impl fmt::Display for Address {
 /// Which of a node's connections: an answer waits behind all that were asked for before it on the same one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lane {
-    /// All but the next.
+    /// All but the others.
     Calls,
+    /// Writes that wait for replicas, if they are to.
+    Writes,
     /// Reads of whole builds, whose answers may be long.
     Builds,
 }
@@ -71,6 +73,7 @@ pub(crate) struct Node {
     pub(crate) address: Address,
     options: Arc<RedisOptions>,
     calls: Place,
+    writes: Place,
     builds: Place,
 }
 
@@ -93,6 +96,8 @@ pub(crate) struct Connection {
     driver: MultiplexedConnection,
     /// For calls that wait for their answers; closed when no more are to be sent.
     room: Arc<Semaphore>,
+    /// Where replicas are waited for.
+    turns: Option<Arc<Turns>>,
     /// Ends with the last who has the connection; the driver does so itself with a task that it began.
     _task: Option<Arc<AbortOnDropHandle<()>>>,
 }
@@ -115,13 +120,16 @@ pub(crate) enum NoAnswer {
     Lost(Failure),
     /// The time is up, before or after something was sent.
     TimedOut { sent: bool },
+    /// The time is up; it was carried out, and too few replicas have it.
+    TooFewReplicas(Failure),
     /// The server refused it.
     Refused(ServerError),
 }
 
 impl Node {
     pub(crate) fn new(address: Address, options: Arc<RedisOptions>) -> Self {
-        Self { address, options, calls: Place::default(), builds: Place::default() }
+        let [calls, writes, builds] = Default::default();
+        Self { address, options, calls, writes, builds }
     }
 
     /// Makes the connection for calls, unless it is there.
@@ -157,6 +165,44 @@ impl Node {
         asking: bool,
         deadline: Instant,
     ) -> Result<Value, NoAnswer> {
+        match &connection.turns {
+            None => self.send_once(&connection, lane, cmd, asking, deadline).await,
+            // Of those who do not wait for replicas, none is to pay for it.
+            Some(turns) => Box::pin(self.send_and_wait(&connection, turns, lane, cmd, asking, deadline)).await,
+        }
+    }
+
+    /// Sends a write, and waits until replicas have it.
+    async fn send_and_wait(
+        &self,
+        connection: &Connection,
+        turns: &Arc<Turns>,
+        lane: Lane,
+        cmd: &Cmd,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, NoAnswer> {
+        let turn = turns.turn(deadline).await?;
+        let answer = self.send_once(connection, lane, cmd, asking, deadline).await?;
+        // The script found nothing to write to.
+        if answer == Value::Nil {
+            return Ok(answer);
+        }
+        let waited = turns.wait(turn, &connection.driver, deadline).await;
+        if matches!(waited, Err(NoAnswer::Lost(_) | NoAnswer::TimedOut { .. })) {
+            self.forget(lane, connection);
+        }
+        waited.map(|()| answer)
+    }
+
+    async fn send_once(
+        &self,
+        connection: &Connection,
+        lane: Lane,
+        cmd: &Cmd,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, NoAnswer> {
         let _room = connection.room(deadline).await?;
         let mut driver = connection.driver.clone();
         let answer = async {
@@ -175,12 +221,12 @@ impl Node {
             Ok(Ok(Value::ServerError(error))) => Err(NoAnswer::Refused(error)),
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                self.forget(lane, &connection);
+                self.forget(lane, connection);
                 Err(NoAnswer::Lost(error::lost(error)))
             }
             // It may be that no answer will ever come on this connection: the next call makes another.
             Err(_) => {
-                self.forget(lane, &connection);
+                self.forget(lane, connection);
                 Err(NoAnswer::TimedOut { sent: true })
             }
         }
@@ -188,7 +234,7 @@ impl Node {
 
     /// Ends the connections, once what was sent is answered.
     pub(crate) fn disconnect(&self) {
-        for lane in [Lane::Calls, Lane::Builds] {
+        for lane in [Lane::Calls, Lane::Writes, Lane::Builds] {
             *self.current(lane) = None;
         }
     }
@@ -244,7 +290,7 @@ impl Node {
                 let stream = TcpStream::connect((host, port)).await?;
                 stream.set_nodelay(true)?;
                 match lane {
-                    Lane::Calls => on_stream(&settings, stream, config).await,
+                    Lane::Calls | Lane::Writes => on_stream(&settings, stream, config).await,
                     Lane::Builds => on_stream(&settings, Bundled::new(stream), config).await,
                 }
             };
@@ -252,7 +298,11 @@ impl Node {
             let (driver, task) = connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
             (driver, Some(Arc::new(task)))
         };
-        Ok(Connection { driver, room, _task: task })
+        let turns = match lane {
+            Lane::Writes => Some(Arc::new(Turns::new(self.options.replicas, self.options.timeout))),
+            Lane::Calls | Lane::Builds => None,
+        };
+        Ok(Connection { driver, room, turns, _task: task })
     }
 
     /// The connection that is there, if it is.
@@ -276,6 +326,7 @@ impl Node {
     const fn place(&self, lane: Lane) -> &Place {
         match lane {
             Lane::Calls => &self.calls,
+            Lane::Writes => &self.writes,
             Lane::Builds => &self.builds,
         }
     }
@@ -313,7 +364,7 @@ impl NoAnswer {
     /// What a caller is told who does not try again.
     pub(crate) fn into_failure(self) -> Failure {
         match self {
-            Self::NotSent(failure) | Self::Lost(failure) => failure,
+            Self::NotSent(failure) | Self::Lost(failure) | Self::TooFewReplicas(failure) => failure,
             Self::Refused(error) => error::from_server(&error),
             Self::TimedOut { .. } => Failure::busy("the server does not answer"),
         }

@@ -17,6 +17,8 @@ pub struct RedisOptions {
     pub(crate) database: i64,
     pub(crate) prefix: String,
     pub(crate) durability: Durability,
+    /// How many replicas a write waits for.
+    pub(crate) replicas: u8,
     pub(crate) timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -52,7 +54,8 @@ impl RedisOptions {
     /// `redis-cluster://USER:PASSWORD@HOST1:PORT1,HOST2:PORT2` for a cluster, of which any nodes may be named. With
     /// `rediss` in place of `redis`, which takes the feature `tls`, connections are encrypted. The parameters are:
     /// - `prefix=NAME`: see [`with_prefix`](Self::with_prefix);
-    /// - `durability=server|required`: see [`Durability`].
+    /// - `durability=server|required`: see [`Durability`];
+    /// - `replicas=COUNT`: see [`with_replicas`](Self::with_replicas).
     ///
     /// ```
     /// use steps_redis::RedisOptions;
@@ -120,6 +123,7 @@ impl RedisOptions {
             },
             prefix: "steps".to_owned(),
             durability: Durability::Server,
+            replicas: 0,
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
         })
@@ -131,8 +135,15 @@ impl RedisOptions {
             ("durability", "server") => Ok(self.with_durability(Durability::Server)),
             ("durability", "required") => Ok(self.with_durability(Durability::Required)),
             ("durability", _) => Err(error::config("the URL's durability is server or required")),
+            ("replicas", count) => match count.parse() {
+                Ok(count) => Ok(self.with_replicas(count)),
+                Err(_) => Err(error::config("the URL's replicas is a number, 255 at most")),
+            },
             // The value may be a password.
-            _ => Err(error::config(format!("the URL's parameter {name:?} is unknown; use prefix or durability"))),
+            _ => {
+                let message = format!("the URL's parameter {name:?} is unknown; use prefix, durability or replicas");
+                Err(error::config(message))
+            }
         }
     }
 
@@ -153,6 +164,17 @@ impl RedisOptions {
     #[must_use]
     pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Answers a write only once so many replicas of its server have it too (D1); 0 unless set. Where too few have it
+    /// in time, it is [`Unavailable`](steps_core::ErrorKind::Unavailable) and may have been applied.
+    ///
+    /// A failover to one of those replicas keeps what was answered. One to another may still lose it: so ask for as many
+    /// as each server has.
+    #[must_use]
+    pub fn with_replicas(mut self, count: u8) -> Self {
+        self.replicas = count;
         self
     }
 
@@ -189,6 +211,7 @@ impl fmt::Debug for RedisOptions {
             .field("location", &self.location())
             .field("is_encrypted", &self.is_encrypted)
             .field("durability", &self.durability)
+            .field("replicas", &self.replicas)
             .field("timeout", &self.timeout)
             .field("clock", &self.clock)
             .finish_non_exhaustive()
@@ -222,10 +245,10 @@ mod tests {
 
     #[test]
     fn a_url_has_a_server_and_our_parameters() {
-        let read = options("redis://ci:s%40cret@cache:6380/3?prefix=a%20b&durability=required");
+        let read = options("redis://ci:s%40cret@cache:6380/3?prefix=a%20b&durability=required&replicas=2");
         assert_eq!(read.location(), "cache:6380/3, prefix a b");
         assert_eq!((read.user.as_deref(), read.password.as_deref()), (Some("ci"), Some("s@cret")));
-        assert_eq!(read.durability, Durability::Required);
+        assert_eq!((read.durability, read.replicas), (Durability::Required, 2));
         assert!(!read.is_cluster && !read.is_encrypted);
         assert!(!format!("{read:?}").contains("cret"));
 
@@ -247,6 +270,10 @@ mod tests {
         for (url, said) in [
             ("redis://cache?pasword=secret", "\"pasword\" is unknown"),
             ("redis://cache?durability=secret", "server or required"),
+            ("redis://cache?replicas=secret", "255 at most"),
+            ("redis://cache?replicas=256", "255 at most"),
+            ("redis://cache?replicas=-1", "255 at most"),
+            ("redis://cache?replicas=", "255 at most"),
             ("redis://cache?prefix=", "1 to 64 bytes"),
             ("redis://cache?prefix={secret}", "no brace"),
             ("redis://cache?prefix=%ff", "not UTF-8"),

@@ -33,8 +33,9 @@ scripts! {
 impl Code {
     /// The script by its hash.
     pub(crate) fn by_hash(&self) -> Cmd {
-        let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&*self.hash);
+        // For most calls, so that they are put together without the memory growing step by step.
+        let mut cmd = Cmd::with_capacity(9, 384);
+        cmd.arg("EVALSHA").arg(&*self.hash);
         cmd
     }
 

@@ -105,6 +105,22 @@ pub(crate) async fn is_alone(node: &Node, deadline: Instant) -> Result<(), Failu
     }
 }
 
+/// Whether the user may wait for replicas.
+///
+/// # Errors
+/// `ReadOnly` when not; when the server does not answer.
+pub(crate) async fn may_wait(node: &Node, deadline: Instant) -> Result<(), Failure> {
+    let mut cmd = redis::cmd("WAIT");
+    // For none, which has no need of time.
+    cmd.arg(0).arg(0);
+    match node.send(Lane::Calls, &cmd, deadline).await {
+        Err(NoAnswer::Refused(error)) if error.code() == "NOPERM" => Err(error::from_server(&error)),
+        // A replica has none to wait for.
+        Ok(_) | Err(NoAnswer::Refused(_)) => Ok(()),
+        Err(no_answer) => Err(no_answer.into_failure()),
+    }
+}
+
 /// A field of an answer that has names and values.
 fn field(answer: &Value, name: &str) -> Option<String> {
     let mut pairs = answer.as_map_iter()?;
@@ -117,6 +133,8 @@ pub(crate) struct Program {
     /// Its name and version, such as `Redis 7.0.15`.
     pub(crate) name: String,
     pub(crate) is_replica: bool,
+    /// How many replicas it has just now. `None` where the user may not see it.
+    replicas: Option<u64>,
 }
 
 impl Program {
@@ -124,7 +142,9 @@ impl Program {
         let answer = node.send(Lane::Calls, &redis::cmd("INFO"), deadline).await;
         match answer {
             Ok(answer) => Ok(Self::read(&text(&answer).unwrap_or_default())),
-            Err(NoAnswer::Refused(_)) => Ok(Self { name: "a server that tells no version".into(), is_replica: false }),
+            Err(NoAnswer::Refused(_)) => {
+                Ok(Self { name: "a server that tells no version".into(), is_replica: false, replicas: None })
+            }
             Err(no_answer) => Err(no_answer.into_failure()),
         }
     }
@@ -135,7 +155,19 @@ impl Program {
             (Some(version), _) => format!("Valkey {version}"),
             (None, version) => format!("Redis {}", version.unwrap_or("of an unknown version")),
         };
-        Self { name, is_replica: field("role") == Some("slave") }
+        let replicas = field("connected_slaves").and_then(|count| count.parse().ok());
+        Self { name, is_replica: field("role") == Some("slave"), replicas }
+    }
+
+    /// What to say where one has fewer replicas just now than writes wait for.
+    pub(crate) fn too_few_replicas(programs: &[Self], wanted: u8) -> Option<String> {
+        let fewest = programs.iter().filter_map(|program| program.replicas).min()?;
+        let warning = || {
+            format!(
+                "Writes wait for {wanted} replicas, and a server has {fewest}: they fail there while it has not more."
+            )
+        };
+        (fewest < u64::from(wanted)).then(warning)
     }
 }
 
@@ -190,5 +222,14 @@ mod tests {
         assert_eq!(of("# Server\r\nredis_version:7.0.15\r\nrole:master\r\n"), "Redis 7.0.15");
         assert_eq!(of("redis_version:7.2.4\r\nvalkey_version:8.0.1\r\n"), "Valkey 8.0.1");
         assert!(Program::read("role:slave\r\n").is_replica);
+    }
+
+    #[test]
+    fn a_server_with_too_few_replicas_is_told_of() {
+        let programs = ["connected_slaves:2\r\n", "connected_slaves:1\r\n", ""].map(Program::read);
+        assert_eq!(Program::too_few_replicas(&programs, 1), None);
+        let warning = Program::too_few_replicas(&programs, 2).unwrap();
+        assert!(warning.contains("wait for 2 replicas, and a server has 1"), "{warning}");
+        assert_eq!(Program::too_few_replicas(&programs[2..], 2), None);
     }
 }

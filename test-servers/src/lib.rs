@@ -24,5 +24,8 @@ pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions};
 pub use redis_cluster::RedisCluster;
 pub use shared::{POSTGRES_URL, Schema, shared_postgres};
-pub use shared_redis::{KeyPrefix, REDIS_CLUSTER_URL, REDIS_URL, shared_redis, shared_redis_cluster};
+pub use shared_redis::{
+    KeyPrefix, REDIS_CLUSTER_URL, REDIS_URL, shared_redis, shared_redis_cluster, shared_replicated_redis,
+    shared_replicated_redis_cluster,
+};
 pub use trial::{TestResult, trial};

@@ -3,7 +3,7 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -11,7 +11,7 @@ use redis::{Client, Cmd, Connection, FromRedisValue, IntoConnectionInfo, RedisRe
 
 use crate::{
     RedisCluster,
-    process::{Process, free_port, not_installed},
+    process::{PATIENCE, Process, free_port, not_installed},
 };
 
 const PACKAGE: &str = "redis-server";
@@ -53,6 +53,33 @@ impl RedisOptions {
     /// When Redis is not installed, or does not start.
     pub fn start(self) -> io::Result<Redis> {
         Redis::start(&self, None)
+    }
+
+    /// Starts two servers with these settings, the second a replica of the first and in sync with it.
+    ///
+    /// # Errors
+    /// When Redis is not installed, or does not start, or the two do not get in sync.
+    pub fn start_with_replica(self) -> io::Result<(Redis, Redis)> {
+        let options = self.with_setting("repl-diskless-sync-delay", "0");
+        let (primary, replica) = (options.clone().start()?, options.start()?);
+        replica.query::<()>(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])?;
+        // The replica says when it has all; the primary counts on it once it has confirmed what was written since, which
+        // here is nothing in the end.
+        let is_in_sync = || -> RedisResult<bool> {
+            let info: String = query(replica.url(), &["INFO", "replication"])?;
+            let mut connection = connect(primary.url())?;
+            let write = "redis.call('SET', KEYS[1], ''); redis.call('DEL', KEYS[1])";
+            redis::cmd("EVAL").arg(&[write, "1", "key"]).query::<()>(&mut connection)?;
+            let had: u32 = redis::cmd("WAIT").arg(&["1", "100"]).query(&mut connection)?;
+            Ok(field(&info, "master_link_status") == Some("up") && had == 1)
+        };
+        let start = Instant::now();
+        while !is_in_sync().map_err(io::Error::other)? {
+            if start.elapsed() > PATIENCE {
+                return Err(io::Error::other("the replica does not get in sync"));
+            }
+        }
+        Ok((primary, replica))
     }
 
     /// Starts a cluster of 3 primaries with a replica each, all with these settings.

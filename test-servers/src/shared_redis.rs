@@ -13,6 +13,8 @@ pub const REDIS_CLUSTER_URL: &str = "STEPS_TEST_REDIS_CLUSTER_URL";
 
 static NODE: OnceLock<Result<Server<Redis>, String>> = OnceLock::new();
 static CLUSTER: OnceLock<Result<Server<RedisCluster>, String>> = OnceLock::new();
+static REPLICATED_NODE: OnceLock<Result<(Redis, Redis), String>> = OnceLock::new();
+static REPLICATED_CLUSTER: OnceLock<Result<RedisCluster, String>> = OnceLock::new();
 
 enum Server<T> {
     Private(T),
@@ -35,6 +37,33 @@ pub fn shared_redis() -> io::Result<KeyPrefix> {
 /// When the private cluster does not start.
 pub fn shared_redis_cluster() -> io::Result<KeyPrefix> {
     shared(&CLUSTER, REDIS_CLUSTER_URL, || RedisOptions::default().start_cluster(), RedisCluster::url)
+}
+
+/// A key prefix of its own on a Redis with a replica, which all tests of this process share. It is a private one, since
+/// of another nobody knows whether it has one.
+///
+/// # Errors
+/// When the private servers do not start.
+pub fn shared_replicated_redis() -> io::Result<KeyPrefix> {
+    private(&REPLICATED_NODE, || RedisOptions::default().start_with_replica(), |(primary, _)| primary.url())
+}
+
+/// The same on a Redis Cluster with a replica for each primary.
+///
+/// # Errors
+/// When the private cluster does not start.
+pub fn shared_replicated_redis_cluster() -> io::Result<KeyPrefix> {
+    private(&REPLICATED_CLUSTER, || RedisOptions::default().start_cluster(), RedisCluster::url)
+}
+
+fn private<T>(
+    server: &'static OnceLock<Result<T, String>>,
+    start: fn() -> io::Result<T>,
+    url: fn(&T) -> String,
+) -> io::Result<KeyPrefix> {
+    let server = server.get_or_init(|| start().map_err(|error| error.to_string()));
+    let url = url(server.as_ref().map_err(|error| io::Error::other(error.as_str()))?);
+    Ok(KeyPrefix { url, prefix: fresh_name(), is_deleted: false })
 }
 
 fn shared<T>(

@@ -12,6 +12,14 @@ fn a_build_on_a_server_is_run_shown_and_diagnosed() {
     let url = schema.url_with_schema();
     let on_server = |arguments: &[&str]| finish(place.steps(arguments).env("STEPS_STORE", &url));
 
+    for reading in
+        [&["show", "1"][..], &["get", "--build", "1", "--number", "0"], &["doctor"], &["state", "--step", "1", "x"]]
+    {
+        let done = on_server(reading);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{reading:?} made a store: {}", done.stderr);
+        assert!(done.stderr.contains("there is no store in the schema"), "{reading:?}: {}", done.stderr);
+    }
+
     let run = |name: &str, script: &str| on_server(&["run", "--build", "1", "--name", name, "--", "sh", "-c", script]);
     assert_eq!(run("compile", "\"$STEPS\" url log https://ci.example.org/log").code, Some(0));
     assert_eq!(run("compile", "exit 3").code, Some(3));

@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("databases::a_schema_of_any_name_is_used", odd_names),
         trial("databases::a_user_needs_no_right_but_on_the_schema", few_rights),
         trial("databases::a_user_who_may_only_read_is_told_so", only_reading),
+        trial("databases::a_mode_makes_and_changes_no_more_than_it_says", modes),
         trial("databases::a_stricter_isolation_of_the_database_does_no_harm", stricter_isolation),
         trial("databases::a_step_that_cannot_be_read_back_is_corrupt_and_spoils_no_other", damaged_step),
         trial("databases::a_build_without_a_number_left_refuses_a_step", no_number_left),
@@ -155,6 +156,39 @@ async fn only_reading() -> TestResult {
     assert_eq!(writer.steps(7).await?.len(), 1);
     let mut driver = driver(&schema).await?;
     execute(&mut driver, format!("DROP OWNED BY {user} CASCADE; DROP USER {user}")).await?;
+    Ok(())
+}
+
+async fn modes() -> TestResult {
+    let schema = shared_postgres()?;
+    let url = |mode: &str| format!("{}&mode={mode}", schema.url_with_schema());
+    let (reading, writing) = (url("ro"), url("rw"));
+    for url in [&reading, &writing] {
+        let error = connect(url).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains(schema.name()), "{error}");
+    }
+    let mut driver = PgConnection::connect(schema.url()).await?;
+    let there = sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1)");
+    assert!(!there.bind(schema.name()).fetch_one(&mut driver).await?);
+
+    let step = connect(&url("rwc")).await?.add(7, "compile", "").await?.id;
+    connect(&writing).await?.add(7, "test", "").await?;
+    for pooler in ["none", "transaction"] {
+        let store = connect(&format!("{reading}&pooler={pooler}")).await?;
+        assert_eq!(store.steps(7).await?.len(), 2);
+        assert_eq!(store.step(step).await?.map(|step| step.id), Some(step));
+        for error in [store.add(7, "test", "").await.unwrap_err(), store.link(step, "log", "").await.unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+            assert!(!error.may_have_applied());
+        }
+    }
+
+    // As an older version of this program left it.
+    execute(&mut driver, format!("DELETE FROM {}.steps_migrations WHERE version = 2", schema.name())).await?;
+    let error = connect(&reading).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("older"), "{error}");
     Ok(())
 }
 

@@ -1,17 +1,21 @@
 -- add_step: its number, or its number and name where that is not the requested one; nothing when the build is full.
 -- ARGV: the field of the requested name; a byte for each number of digits that a suffix may have, the length of the
 -- name cut for it; the record of a new step with that name (L1), without the number in front; the field of the key, if
--- there is one.
-local field, cuts, record, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- there is one, and with it anything where replicas are waited for.
+local field, cuts, record, key, waits = unpack(ARGV)
 local MOST_STEPS = 1048576
 
-local known = redis.call('HMGET', KEYS[2], '#', field, key or 'k')
+-- To look for one field more costs what there are fields, so an add without a key does not (I5).
+local known = key and redis.call('HMGET', KEYS[2], '#', field, key) or redis.call('HMGET', KEYS[2], '#', field)
 
--- I5: a key that the build knows gets the answer that it got. Without one nothing is found: no key is empty.
+-- I5: a key that the build knows gets the answer that it got.
 if known[3] then
     local step = known[3]
     local number, known_record = stored_number(step), read(step) or corrupt('a key without its step')
     local name = #step + NAME
+    if waits then
+        redis.call('HSET', KEYS[2], key, step) -- D1: see record.lua
+    end
     return { number, string.sub(known_record, name, name - 1 + string.byte(known_record, name - 1)) }
 end
 

@@ -1,12 +1,15 @@
--- add_url: 1, or 0 where there is no such step (L6). ARGV: its number, the digest of the pair, and of the record of
--- the url what follows its place.
-local step, digest, url = unpack(ARGV)
+-- add_url: 1, or nothing where there is no such step (L6). ARGV: its number, the digest of the pair, and of the record
+-- of the url what follows its place; anything where replicas are waited for.
+local step, digest, url, waits = unpack(ARGV)
 local record = read(step)
 if not record then
-    return 0
+    return false
 end
 local pair = 'd' .. step .. ':' .. digest
 if redis.call('HEXISTS', KEYS[2], pair) == 1 then
+    if waits then
+        redis.call('HSET', KEYS[2], pair, '') -- D1: see record.lua
+    end
     return 1 -- U2
 end
 local place = struct.unpack('>I4', record, #step + URLS)

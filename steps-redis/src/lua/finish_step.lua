@@ -1,9 +1,9 @@
--- finish_step: 1, or 0 where there is no such step (L6). ARGV: its number; the time, results and hidden, as they
+-- finish_step: 1, or nothing where there is no such step (L6). ARGV: its number; the time, results and hidden, as they
 -- follow each other in the record.
 local step, finish = unpack(ARGV)
 local record = read(step)
 if not record then
-    return 0
+    return false
 end
 redis.call('HSET', KEYS[1], step, replace(step, record, COMPLETE_AT, finish)) -- L4
 return 1

@@ -5,6 +5,9 @@
 -- writes (D2), and its first write goes to a key that it has read, or is one that the server refuses as a whole. All
 -- writes are HSET: a user who may do the first may do the others.
 --
+-- D1: where replicas are waited for, each writes that does not answer with nothing, what is there already if need be: a
+-- server waits for what its client wrote last, and somebody else's write may not have reached the replicas yet.
+--
 -- Numbers that are stored are passed on as the text that they are: to make text of a number costs more than most else
 -- here.
 

@@ -1,8 +1,8 @@
--- set_step_locks_acquired_at: 1, or 0 where there is no such step (L6). ARGV: its number, the time.
+-- set_step_locks_acquired_at: 1, or nothing where there is no such step (L6). ARGV: its number, the time.
 local step, time = unpack(ARGV)
 local record = read(step)
 if not record then
-    return 0
+    return false
 end
 redis.call('HSET', KEYS[1], step, replace(step, record, LOCKS_ACQUIRED_AT, time)) -- L3
 return 1

@@ -1,8 +1,8 @@
--- start_step: 1, or 0 where there is no such step (L6). ARGV: its number, the time, 1 if it had its locks.
+-- start_step: 1, or nothing where there is no such step (L6). ARGV: its number, the time, 1 if it had its locks.
 local step, time, locks_acquired = unpack(ARGV)
 local record = read(step)
 if not record then
-    return 0
+    return false
 end
 record = replace(step, record, STARTED_AT, time) -- L2
 if locks_acquired == '1' then

@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     conformance_tests::main(factory::Redis {
         name: "redis-cluster",
         place: test_servers::shared_redis_cluster,
+        parameters: "",
         without_faults: Some(
             "a cluster tells all handles the same addresses of its nodes, and so of one proxy before each; \
              tests/redis/cluster.rs has such",

@@ -11,6 +11,8 @@ use test_servers::KeyPrefix;
 pub(crate) struct Redis {
     pub(crate) name: &'static str,
     pub(crate) place: fn() -> io::Result<KeyPrefix>,
+    /// Parameters for its URL, each with a `&` in front.
+    pub(crate) parameters: &'static str,
     /// Why there can be no proxy before it, if so.
     pub(crate) without_faults: Option<&'static str>,
 }
@@ -34,7 +36,8 @@ impl StoreFactory for Redis {
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
         let place = (self.place)()?;
-        Ok(self.open(&place.url_with_prefix(), case).await?.with_guard(place))
+        let url = format!("{}{}", place.url_with_prefix(), self.parameters);
+        Ok(self.open(&url, case).await?.with_guard(place))
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {

@@ -5,5 +5,10 @@ mod factory;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    conformance_tests::main(factory::Redis { name: "redis", place: test_servers::shared_redis, without_faults: None })
+    conformance_tests::main(factory::Redis {
+        name: "redis",
+        place: test_servers::shared_redis,
+        parameters: "",
+        without_faults: None,
+    })
 }

@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("cluster::a_build_that_is_half_moved_is_read_and_waited_for", half_moved),
         trial("cluster::a_replica_that_takes_over_is_found", failover),
         trial("cluster::what_a_failover_loses_would_be_noticed", failover_without_replication),
+        trial("cluster::a_failover_loses_nothing_that_waited_for_the_replica", failover_after_waiting),
         trial("cluster::a_primary_that_hands_over_loses_nothing", handover),
         trial("cluster::a_primary_that_vanishes_is_replaced", vanished),
         trial("cluster::whatever_is_cut_off_where_it_is_told_honestly", cut_anywhere),
@@ -125,13 +126,15 @@ async fn share_while(url: &str, rounds: usize, act: impl Fn() -> TestResult + Sy
 
 async fn moving_slots() -> TestResult {
     let cluster = cluster().await?;
-    let url = format!("{}?prefix=moving", cluster.url());
-    let times = share_while(&url, 8, || {
-        thread::sleep(Duration::from_millis(50));
-        Move::begin(&cluster, &key("moving"))?.end(Duration::from_millis(30))
-    })
-    .await?;
-    assert!(times > 2, "the slot moved {times} times");
+    for (prefix, parameters) in [("moving", ""), ("moving-and-waiting", "&replicas=1")] {
+        let url = format!("{}?prefix={prefix}{parameters}", cluster.url());
+        let times = share_while(&url, 8, || {
+            thread::sleep(Duration::from_millis(50));
+            Move::begin(&cluster, &key(prefix))?.end(Duration::from_millis(30))
+        })
+        .await?;
+        assert!(times > 2, "the slot moved {times} times");
+    }
     Ok(())
 }
 
@@ -205,39 +208,67 @@ async fn handover() -> TestResult {
 async fn failover() -> TestResult {
     let mut cluster = cluster().await?;
     for time in 0..times("STEPS_REDIS_FAILOVERS", 1) {
-        lost_by_failover(&mut cluster, &format!("failover-{time}"), 300 + 37 * time, 0).await?;
+        let prefix = format!("failover-{time}");
+        lost_by_failover(&mut cluster, &prefix, "", 300 + 37 * time, Cut::Never).await?;
     }
     Ok(())
+}
+
+/// Whether the replica is reached until the primary is killed, or not any more.
+async fn failover_after_waiting() -> TestResult {
+    let mut cluster = cluster().await?;
+    for time in 0..times("STEPS_REDIS_FAILOVERS", 1) {
+        for (cut, name) in [(Cut::Never, "reached"), (Cut::For(Duration::from_millis(500)), "not-reached")] {
+            let prefix = format!("{name}-{time}");
+            let lost = lost_by_failover(&mut cluster, &prefix, "&replicas=1", 300 + 37 * time, cut).await?;
+            assert_eq!(lost, 0, "D1: {prefix}");
+        }
+    }
+    Ok(())
+}
+
+/// Whether the replica is cut off from the primary before that is killed, and for how long.
+#[derive(Clone, Copy)]
+enum Cut {
+    Never,
+    /// Until each process has so many more answers.
+    Answers(usize),
+    For(Duration),
 }
 
 /// The control: what tells of a loss would notice one. What a primary answers while its replica cannot reach it is lost
 /// with it.
 async fn failover_without_replication() -> TestResult {
-    let lost = lost_by_failover(&mut *cluster().await?, "unreplicated", 100, 100).await?;
+    let lost = lost_by_failover(&mut *cluster().await?, "unreplicated", "", 100, Cut::Answers(100)).await?;
     assert!(lost > 0, "no loss was noticed");
     Ok(())
 }
 
-/// Kills the primary of a build in the middle of the work of two processes, each after this many answers, and this many
-/// more that the replica does not get. Tells what was lost of what was answered; of the rest, nothing is half-written, and
+/// Kills the primary of a build in the middle of the work of two processes, each after this many answers. Tells what was lost of what was answered; of the rest, nothing is half-written, and
 /// calls wait for the replica.
 async fn lost_by_failover(
     cluster: &mut RedisCluster,
     prefix: &str,
-    replicated: usize,
-    unreplicated: usize,
+    parameters: &str,
+    answers: usize,
+    cut: Cut,
 ) -> TestResult<usize> {
     let url = format!("{}?prefix={prefix}", cluster.url());
     let store = connect(&url).await?;
+    let url = url + parameters;
     let (index, writers, mut answered) = loop {
         let index = cluster.primary_of(&key(prefix))?;
         let (mut writers, mut answered) = (Writers::start(2, &url)?, Answered::default());
         let primary = &cluster.nodes()[index];
-        writers.hear(replicated, &mut answered)?;
-        if unreplicated > 0 {
+        writers.hear(answers, &mut answered)?;
+        if !matches!(cut, Cut::Never) {
             primary.query::<()>(&["ACL", "SETUSER", "default", "-psync", "-sync"])?;
             primary.query::<()>(&["CLIENT", "KILL", "TYPE", "replica"])?;
-            writers.hear(unreplicated, &mut answered)?;
+        }
+        match cut {
+            Cut::Never => {}
+            Cut::Answers(more) => writers.hear(more, &mut answered)?,
+            Cut::For(time) => thread::sleep(time),
         }
         if cluster.primary_of(&key(prefix)).is_ok_and(|now| now == index) {
             break (index, writers, answered);
@@ -248,11 +279,12 @@ async fn lost_by_failover(
     };
     cluster.nodes_mut()[index].kill()?;
     let killed = Instant::now();
+    // Before the replica takes over: they would be given the names and numbers of lost steps again.
+    writers.kill(&mut answered)?;
     // A keyed add is done once the replica has taken over, by itself.
     let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
     let keyed = store.add_step(keyed.with_idempotency_key(IdempotencyKey::new("key")?)).await?;
     let waited = killed.elapsed();
-    writers.kill(&mut answered)?;
     let steps = store.steps(BUILD).await?;
     check_half_written(&steps);
     assert!(steps.iter().any(|step| step.id == keyed.id));

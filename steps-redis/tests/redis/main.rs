@@ -8,6 +8,7 @@ mod corrupt;
 mod faults;
 mod formats;
 mod processes;
+mod replicas;
 mod states;
 #[cfg(feature = "tls")]
 mod tls;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     trials.extend(faults::trials());
     trials.extend(formats::trials());
     trials.extend(processes::trials());
+    trials.extend(replicas::trials());
     trials.extend(states::trials());
     #[cfg(feature = "tls")]
     trials.extend(tls::trials());

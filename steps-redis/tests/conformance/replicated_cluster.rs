@@ -1,0 +1,17 @@
+//! Holds this store to the contract while its writes wait for a replica, on a cluster that the tests start.
+
+mod factory;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conformance_tests::main(factory::Redis {
+        name: "redis-cluster-replicated",
+        place: test_servers::shared_replicated_redis_cluster,
+        parameters: "&replicas=1",
+        without_faults: Some(
+            "a cluster tells all handles the same addresses of its nodes, and so of one proxy before each; \
+             tests/redis/cluster.rs has such",
+        ),
+    })
+}
