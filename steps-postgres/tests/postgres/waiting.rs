@@ -132,6 +132,8 @@ async fn a_locked_step() -> TestResult {
     let kept = kept.unwrap_err();
     assert!(!kept.may_have_applied() && kept.is_retryable(), "{kept}");
     added?;
+    let urls = store.step(locked).await?.ok_or("the step is there")?.urls;
+    assert_eq!(urls.len(), 1, "what was certainly not applied is not there: {urls:?}");
     Ok(())
 }
 
