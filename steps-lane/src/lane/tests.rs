@@ -431,6 +431,28 @@ async fn what_was_tried_again_in_vain_may_have_been_applied() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_to_be_tried_again_ends_in_its_own_time() {
+    let fixture = Fixture::new(0);
+    let before = fixture.call(Number(0)).await;
+    let start = Instant::now();
+    let first = fixture.link(Lost).await;
+    sleep(TIMEOUT / 4).await;
+    let second = fixture.link(Lost).await;
+    // Both are on their way, and lose a connection that does not come back.
+    fixture.gate.add_permits(1);
+    assert_eq!(before.await.unwrap().unwrap(), 0);
+    sleep(Duration::from_millis(1)).await;
+    *fixture.server.lock().unwrap() = Some(Server::Hangs);
+    fixture.gate.add_permits(1);
+    for (call, end) in [(first, TIMEOUT), (second, TIMEOUT + TIMEOUT / 4)] {
+        assert!(call.await.unwrap().is_err());
+        let elapsed = start.elapsed();
+        assert!((end..end + Duration::from_millis(10)).contains(&elapsed), "{elapsed:?}");
+    }
+    assert_eq!(fixture.batches(), [vec![Number(0)], vec![Lost, Lost]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_waits_for_a_connection_was_not_applied() {
     for server in [Server::Hangs, Server::Refuses] {
         let fixture = Fixture::new(10);
