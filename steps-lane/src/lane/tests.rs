@@ -601,6 +601,32 @@ async fn what_a_caller_alone_fails_to_do_is_tried_again_in_its_time() {
     assert_timed_out(second.await.unwrap(), false);
 }
 
+/// A worker that says no more than it must.
+struct Plain;
+
+impl Worker for Plain {
+    type Request = u32;
+    type Answer = u32;
+
+    const BACKEND: &'static str = "plain";
+    const BATCH: usize = 1;
+
+    fn size(_: &u32) -> usize {
+        1
+    }
+
+    async fn run(&mut self, requests: &[u32]) -> Result<Vec<Result<u32, Failure>>, Failure> {
+        Ok(requests.iter().map(|number| Ok(*number)).collect())
+    }
+
+    async fn close(&mut self) {}
+}
+
+#[test]
+fn callers_do_the_work_of_no_worker_that_does_not_say_so() {
+    assert!(!Plain.is_ready());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_closed_lane_refuses_a_caller_alone() {
     let fixture = Fixture::ready(1);
