@@ -36,9 +36,9 @@ impl<A> Waiter<A> {
         backend: &'static str,
         call: Call,
         timeout: Duration,
-        deadline: Instant,
         answer: oneshot::Sender<Result<A>>,
     ) -> Self {
+        let deadline = Instant::now() + timeout;
         Self { backend, call, timeout, deadline, answer: Some(answer), may_have_applied: false, obstacle: None }
     }
 
@@ -83,7 +83,7 @@ impl<A> Waiter<A> {
 /// What the lane was asked for and has not begun.
 pub(crate) struct Inbox<W: Worker> {
     messages: mpsc::UnboundedReceiver<Message<W>>,
-    /// Whose time is up first is first, and so, mostly, is who came first: all calls have the same time-out.
+    /// Who came first is first, and so is whose time is up first: all calls have the same time-out.
     requests: VecDeque<Waiting<W>>,
     /// Those that are tried again, each from its time on. The others go on meanwhile: calls that wait at
     /// the same time have no order (R3).
@@ -150,11 +150,7 @@ impl<W: Worker> Inbox<W> {
     fn accept(&mut self, message: Message<W>) {
         match message {
             Message::Request(request, waiter) => {
-                // One whose caller has tried for itself comes late.
-                let later =
-                    self.requests.iter().rev().take_while(|last| last.waiter.deadline > waiter.deadline).count();
-                let place = self.requests.len() - later;
-                self.requests.insert(place, Waiting { request, waiter, alone: false });
+                self.requests.push_back(Waiting { request, waiter, alone: false });
             }
             Message::Close(waiter) => {
                 self.closing.push(waiter);

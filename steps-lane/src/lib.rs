@@ -5,12 +5,8 @@
 //! knows whether a request still waits or is on its way, so it is the lane that ends those whose time is
 //! up, and says truly whether they may have been applied (D3, D4). A caller just waits for its answer, which
 //! comes in any case: when the runtime is gone, and the lane with it, so is the other end of the answer's
-//! channel (D5). A caller that reads, and finds nobody else there, takes the worker for the time of its own
-//! request instead of waking the task: what it has begun ends with it, and what fails it leaves to the task. A
-//! lane that is closed finishes what waits and refuses what comes (D7).
+//! channel (D5). A lane that is closed finishes what waits and refuses what comes (D7).
 
-mod alarm;
-mod desk;
 mod failure;
 mod inbox;
 mod lane;

@@ -1,21 +1,21 @@
-use std::{future::Future, iter, pin::pin, sync::Arc, time::Duration};
-
-use tokio::{
-    sync::{Mutex, OwnedMutexGuard},
-    time::{Instant, sleep_until, timeout_at},
+use std::{
+    future::{Future, pending},
+    iter,
+    pin::{Pin, pin},
+    time::Duration,
 };
+
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::{
     Failure, Worker,
-    alarm::Alarm,
-    desk::Desk,
     inbox::{Batch, Inbox, Waiter},
     lane::lock_timeout,
 };
 
 /// What runs a lane: one batch after the other, while it looks after all who wait.
 pub(crate) struct Task<W: Worker> {
-    desk: Arc<Mutex<Desk<W>>>,
+    worker: W,
     inbox: Inbox<W>,
     timeout: Duration,
     /// What kept all who wait from being carried out.
@@ -24,26 +24,37 @@ pub(crate) struct Task<W: Worker> {
     is_kept: bool,
     /// After a busy failure there is no other try before this.
     again_at: Instant,
+    /// Whether several were answered just now.
+    has_crowd: bool,
     alarm: Alarm,
 }
 
 impl<W: Worker> Task<W> {
-    pub(crate) fn new(desk: Arc<Mutex<Desk<W>>>, inbox: Inbox<W>, timeout: Duration) -> Self {
-        Self { desk, inbox, timeout, obstacle: None, is_kept: false, again_at: Instant::now(), alarm: Alarm::new() }
+    pub(crate) fn new(worker: W, inbox: Inbox<W>, timeout: Duration) -> Self {
+        Self {
+            worker,
+            inbox,
+            timeout,
+            obstacle: None,
+            is_kept: false,
+            again_at: Instant::now(),
+            has_crowd: false,
+            alarm: Alarm::new(),
+        }
     }
 
     pub(crate) async fn run(mut self) {
         while self.inbox.fill().await {
+            if self.has_crowd {
+                // They may ask again, and with those who wait share one commit instead of making a second crowd.
+                self.inbox.gather().await;
+            }
             match self.connect().await {
-                Some(Ok(desk)) => {
-                    if desk.has_crowd {
-                        // They may ask again, and with those who wait share one commit instead of making a second crowd.
-                        self.inbox.gather().await;
-                    }
+                Some(Ok(())) => {
                     self.inbox.end_waiting(Instant::now(), self.obstacle.as_ref());
                     let batch = self.inbox.take_batch();
                     if !batch.requests.is_empty() {
-                        self.run_batch(desk, batch).await;
+                        self.run_batch(batch).await;
                     }
                 }
                 Some(Err(failure)) if failure.is_busy() => self.obstacle = Some(failure),
@@ -54,39 +65,36 @@ impl<W: Worker> Task<W> {
         self.close().await;
     }
 
-    /// The desk, with a connection. `None` when nobody waits for it any longer.
-    async fn connect(&mut self) -> Option<Result<OwnedMutexGuard<Desk<W>>, Failure>> {
-        let (desk, again_at, pause) = (Arc::clone(&self.desk), &mut self.again_at, pause(self.timeout));
+    /// `None` when nobody waits for it any longer.
+    async fn connect(&mut self) -> Option<Result<(), Failure>> {
+        let (worker, again_at, pause) = (&mut self.worker, &mut self.again_at, pause(self.timeout));
         let connect = async {
-            let mut desk = desk.lock_owned().await;
             if *again_at > Instant::now() {
                 sleep_until(*again_at).await;
             }
             let start = Instant::now();
-            let connected = desk.worker.connect().await;
+            let connected = worker.connect().await;
             if connected.as_ref().is_err_and(Failure::is_busy) {
                 *again_at = start + pause;
             }
-            connected.map(|()| desk)
+            connected
         };
         attend(&mut self.inbox, &mut [], self.obstacle.as_ref(), &mut self.alarm, connect).await
     }
 
-    async fn run_batch(&mut self, mut desk: OwnedMutexGuard<Desk<W>>, mut batch: Batch<W>) {
+    async fn run_batch(&mut self, mut batch: Batch<W>) {
         let start = Instant::now();
         // The first try waits for a lock with all that came with it, since most locks are let go of soon. Then those
         // that it keeps wait for themselves.
         let without_waiting = self.is_kept || batch.from_aside;
-        let (worker, requests) = (&mut desk.worker, &batch.requests);
+        let (worker, requests) = (&mut self.worker, &batch.requests);
         let run = async {
             if without_waiting { worker.run_without_waiting(requests).await } else { worker.run(requests).await }
         };
         let obstacle = self.obstacle.as_ref();
         let outcome = attend(&mut self.inbox, &mut batch.waiters, obstacle, &mut self.alarm, run).await;
         let Some(outcome) = outcome else { return };
-        desk.has_crowd = batch.requests.len() > 1 || self.inbox.has_crowd();
-        // Whoever is answered may ask again at once.
-        drop(desk);
+        self.has_crowd = batch.requests.len() > 1 || self.inbox.has_crowd();
         let again_at = Instant::now() + pause(self.timeout);
         self.obstacle = outcome.as_ref().err().filter(|failure| failure.is_busy()).cloned();
         if !batch.from_aside {
@@ -116,8 +124,7 @@ impl<W: Worker> Task<W> {
     async fn close(mut self) {
         let closing = &mut self.inbox.closing;
         let deadline = closing.first().map_or_else(|| Instant::now() + self.timeout, |waiter| waiter.deadline);
-        let close = async { self.desk.lock().await.worker.close().await };
-        match timeout_at(deadline, close).await {
+        match timeout_at(deadline, self.worker.close()).await {
             Ok(()) => closing.iter_mut().for_each(|waiter| waiter.answer(Ok(()))),
             Err(_) => closing.iter_mut().for_each(|waiter| waiter.time_out(true, None)),
         }
@@ -132,6 +139,29 @@ pub(crate) fn after_next_try(timeout: Duration) -> Instant {
 /// How long to wait until what was kept from being done is tried again.
 fn pause(timeout: Duration) -> Duration {
     lock_timeout(timeout) / 5
+}
+
+/// Waits for deadlines that are mostly not reached.
+///
+/// To set a timer may wake a thread of the runtime, which costs more than a short read. So it stays set for the deadline
+/// of a call that was answered long ago, and is set anew when it has rung: the deadlines after that are later.
+struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    fn new() -> Self {
+        Self(Box::pin(sleep_until(Instant::now())))
+    }
+
+    /// Waits until then, or for ever.
+    async fn wait_until(&mut self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return pending().await };
+        while Instant::now() < deadline {
+            if self.0.is_elapsed() || self.0.deadline() > deadline {
+                self.0.as_mut().reset(deadline);
+            }
+            self.0.as_mut().await;
+        }
+    }
 }
 
 /// Does some work, and meanwhile takes in what is asked and ends those whose time is up, in the inbox and `on_their_way`.

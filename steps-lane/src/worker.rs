@@ -29,13 +29,6 @@ pub trait Worker: Send + 'static {
         async { Ok(()) }
     }
 
-    /// Whether a caller that finds nobody else here may carry out its request itself, on the connection as it is, which
-    /// saves the way to the lane's task and back. [`run`](Self::run) is dropped half-way then when the caller is, and
-    /// must not mind: writes do, so this is for those who only read.
-    fn is_ready(&self) -> bool {
-        false
-    }
-
     /// Carries out the requests, all in one transaction, and gives an answer for each, in their order.
     ///
     /// # Errors

@@ -203,19 +203,11 @@ impl Link {
         Self { opener, connection, used: Instant::now() }
     }
 
-    /// Whether there is a connection that was in use just now.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.connection.is_some() && self.used.elapsed() < RESTED
-    }
-
     /// Sees that there is a connection, and that it is alive.
     pub(crate) async fn connect(&mut self) -> Result<(), Failure> {
-        if self.is_ready() {
-            return Ok(());
-        }
         // Gone from here until it is known to be alive: this may be dropped half-way.
         if let Some(mut connection) = self.connection.take()
-            && self.is_alive(&mut connection).await
+            && (self.used.elapsed() < RESTED || self.is_alive(&mut connection).await)
         {
             self.connection = Some(connection);
             return Ok(());

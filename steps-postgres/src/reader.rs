@@ -70,10 +70,6 @@ impl Worker for Reader {
         self.0.connect().await
     }
 
-    fn is_ready(&self) -> bool {
-        self.0.is_ready()
-    }
-
     async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
         let (mut ids, mut of_builds, mut builds) = (Vec::new(), OfBuilds::default(), Vec::new());
         // Those who ask for the same share an answer.

@@ -166,17 +166,19 @@ impl Client {
         call: Call,
         mut request: Request,
     ) -> Result<Value> {
-        if self.waits && call.operation().is_write() {
+        let waits = self.waits && call.operation().is_write();
+        if waits {
             request.lane = Lane::Writes;
         }
         let is_repeatable = call.is_repeatable();
-        if self.is_at_home() {
+        // A write that waits for replicas has a turn, which others wait for: it must go on when its caller does not.
+        if self.is_at_home() && !waits {
             let _token = self.begin(call)?;
             let answer = self.run(request, is_repeatable, deadline).await;
             return answer.map_err(|failure| failure.into_error(call, BACKEND));
         }
         let client = Arc::clone(self);
-        Box::pin(self.work(call, async move { client.run(request, is_repeatable, deadline).await })).await
+        Box::pin(self.task(call, async move { client.run(request, is_repeatable, deadline).await })).await
     }
 
     /// Does what a call is about, unless the store is closed, and on the store's runtime.
@@ -188,19 +190,31 @@ impl Client {
         call: Call,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<T> {
+        if !self.is_at_home() {
+            return self.task(call, work).await;
+        }
+        let _token = self.begin(call)?;
+        work.await.map_err(|failure| failure.into_error(call, BACKEND))
+    }
+
+    /// The same, in a task of its own.
+    ///
+    /// # Errors
+    /// As `work`.
+    async fn task<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T> {
         let token = self.begin(call)?;
-        let answer = if self.is_at_home() {
+        let task = self.runtime.spawn(async move {
+            let _token = token;
             work.await
-        } else {
-            let task = self.runtime.spawn(async move {
-                let _token = token;
-                work.await
-            });
-            task.await.unwrap_or_else(|_| {
-                let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
-                Err(failure.with_may_have_applied(true))
-            })
-        };
+        });
+        let answer = task.await.unwrap_or_else(|_| {
+            let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
+            Err(failure.with_may_have_applied(true))
+        });
         answer.map_err(|failure| failure.into_error(call, BACKEND))
     }
 

@@ -124,10 +124,6 @@ impl Worker for Reader {
         Ok(())
     }
 
-    fn is_ready(&self) -> bool {
-        self.connection.is_some()
-    }
-
     async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
         let (mut ids, mut of_builds, mut builds) = (Batch::new(), Batch::new(), Batch::new());
         // Those who ask for the same share an answer.

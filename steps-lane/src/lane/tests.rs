@@ -50,7 +50,6 @@ struct Fake {
     lock: Arc<Semaphore>,
     server: Arc<Mutex<Option<Server>>>,
     was_lost: AtomicBool,
-    is_ready: bool,
     is_closed: Arc<AtomicBool>,
 }
 
@@ -82,10 +81,6 @@ impl Worker for Fake {
             Some(Server::Refuses) => Err(Failure::busy("refused")),
             None => Ok(()),
         }
-    }
-
-    fn is_ready(&self) -> bool {
-        self.is_ready
     }
 
     async fn run(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, Failure>>, Failure> {
@@ -137,15 +132,6 @@ struct Fixture {
 
 impl Fixture {
     fn new(batches: usize) -> Self {
-        Self::of(batches, false)
-    }
-
-    /// Callers may carry out their requests themselves.
-    fn ready(batches: usize) -> Self {
-        Self::of(batches, true)
-    }
-
-    fn of(batches: usize, is_ready: bool) -> Self {
         let (gate, lock) = (Arc::new(Semaphore::new(batches)), Arc::new(Semaphore::new(0)));
         let (seen, server, is_closed) = (Arc::default(), Arc::default(), Arc::<AtomicBool>::default());
         let worker = Fake {
@@ -154,7 +140,6 @@ impl Fixture {
             lock: Arc::clone(&lock),
             server: Arc::clone(&server),
             was_lost: AtomicBool::new(false),
-            is_ready,
             is_closed: Arc::clone(&is_closed),
         };
         Self { lane: Arc::new(Lane::start(worker, TIMEOUT)), batches: seen, gate, lock, server, is_closed }
@@ -185,13 +170,6 @@ impl Fixture {
         let call = tokio::spawn(async move { lane.call(link(), request).await });
         sleep(Duration::from_millis(1)).await;
         call
-    }
-
-    /// Calls, and gives up when the worker has begun.
-    async fn call_and_leave(&self, request: Request) {
-        let call = self.call(request).await;
-        call.abort();
-        assert!(call.await.unwrap_err().is_cancelled());
     }
 
     fn batches(&self) -> Vec<Vec<Request>> {
@@ -541,112 +519,10 @@ async fn a_close_ends_in_time_too() {
     assert_timed_out(stuck.await.unwrap(), true);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_caller_alone_takes_its_request_along_when_it_leaves() {
-    let fixture = Fixture::ready(0);
-    fixture.call_and_leave(Number(1)).await;
-    let call = fixture.call(Number(2)).await;
-    fixture.gate.add_permits(1);
-    assert_eq!(call.await.unwrap().unwrap(), 2);
-    assert_eq!(fixture.batches(), [[Number(1)], [Number(2)]]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_comes_while_a_caller_is_at_it_makes_a_batch() {
-    let fixture = Fixture::ready(0);
-    let (one, two, three) =
-        (fixture.call(Number(1)).await, fixture.call(Number(2)).await, fixture.call(Number(3)).await);
-    fixture.gate.add_permits(2);
-    for (number, call) in [(1, one), (2, two), (3, three)] {
-        assert_eq!(call.await.unwrap().unwrap(), number);
-    }
-    assert_eq!(fixture.batches(), [vec![Number(1)], vec![Number(2), Number(3)]]);
-
-    // They may be joined by others, so the next does not go alone: its request stays when it leaves.
-    fixture.call_and_leave(Number(4)).await;
-    let call = fixture.call(Number(5)).await;
-    fixture.gate.add_permits(2);
-    assert_eq!(call.await.unwrap().unwrap(), 5);
-
-    // It was alone after all.
-    fixture.call_and_leave(Number(6)).await;
-    let call = fixture.call(Number(7)).await;
-    fixture.gate.add_permits(1);
-    assert_eq!(call.await.unwrap().unwrap(), 7);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_caller_alone_ends_in_time() {
-    let fixture = Fixture::ready(2);
-    let start = Instant::now();
-    let (stuck, waiting) = (fixture.call(Stuck).await, fixture.call(Number(1)).await);
-    assert_timed_out(stuck.await.unwrap(), true);
-    assert!(start.elapsed() < TIMEOUT + Duration::from_millis(10), "{:?}", start.elapsed());
-    assert_eq!(waiting.await.unwrap().unwrap(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_caller_alone_fails_to_do_is_tried_again_in_its_time() {
-    let fixture = Fixture::ready(3);
-    assert_eq!(fixture.link(LostOnce).await.await.unwrap().unwrap(), 0);
-    assert_eq!(fixture.batches(), [[LostOnce], [LostOnce]]);
-
-    *fixture.server.lock().unwrap() = Some(Server::Hangs);
-    let start = Instant::now();
-    let first = fixture.call(Locked).await;
-    sleep(lock_timeout(TIMEOUT) / 2).await;
-    let second = fixture.call(Number(1)).await;
-    assert_timed_out(first.await.unwrap(), false);
-    assert!(start.elapsed() < TIMEOUT + Duration::from_millis(10), "{:?}", start.elapsed());
-    assert_timed_out(second.await.unwrap(), false);
-}
-
-/// A worker that says no more than it must.
-struct Plain;
-
-impl Worker for Plain {
-    type Request = u32;
-    type Answer = u32;
-
-    const BACKEND: &'static str = "plain";
-    const BATCH: usize = 1;
-
-    fn size(_: &u32) -> usize {
-        1
-    }
-
-    async fn run(&mut self, requests: &[u32]) -> Result<Vec<Result<u32, Failure>>, Failure> {
-        Ok(requests.iter().map(|number| Ok(*number)).collect())
-    }
-
-    async fn close(&mut self) {}
-}
-
-#[test]
-fn callers_do_the_work_of_no_worker_that_does_not_say_so() {
-    assert!(!Plain.is_ready());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_closed_lane_refuses_a_caller_alone() {
-    let fixture = Fixture::ready(1);
-    fixture.lane.close().await.unwrap();
-    assert_eq!(fixture.call(Number(1)).await.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
-}
-
 #[test]
 fn when_the_runtime_is_gone_calls_end() {
-    calls_end_without_their_runtime(|| Fixture::new(1));
-}
-
-#[test]
-fn when_the_runtime_is_gone_callers_alone_end() {
-    calls_end_without_their_runtime(|| Fixture::ready(1));
-}
-
-fn calls_end_without_their_runtime(fixture: impl FnOnce() -> Fixture) {
     let (ran, runs) = (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
-    let fixture = ran.block_on(async { fixture() });
+    let fixture = ran.block_on(async { Fixture::new(1) });
     let (sender, mut sent) = mpsc::unbounded_channel();
     let lane = Arc::clone(&fixture.lane);
     let stuck = runs.spawn(async move {

@@ -1,6 +1,7 @@
 //! Writes that wait for replicas (D1): what is answered is there, and what is not there is not answered.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("replicas::what_was_answered_is_on_the_replica", answered),
         trial("replicas::without_a_replica_a_write_may_have_been_applied_and_says_so_in_time", hangs),
         trial("replicas::what_waits_behind_such_a_write_is_not_sent", behind),
+        trial("replicas::a_write_whose_caller_does_not_go_on_keeps_none_waiting", not_polled),
         trial("replicas::who_repeats_a_write_waits_for_the_first", repeated),
         trial("replicas::more_replicas_than_there_are_are_told_of", too_many),
         trial("replicas::a_user_who_may_not_wait_is_told_so", no_right),
@@ -80,6 +82,28 @@ async fn answered() -> TestResult {
         task??;
     }
     holding.await??;
+    Ok(())
+}
+
+/// As in a `select!` whose other branch writes as well.
+async fn not_polled() -> TestResult {
+    let (primary, _replica) = RedisOptions::default().start_with_replica()?;
+    let store = impatient(&url(&primary)).await?;
+    for round in 0..20 {
+        let mut begun = pin!(store.add(BUILD, "begun", ""));
+        // As far as it comes by itself, by then it has its turn.
+        tokio::select! {
+            biased;
+            added = &mut begun => {
+                added?;
+            }
+            () = tokio::task::yield_now() => {
+                store.add(BUILD, "other", "").await?;
+                begun.await?;
+            }
+        }
+        assert_eq!(store.steps(BUILD).await?.len(), 2 * (round + 1));
+    }
     Ok(())
 }
 
