@@ -180,7 +180,10 @@ async fn empty_file() -> TestResult {
         assert_eq!(refused.kind(), ErrorKind::Config);
         assert_eq!(fs::metadata(&path)?.len(), 0, "it is as it was");
     }
-    assert_eq!(connect(&path).await?.add(7, "compile", "").await?.number.get(), 0);
+    let store = connect(&path).await?;
+    assert_eq!(store.add(7, "compile", "").await?.number.get(), 0);
+    let format = store.describe().await?.format;
+    assert!(format.starts_with("schema 1, SQLite 3."), "{format}");
     Ok(())
 }
 
