@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("cluster::nothing_is_lost_or_doubled_while_slots_move", moving_slots),
         trial("cluster::a_build_that_is_half_moved_is_read_and_waited_for", half_moved),
+        trial("cluster::nodes_that_send_a_call_in_circles_are_asked_now_and_then", in_circles),
         trial("cluster::a_replica_that_takes_over_is_found", failover),
         trial("cluster::what_a_failover_loses_would_be_noticed", failover_without_replication),
         trial("cluster::a_failover_loses_nothing_that_waited_for_the_replica", failover_after_waiting),
@@ -178,6 +179,36 @@ async fn half_moved() -> TestResult {
     let steps = store.steps(BUILD).await?;
     assert_eq!((steps.len(), steps[0].urls.len()), (3, 2));
     assert!(steps.iter().all(|step| step.name != "never"));
+    Ok(())
+}
+
+/// Each of two primaries takes the other for the owner of a slot: a call is not sent to and fro as fast as it can.
+async fn in_circles() -> TestResult {
+    let cluster = cluster().await?;
+    let store = impatient(&format!("{}?prefix=circles", cluster.url())).await?;
+    let moving = Move::begin(&cluster, &key("circles"))?;
+    let pair = [moving.from, moving.to].map(|index| &cluster.nodes()[index]);
+    let [from_id, to_id] = pair.map(|node| node.query::<String>(&["CLUSTER", "MYID"]));
+    let own = |id: &str| pair[0].query::<()>(&["CLUSTER", "SETSLOT", &moving.slot, "NODE", id]);
+    let sent_on = || -> TestResult<u64> {
+        let mut sum = 0;
+        for node in pair {
+            let errors: String = node.query(&["INFO", "errorstats"])?;
+            let moved = errors.lines().find_map(|line| line.strip_prefix("errorstat_MOVED:count="));
+            sum += moved.map_or(Ok(0), str::parse::<u64>)?;
+        }
+        Ok(sum)
+    };
+    pair[1].query::<()>(&["CLUSTER", "SETSLOT", &moving.slot, "STABLE"])?;
+    own(&to_id?)?;
+    let before = sent_on()?;
+    let error = store.add(BUILD, "compile", "").await.unwrap_err();
+    let times = sent_on()? - before;
+    own(&from_id?)?;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
+    assert!((10..200).contains(&times), "it was sent on {times} times");
+    store.add(BUILD, "compile", "").await?;
     Ok(())
 }
 
