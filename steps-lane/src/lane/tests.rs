@@ -34,8 +34,10 @@ enum Request {
     Locked,
     /// Another process has the lock of what this is about until the test lets go.
     LockedRow,
+    /// Is about what is not there.
+    Missing,
 }
-use Request::{Bad, Locked, LockedRow, Lost, LostOnce, Number, Stuck};
+use Request::{Bad, Locked, LockedRow, Lost, LostOnce, Missing, Number, Stuck};
 
 /// What keeps the worker from connecting.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,7 +61,12 @@ impl Fake {
     }
 
     fn answers(requests: &[Request]) -> Vec<Result<u32, Failure>> {
-        requests.iter().map(|request| Ok(if let Number(number) = request { *number } else { 0 })).collect()
+        let answer = |request: &Request| match request {
+            Number(number) => Ok(*number),
+            Missing => Err(Failure::new(ErrorKind::NotFound, "missing")),
+            _ => Ok(0),
+        };
+        requests.iter().map(answer).collect()
     }
 }
 
@@ -297,6 +304,37 @@ async fn one_bad_request_spoils_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_there_is_looked_for_once() {
+    let fixture = Fixture::new(10);
+    let (missing, other) = tokio::join!(fixture.lane.call(link(), Missing), fixture.lane.call(link(), Number(1)));
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(other.unwrap(), 1);
+    assert_eq!(fixture.batches(), [[Missing, Number(1)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_set_aside_gets_its_turn_while_others_wait() {
+    let fixture = Fixture::new(1);
+    let locked = fixture.call(LockedRow).await;
+    sleep(2 * lock_timeout(TIMEOUT)).await;
+    fixture.call(Number(0)).await.await.unwrap().unwrap();
+    let mut others = Vec::new();
+    for number in 0..10 * Fake::BATCH as u32 {
+        others.push(fixture.call(Number(number)).await);
+    }
+    fixture.lock.add_permits(1);
+    sleep(lock_timeout(TIMEOUT)).await;
+    // One for the batch that has begun, one for what was set aside.
+    fixture.gate.add_permits(2);
+    assert_eq!(locked.await.unwrap().unwrap(), 0);
+    assert!(!others[5].is_finished());
+    fixture.gate.add_permits(others.len());
+    for (number, other) in (0..).zip(others) {
+        assert_eq!(other.await.unwrap().unwrap(), number);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_that_are_tried_alone_end_in_time_too() {
     let fixture = Fixture::new(1);
     let start = Instant::now();
@@ -517,6 +555,12 @@ async fn a_close_ends_in_time_too() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(start.elapsed() <= TIMEOUT, "{:?}", start.elapsed());
     assert_timed_out(stuck.await.unwrap(), true);
+}
+
+#[test]
+fn a_timeout_has_a_year_at_most() {
+    assert_eq!(bounded(Duration::MAX), Duration::from_secs(31_536_000));
+    assert_eq!(bounded(TIMEOUT), TIMEOUT);
 }
 
 #[test]
