@@ -69,9 +69,7 @@ fn shown(description: &Description) -> String {
 
 fn advice(error: &Error) -> &'static str {
     match error.kind() {
-        ErrorKind::Config => {
-            "check --store or STEPS_STORE; a file or schema that is missing is made by the first step"
-        }
+        ErrorKind::Config => "check --store or STEPS_STORE; a file or schema that is missing is made by the first step",
         ErrorKind::ReadOnly => "ask for the right to write; to read only, add mode=ro to the URL",
         ErrorKind::CapacityExceeded => "make room where the store keeps its data",
         ErrorKind::Corrupt => "restore the store from a backup",
