@@ -63,3 +63,14 @@ pub fn places_of_equals<R: PartialEq>(requests: &[R]) -> Vec<usize> {
     let first_equal = |request| requests.iter().position(|other| other == request);
     requests.iter().enumerate().map(|(place, request)| first_equal(request).unwrap_or(place)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_has_the_place_of_its_first_equal() {
+        assert_eq!(places_of_equals(&["a", "b", "a", "c", "b"]), [0, 1, 0, 3, 1]);
+        assert_eq!(places_of_equals::<u8>(&[]), []);
+    }
+}
