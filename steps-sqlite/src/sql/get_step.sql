@@ -1,4 +1,4 @@
--- R1: ?1 is an id. The same columns as get_steps_by_id.sql, for a single step and in half the time.
+-- R1: ?1 is an id. The same columns as get_steps_by_id.sql, for a single step and for less.
 SELECT '0 ' || json_array(json_array(
            id, build_id, number, name, state_string, started_at, locks_acquired_at, complete_at, results, hidden,
            (SELECT json_group_array(json_array(position, name, url))
