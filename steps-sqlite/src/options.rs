@@ -133,3 +133,41 @@ fn decode(path: &str) -> Result<String> {
     let path = percent_decode_str(path).decode_utf8().map_err(|_| error::config("the URL's path is not UTF-8"))?;
     if path.contains('\0') { Err(error::config("the URL's path has a NUL character")) } else { Ok(path.into_owned()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_a_path_and_what_may_be_done_with_it() {
+        for (url, path, mode, synchronous) in [
+            ("sqlite:steps.db", "steps.db", Mode::Create, Synchronous::Full),
+            ("sqlite://a/steps.db?mode=rwc&synchronous=full", "a/steps.db", Mode::Create, Synchronous::Full),
+            ("sqlite:///a%20b/%3F.db?mode=rw&synchronous=normal", "/a b/?.db", Mode::ReadWrite, Synchronous::Normal),
+            ("sqlite:steps.db?mode=ro", "steps.db", Mode::ReadOnly, Synchronous::Full),
+        ] {
+            let options = SqliteOptions::from_url(url).unwrap();
+            assert_eq!(options.path, PathBuf::from(path), "{url}");
+            assert_eq!((options.mode, options.synchronous), (mode, synchronous), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_refused_and_no_value_shown() {
+        for (url, said) in [
+            ("sqlite:", "names no file"),
+            ("sqlite::memory:", "\"memory:\""),
+            ("sqlite:steps.db?mode", "without a value"),
+            ("sqlite:steps.db?mode=secret", "rwc, rw or ro"),
+            ("sqlite:steps.db?synchronous=secret", "full or normal"),
+            ("sqlite:steps.db?pasword=secret", "\"pasword\" is unknown"),
+            ("sqlite:%ff", "not UTF-8"),
+            ("sqlite:%00", "NUL"),
+            ("steps.db", "begins with"),
+        ] {
+            let error = SqliteOptions::from_url(url).unwrap_err();
+            assert_eq!(error.kind(), steps_core::ErrorKind::Config, "{url}");
+            assert!(error.to_string().contains(said) && !error.to_string().contains("secret"), "{url}: {error}");
+        }
+    }
+}
