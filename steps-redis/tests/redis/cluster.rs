@@ -276,8 +276,8 @@ async fn failover_without_replication() -> TestResult {
     Ok(())
 }
 
-/// Kills the primary of a build in the middle of the work of two processes, each after this many answers. Tells what was lost of what was answered; of the rest, nothing is half-written, and
-/// calls wait for the replica.
+/// Kills the primary of a build in the middle of the work of two processes, each after this many answers. Tells how much
+/// was lost of what was answered; of the rest, nothing is half-written, and calls wait for the replica.
 async fn lost_by_failover(
     cluster: &mut RedisCluster,
     prefix: &str,
