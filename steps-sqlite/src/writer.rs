@@ -1,10 +1,11 @@
 //! The writing lane: all waiting writes of this process in one transaction, and so with one fsync.
 
+use futures_util::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize, Serializer};
 use sqlx::{
-    Executor, Row, Sqlite, SqliteConnection,
+    Either, Executor, Row, Sqlite, SqliteConnection,
     error::BoxDynError,
-    sqlite::{SqliteArguments, SqliteRow},
+    sqlite::{SqliteArguments, SqliteQueryResult, SqliteRow},
 };
 use steps_core::{
     AddedStep, ErrorKind, FinishStep, InputError, NewStep, StartStep, StateString, StepId, StepName, StepNumber,
@@ -57,26 +58,17 @@ impl Writer {
         Ok(Self { opener, connection: Some(connection) })
     }
 
-    /// Runs a statement as a transaction of its own, and gives its rows once that is committed.
-    async fn run(&mut self, query: Query<'_>) -> Result<Vec<SqliteRow>, Failure> {
+    /// Runs a transaction, and gives what it answers once that is committed.
+    async fn run(&mut self, query: Query<'_>) -> Result<Option<SqliteRow>, Failure> {
         let connection = self.connection.take();
         let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
-        // All of it, and not just the first row: an error of the commit comes after that.
-        match query.fetch_all(&mut connection).await.map_err(failure) {
-            Ok(rows) => {
-                self.connection = Some(connection);
-                Ok(rows)
-            }
-            Err(failure) => {
-                // Without the lock nothing was begun, and the connection is as good as it was.
-                if failure.is_busy() {
-                    self.connection = Some(connection);
-                } else {
-                    give_up(connection).await;
-                }
-                Err(failure)
-            }
+        let answer = committed(connection.fetch_many(query)).await;
+        match &answer {
+            // Without the lock nothing was begun, and the connection is as good as it was.
+            Err(failure) if !failure.is_busy() => give_up(connection).await,
+            _ => self.connection = Some(connection),
         }
+        answer
     }
 
     /// Carries out a write that waits alone. Gives `None` where it takes a batch after all: nothing was done then.
@@ -90,8 +82,8 @@ impl Writer {
             .bind(step.name.as_str())
             .bind(step.state_string.as_str());
         // What it gives is committed: an answer that cannot be read does not undo it.
-        match self.run(query).await?.first() {
-            Some(row) => added(row, step).map(Some).map_err(|error| Failure::unreadable(error.to_string())),
+        match self.run(query).await? {
+            Some(row) => added(&row, step).map(Some).map_err(|error| Failure::unreadable(error.to_string())),
             None => Ok(None),
         }
     }
@@ -103,14 +95,35 @@ impl Writer {
             .bind(array(&batch.keyed_adds)?)
             .bind(array(&batch.changes)?)
             .bind(array(&batch.urls)?);
-        let rows = self.run(query).await?;
-        let answers = rows.first().map(|row| row.try_get(0)).transpose();
+        let row = self.run(query).await?;
+        let answers = row.map(|row| row.try_get(0)).transpose();
         let answers = answers.map_err(|error| Failure::unreadable("a batch has no answer").with_source(error));
         Ok(answers?.unwrap_or_default())
     }
 }
 
 type Query<'a> = sqlx::query::Query<'a, Sqlite, SqliteArguments>;
+
+/// What the driver gives, statement by statement: the rows of each, and then what it did.
+type Given = sqlx::Result<Either<SqliteQueryResult, SqliteRow>>;
+
+/// The row of the second of two statements, the first of which writes and commits.
+///
+/// A row of the first, as `RETURNING` gives it, would wake this task before the commit, and once more after it.
+async fn committed(mut given: impl Stream<Item = Given> + Unpin) -> Result<Option<SqliteRow>, Failure> {
+    let (mut is_committed, mut answer) = (false, None);
+    loop {
+        match given.try_next().await {
+            Ok(Some(Either::Left(_))) => is_committed = true,
+            Ok(Some(Either::Right(row))) => answer = Some(row),
+            Ok(None) => return Ok(answer),
+            Err(error) if is_committed => {
+                return Err(Failure::unreadable("what a write answers cannot be read").with_source(error));
+            }
+            Err(error) => return Err(failure(error)),
+        }
+    }
+}
 
 impl Worker for Writer {
     type Request = Write;
@@ -283,9 +296,27 @@ impl AnswerRow {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::Connection;
     use steps_core::BuildId;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_fails_after_the_commit_was_applied_all_the_same() -> sqlx::Result<()> {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await?;
+        connection.execute("CREATE TABLE t (a)").await?;
+
+        let before = committed(connection.fetch_many("SELECT abs(-9223372036854775808)")).await.unwrap_err();
+        assert!(before.is_certain(), "{before:?}");
+
+        let statements = "INSERT INTO t VALUES (1); SELECT abs(-9223372036854775808)";
+        let after = committed(connection.fetch_many(statements)).await.unwrap_err();
+        assert!(!after.is_certain(), "{after:?}");
+
+        let row = committed(connection.fetch_many("INSERT INTO t VALUES (2); SELECT count(*) FROM t")).await.unwrap();
+        assert_eq!(row.unwrap().get::<i64, _>(0), 2);
+        Ok(())
+    }
 
     #[test]
     fn the_size_of_a_write_counts_its_text() -> Result<(), InputError> {
