@@ -86,7 +86,9 @@ END
 $$;
 
 -- One batch: adds, changes and urls, with an array for each of their columns.
--- The adds come in the order of their requests; `keys` are idempotency keys.
+-- The adds come in the order of their requests; `keys` are idempotency keys, and `numbers_seen` numbers that the builds
+-- had, or 0, from which their greatest are looked for. `firsts` has null for an add with a key and for one whose name another
+-- has before it; of the rest it says which are the first of their builds.
 -- The changes come one a step, in the order of the ids, and name all steps that the batch changes or adds urls to. Null
 -- leaves a column as it is.
 -- The urls come in the order of their requests, no pair twice a step.
@@ -101,7 +103,7 @@ $$;
 --
 -- Every statement stands in this function or in one of the same language: of these, the server keeps plans.
 CREATE FUNCTION write_batch(
-    builds BIGINT[], names TEXT[], states TEXT[], keys TEXT[],
+    builds BIGINT[], names TEXT[], states TEXT[], keys TEXT[], numbers_seen BIGINT[], firsts BOOLEAN[],
     changed BIGINT[], starts TIMESTAMPTZ[], lock_times TIMESTAMPTZ[], state_strings TEXT[], ends TIMESTAMPTZ[],
     codes INTEGER[], hides BOOLEAN[],
     url_steps BIGINT[], digests BYTEA[], url_names TEXT[], url_texts TEXT[],
@@ -138,30 +140,27 @@ BEGIN
         IF cardinality(builds) > 1 THEN
             FOR plain IN
                 WITH asked AS (
-                    SELECT DISTINCT ON (build, name) place, build, name, state
-                    FROM unnest(builds, names COLLATE "C", states, keys) WITH ORDINALITY
-                        AS adds (build, name, state, key, place)
-                    WHERE build IS NOT NULL AND key IS NULL
-                    ORDER BY build, name, place
-                ), free AS (
                     -- Subqueries of one value are always looked up in the index; the planner may make a join of an
                     -- EXISTS, and read all steps for it.
-                    SELECT place, build, name, state, row_number() OVER (PARTITION BY build ORDER BY place) AS nth
-                    FROM asked
-                    WHERE (SELECT true FROM steps WHERE steps.build_id = build AND steps.name = asked.name) IS NULL
-                ), lasts AS (
-                    SELECT place, build, name, state, nth, CASE WHEN nth = 1 THEN coalesce(
-                        (SELECT max(number) FROM steps WHERE steps.build_id = build), -1) END AS last
-                    FROM free
+                    SELECT place, build, name, state,
+                           (SELECT true FROM steps WHERE steps.build_id = build AND steps.name = adds.name) IS NULL
+                               AS is_free,
+                           CASE WHEN is_first THEN coalesce(
+                               (SELECT max(number) FROM steps WHERE steps.build_id = build AND number >= number_seen),
+                               (SELECT max(number) FROM steps WHERE steps.build_id = build), -1) END AS last
+                    FROM unnest(builds, names COLLATE "C", states, numbers_seen, firsts) WITH ORDINALITY
+                        AS adds (build, name, state, number_seen, is_first, place)
+                    WHERE build IS NOT NULL AND is_first IS NOT NULL
                 ), numbered AS MATERIALIZED (
                     -- In the order of the numbers: a later step of a build has a greater id (I1).
                     SELECT nextval('steps_id_seq') AS id, place, build, number, name, state
                     FROM (
-                        SELECT place, build, max(last) OVER (PARTITION BY build) + nth AS number, name, state
-                        FROM lasts
-                        ORDER BY build, nth
+                        SELECT place, build, name, state, is_free,
+                               max(last) OVER up_to_this + count(*) FILTER (WHERE is_free) OVER up_to_this AS number
+                        FROM asked
+                        WINDOW up_to_this AS (PARTITION BY build ORDER BY place ROWS UNBOUNDED PRECEDING)
                     ) ordered
-                    WHERE number <= 4294967295
+                    WHERE is_free AND number <= 4294967295
                 ), added AS (
                     INSERT INTO steps (id, build_id, number, name, state_string) OVERRIDING SYSTEM VALUE
                     SELECT id, build, number, name, state FROM numbered

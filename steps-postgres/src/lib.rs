@@ -23,6 +23,7 @@
 
 mod connection;
 mod error;
+mod numbers;
 mod options;
 mod reader;
 mod time;

@@ -177,7 +177,7 @@ impl PostgresOptions {
             synchronous_commit: SynchronousCommit::On,
             pooler: Pooler::None,
             caches_statements: true,
-            writers: 2,
+            writers: 1,
             readers: 2,
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
@@ -243,9 +243,10 @@ impl PostgresOptions {
         self
     }
 
-    /// Uses this many connections to write and to read, each from 1 to 64; 2 and 2 unless set.
+    /// Uses this many connections to write and to read, each from 1 to 64; 1 and 2 unless set.
     ///
-    /// Few do well, since each carries all that waits for it at once. A store never has more, but for one while
+    /// Few do well, since each carries all that waits for it at once: a second one to write pays where the server has cores
+    /// to spare and a hundred callers write at once. A store never has more, but for one while
     /// it connects or is asked about itself.
     #[must_use]
     pub fn with_lanes(mut self, writers: usize, readers: usize) -> Self {

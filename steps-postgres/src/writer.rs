@@ -19,6 +19,7 @@ use crate::{
     BACKEND,
     connection::{Link, Opener},
     error::locked,
+    numbers::Numbers,
     time::Time,
 };
 
@@ -80,6 +81,7 @@ pub(crate) struct Writer {
     skips_left: u32,
     /// After an add that the short way did not do: how many take the long one at once.
     detours_left: u32,
+    numbers: Numbers,
 }
 
 /// How often a batch goes on without the builds whose locks others keep, before it queues for them again. All
@@ -110,7 +112,7 @@ impl Write {
 
 impl Writer {
     pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
-        Self { link: Link::new(opener, connection), skips_left: 0, detours_left: 0 }
+        Self { link: Link::new(opener, connection), skips_left: 0, detours_left: 0, numbers: Numbers::default() }
     }
 
     /// Carries out a write that waits alone. Gives `None` where it takes the function of batches after all: nothing was
@@ -122,7 +124,7 @@ impl Writer {
                 self.detours_left -= 1;
                 return Ok(None);
             }
-            Write::AddStep(step) => (include_str!("sql/add_step.sql"), add_step(step)),
+            Write::AddStep(step) => (include_str!("sql/add_step.sql"), add_step(step, self.numbers.of(step.build_id))),
             Write::AddUrl(id, url, digest) => (include_str!("sql/add_url.sql"), add_url(*id, url, digest)),
             Write::Change(id, change) => (include_str!("sql/change_step.sql"), change_step(*id, change)),
         };
@@ -132,16 +134,29 @@ impl Writer {
                 self.detours_left = DETOURS;
                 Ok(None)
             }
-            (Write::AddStep(step), Some(row)) => added(row, 0, step.name.clone()).map(Some).map_err(unreadable),
+            (Write::AddStep(step), Some(row)) => {
+                let added = added(row, 0, step.name.clone()).map_err(unreadable)?;
+                self.remember(request, &added);
+                Ok(Some(added))
+            }
             (_, None) => Ok(Some(Err(unanswered(request)))),
             (_, Some(_)) => Ok(Some(Ok(Written::Changed))),
         }
     }
 
     async fn write(&mut self, requests: &[Write], skips: Skips) -> Result<Vec<Result<Written, Failure>>, Failure> {
-        let arguments = Columns::new(requests).arguments(skips).map_err(unsendable)?;
+        let arguments = Columns::new(requests, &self.numbers).arguments(skips).map_err(unsendable)?;
         let rows = self.link.run(include_str!("sql/write_batch.sql"), arguments).await?;
-        answers(requests, &rows).map_err(unreadable)
+        let answers = answers(requests, &rows).map_err(unreadable)?;
+        requests.iter().zip(&answers).for_each(|(request, answer)| self.remember(request, answer));
+        Ok(answers)
+    }
+
+    /// Remembers the number of a step that was added.
+    fn remember(&mut self, request: &Write, answer: &Result<Written, Failure>) {
+        if let (Write::AddStep(step), Ok(Written::Added(added))) = (request, answer) {
+            self.numbers.remember(step.build_id, added.number);
+        }
     }
 }
 
@@ -243,11 +258,12 @@ fn added(row: &PgRow, column: usize, name: StepName) -> Result<Result<Written, F
 }
 
 /// The arguments of `add_step.sql`.
-fn add_step(step: &NewStep) -> Result<PgArguments, BoxDynError> {
+fn add_step(step: &NewStep, number_seen: i64) -> Result<PgArguments, BoxDynError> {
     let mut arguments = PgArguments::default();
     arguments.add(step.build_id.get())?;
     arguments.add(step.name.as_str())?;
     arguments.add(step.state_string.as_str())?;
+    arguments.add(number_seen)?;
     Ok(arguments)
 }
 
@@ -281,6 +297,9 @@ struct Columns<'a> {
     names: Vec<&'a str>,
     states: Vec<&'a str>,
     keys: Vec<Option<&'a str>>,
+    numbers_seen: Vec<i64>,
+    /// Of those without a key, and of each name in a build the first alone: whether it is the first of its build.
+    firsts: Vec<Option<bool>>,
     /// All steps that are changed or get a url, and in their order the changes of each.
     changes: BTreeMap<StepId, Vec<&'a Change>>,
     url_steps: Vec<i64>,
@@ -290,8 +309,9 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn new(requests: &'a [Write]) -> Self {
+    fn new(requests: &'a [Write], numbers: &Numbers) -> Self {
         let (mut columns, mut pairs) = (Self::default(), HashSet::new());
+        let (mut builds, mut names) = (HashSet::new(), HashSet::new());
         for request in requests {
             match request {
                 Write::AddStep(step) => {
@@ -299,6 +319,9 @@ impl<'a> Columns<'a> {
                     columns.names.push(step.name.as_str());
                     columns.states.push(step.state_string.as_str());
                     columns.keys.push(step.idempotency_key.as_ref().map(AsRef::as_ref));
+                    columns.numbers_seen.push(numbers.of(step.build_id));
+                    let is_plain = step.idempotency_key.is_none() && names.insert((step.build_id, step.name.as_str()));
+                    columns.firsts.push(is_plain.then(|| builds.insert(step.build_id)));
                 }
                 Write::Change(id, change) => columns.changes.entry(*id).or_default().push(change),
                 Write::AddUrl(id, url, digest) => {
@@ -328,6 +351,8 @@ impl<'a> Columns<'a> {
         arguments.add(&self.names)?;
         arguments.add(&self.states)?;
         arguments.add(&self.keys)?;
+        arguments.add(&self.numbers_seen)?;
+        arguments.add(&self.firsts)?;
         arguments.add(self.changes.keys().map(|id| id.get()).collect::<Vec<_>>())?;
         arguments.add(self.changed(|change| change.started_at.map(Time::from)))?;
         arguments.add(self.changed(|change| change.locks_acquired_at.map(Time::from)))?;

@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("databases::a_step_that_cannot_be_read_back_is_corrupt_and_spoils_no_other", damaged_step),
         trial("databases::a_build_without_a_number_left_refuses_a_step", no_number_left),
         trial("databases::an_id_is_not_used_again_after_its_step_was_deleted", deleted_step),
+        trial("databases::a_build_whose_steps_were_deleted_counts_from_zero", emptied_build),
         trial("databases::without_sessions_it_works_as_well", pooler),
     ]
 }
@@ -261,6 +262,25 @@ async fn deleted_step() -> TestResult {
     let first = store.add(7, "compile", "").await?.id;
     driver(&schema).await?.execute("DELETE FROM steps").await?;
     assert!(store.add(7, "compile", "").await?.id > first);
+    Ok(())
+}
+
+async fn emptied_build() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect(&schema.url_with_schema()).await?;
+    let mut driver = driver(&schema).await?;
+    for name in ["configure", "compile"] {
+        store.add(7, name, "").await?;
+    }
+    driver.execute("DELETE FROM steps").await?;
+    assert_eq!(store.add(7, "configure", "").await?.number.get(), 0);
+
+    store.add(7, "compile", "").await?;
+    driver.execute("DELETE FROM steps").await?;
+    // The last two wait for the first, and so share a batch.
+    let (other, first, second) =
+        tokio::join!(store.add(8, "compile", ""), store.add(7, "configure", ""), store.add(7, "compile", ""));
+    assert_eq!([other?, first?, second?].map(|added| added.number.get()), [0, 0, 1]);
     Ok(())
 }
 
