@@ -68,9 +68,12 @@ pub(crate) fn place(id: StepId) -> Option<(BuildId, StepNumber)> {
     Some((BuildId::new(id.get() >> NUMBER_BITS).ok()?, StepNumber::new(number)))
 }
 
-/// For each number of digits of a suffix, how many bytes of the name stay before it (N3).
-pub(crate) fn cuts(name: &StepName) -> [u8; SUFFIX_DIGITS as usize] {
-    std::array::from_fn(|index| length(naming::cut(name, index as u32 + 1).as_bytes()))
+/// For each number of digits of a suffix, how many bytes of the name stay before it (N3); nothing where all stay.
+pub(crate) fn cuts(name: &StepName) -> Vec<u8> {
+    if naming::cut(name, SUFFIX_DIGITS) == name.as_str() {
+        return Vec::new();
+    }
+    (1..=SUFFIX_DIGITS).map(|digits| length(naming::cut(name, digits).as_bytes())).collect()
 }
 
 /// How many bytes stand between the kind and the name of a step: those of the urls, the times, the results, whether it
