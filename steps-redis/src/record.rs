@@ -234,7 +234,11 @@ fn read_step(
     if count as usize != urls.len() || urls.iter().zip(0..).any(|((_, place, _), expected)| *place != expected) {
         return Err(other_urls(number));
     }
-    let urls = urls.iter().map(|(.., url)| read_url(*url)).collect::<Result<Vec<_>, _>>()?;
+    // Most steps have none.
+    let mut found = Vec::with_capacity(urls.len());
+    for (.., url) in urls {
+        found.push(read_url(*url)?);
+    }
     let [started_at, locks_acquired_at, complete_at] = [record.time()?, record.time()?, record.time()?];
     let results = record.optional(|code| i32::try_from(code).ok().map(Results::new))?;
     let [hidden] = record.take()?;
@@ -248,7 +252,7 @@ fn read_step(
         .locks_acquired_at(locks_acquired_at)
         .complete_at(complete_at)
         .results(results)
-        .urls(urls)
+        .urls(found)
         .hidden(hidden != 0);
     Ok(step.build())
 }
