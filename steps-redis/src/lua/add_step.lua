@@ -4,7 +4,7 @@
 -- the name cut for it, or the empty text where none cuts it. If the add has a key, its field, and with it anything where
 -- replicas are waited for: then known_key.lua stands before this.
 local field, record, cuts, key = unpack(ARGV)
-local MOST_STEPS = 1048576
+local MOST_STEPS = 1048576 -- Neither they nor suffixes have more than 7 digits.
 
 -- A number that the scripts have stored: none has a sign or a zero in front, or more digits than that of the steps.
 local function stored_number(text)
@@ -28,7 +28,7 @@ if call('HEXISTS', index, field) == 1 then
     local digits = 0
     repeat
         digits = digits + 1
-        if digits > #tostring(MOST_STEPS) then
+        if digits > 7 then
             -- A build has fewer steps than there are suffixes.
             error({ err = 'CORRUPT the hints for ' .. requested })
         end
