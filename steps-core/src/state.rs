@@ -36,6 +36,8 @@ mod tests {
             StateString::new("x".repeat(limits::STATE_STRING_BYTES + 1)),
             Err(InputError::TextTooLong { what: "state string", bytes: 1_048_577, limit: 1_048_576 })
         );
-        assert_eq!(StateString::new("é\0"), Err(InputError::Nul { what: "state string", position: 2 }));
+        for text in ["é\0", "é\0\0", &format!("é\0{}", "x".repeat(100))] {
+            assert_eq!(StateString::new(text), Err(InputError::Nul { what: "state string", position: 2 }));
+        }
     }
 }

@@ -56,6 +56,7 @@ impl Step {
     /// assert_eq!(step.complete_at, None);
     /// # Ok::<(), steps_core::InputError>(())
     /// ```
+    #[inline]
     pub const fn builder(
         id: StepId,
         build_id: BuildId,
@@ -86,42 +87,49 @@ pub struct StepBuilder(Step);
 
 impl StepBuilder {
     /// Sets when it started.
+    #[inline]
     pub const fn started_at(mut self, at: Option<Timestamp>) -> Self {
         self.0.started_at = at;
         self
     }
 
     /// Sets when it had all its locks.
+    #[inline]
     pub const fn locks_acquired_at(mut self, at: Option<Timestamp>) -> Self {
         self.0.locks_acquired_at = at;
         self
     }
 
     /// Sets when it was finished.
+    #[inline]
     pub const fn complete_at(mut self, at: Option<Timestamp>) -> Self {
         self.0.complete_at = at;
         self
     }
 
     /// Sets how it ended.
+    #[inline]
     pub const fn results(mut self, results: Option<Results>) -> Self {
         self.0.results = results;
         self
     }
 
     /// Sets its urls, in the order in which they were added.
+    #[inline]
     pub fn urls(mut self, urls: Vec<StepUrl>) -> Self {
         self.0.urls = urls;
         self
     }
 
     /// Sets whether it is hidden.
+    #[inline]
     pub const fn hidden(mut self, hidden: bool) -> Self {
         self.0.hidden = hidden;
         self
     }
 
     /// The step.
+    #[inline]
     #[must_use]
     pub fn build(self) -> Step {
         self.0

@@ -294,11 +294,15 @@ impl StepsStore for RedisStore {
             let message = format!("the greatest build id of this store is {GREATEST_BUILD_ID}");
             return Err(failed(Failure::new(ErrorKind::CapacityExceeded, message)));
         };
-        let mut request = Request::script(&script::ADD_STEP, &[&keys.steps, &keys.index])
+        let (key, cuts) = (&step.idempotency_key, record::cuts(&step.name));
+        let script = if key.is_some() { &script::ADD_STEP_WITH_KEY } else { &script::ADD_STEP };
+        let mut request = Request::script(script, &[&keys.steps, &keys.index])
             .arg(record::name_field(&step.name))
-            .arg(&record::cuts(&step.name))
             .arg(record::new_step(&step.name, &step.state_string));
-        if let Some(key) = &step.idempotency_key {
+        if key.is_some() || !cuts.is_empty() {
+            request = request.arg(&cuts);
+        }
+        if let Some(key) = key {
             request = self.with_waits(request.arg(record::key_field(key)));
         }
         let (number, name) = match self.client.call(call, request).await? {

@@ -68,9 +68,12 @@ pub(crate) fn place(id: StepId) -> Option<(BuildId, StepNumber)> {
     Some((BuildId::new(id.get() >> NUMBER_BITS).ok()?, StepNumber::new(number)))
 }
 
-/// For each number of digits of a suffix, how many bytes of the name stay before it (N3).
-pub(crate) fn cuts(name: &StepName) -> [u8; SUFFIX_DIGITS as usize] {
-    std::array::from_fn(|index| length(naming::cut(name, index as u32 + 1).as_bytes()))
+/// For each number of digits of a suffix, how many bytes of the name stay before it (N3); nothing where all stay.
+pub(crate) fn cuts(name: &StepName) -> Vec<u8> {
+    if naming::cut(name, SUFFIX_DIGITS) == name.as_str() {
+        return Vec::new();
+    }
+    (1..=SUFFIX_DIGITS).map(|digits| length(naming::cut(name, digits).as_bytes())).collect()
 }
 
 /// How many bytes stand between the kind and the name of a step: those of the urls, the times, the results, whether it
@@ -231,7 +234,11 @@ fn read_step(
     if count as usize != urls.len() || urls.iter().zip(0..).any(|((_, place, _), expected)| *place != expected) {
         return Err(other_urls(number));
     }
-    let urls = urls.iter().map(|(.., url)| read_url(*url)).collect::<Result<Vec<_>, _>>()?;
+    // Most steps have none.
+    let mut found = Vec::with_capacity(urls.len());
+    for (.., url) in urls {
+        found.push(read_url(*url)?);
+    }
     let [started_at, locks_acquired_at, complete_at] = [record.time()?, record.time()?, record.time()?];
     let results = record.optional(|code| i32::try_from(code).ok().map(Results::new))?;
     let [hidden] = record.take()?;
@@ -245,7 +252,7 @@ fn read_step(
         .locks_acquired_at(locks_acquired_at)
         .complete_at(complete_at)
         .results(results)
-        .urls(urls)
+        .urls(found)
         .hidden(hidden != 0);
     Ok(step.build())
 }

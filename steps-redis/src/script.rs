@@ -1,4 +1,4 @@
-//! The scripts: one an operation, each in a file of its own.
+//! The scripts: one an operation, each in a file of its own, behind those of what it shares with others.
 
 use std::sync::LazyLock;
 
@@ -12,22 +12,24 @@ pub(crate) struct Code {
 }
 
 macro_rules! scripts {
-    ($($name:ident: $file:literal;)*) => {$(
+    ($($name:ident: $($file:literal),+;)*) => {$(
         pub(crate) static $name: Code = {
-            const TEXT: &str = concat!(include_str!("lua/record.lua"), include_str!(concat!("lua/", $file)));
+            const TEXT: &str =
+                concat!(include_str!("lua/record.lua"), $(include_str!(concat!("lua/", $file, ".lua"))),+);
             Code { text: TEXT, hash: LazyLock::new(|| Script::new(TEXT).get_hash().to_owned()) }
         };
     )*};
 }
 
 scripts! {
-    ADD_STEP: "add_step.lua";
-    START_STEP: "start_step.lua";
-    SET_STEP_LOCKS_ACQUIRED_AT: "set_step_locks_acquired_at.lua";
-    SET_STEP_STATE_STRING: "set_step_state_string.lua";
-    FINISH_STEP: "finish_step.lua";
-    ADD_URL: "add_url.lua";
-    GET_STEP: "get_step.lua";
+    ADD_STEP: "add_step";
+    ADD_STEP_WITH_KEY: "read", "known_key", "add_step";
+    START_STEP: "read", "replace", "start_step";
+    SET_STEP_LOCKS_ACQUIRED_AT: "read", "replace", "set_step_locks_acquired_at";
+    SET_STEP_STATE_STRING: "read", "set_step_state_string";
+    FINISH_STEP: "read", "replace", "finish_step";
+    ADD_URL: "read", "replace", "add_url";
+    GET_STEP: "read", "get_step";
 }
 
 impl Code {

@@ -6,18 +6,18 @@ if not record then
     return false
 end
 local pair = 'd' .. step .. ':' .. digest
-if redis.call('HEXISTS', KEYS[2], pair) == 1 then
+if call('HEXISTS', index, pair) == 1 then
     if waits then
-        redis.call('HSET', KEYS[2], pair, '') -- D1: see record.lua
+        call('HSET', index, pair, '') -- D1: see record.lua
     end
     return 1 -- U2
 end
 local place = struct.unpack('>I4', record, #step + URLS)
 local field = step .. ':' .. place
-if redis.call('HEXISTS', KEYS[1], field) == 1 then
-    corrupt('a url past the last of step ' .. step)
+if call('HEXISTS', steps, field) == 1 then
+    error({ err = 'CORRUPT a url past the last of step ' .. step })
 end
-redis.call('HSET', KEYS[1], field, step .. 'u' .. struct.pack('>I4', place) .. url) -- U1
-redis.call('HSET', KEYS[1], step, replace(step, record, URLS, struct.pack('>I4', place + 1)))
-redis.call('HSET', KEYS[2], pair, '')
+call('HSET', steps, field, step .. 'u' .. struct.pack('>I4', place) .. url) -- U1
+call('HSET', steps, step, replace(step, record, URLS, struct.pack('>I4', place + 1)))
+call('HSET', index, pair, '')
 return 1

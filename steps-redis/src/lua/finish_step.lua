@@ -5,5 +5,5 @@ local record = read(step)
 if not record then
     return false
 end
-redis.call('HSET', KEYS[1], step, replace(step, record, COMPLETE_AT, finish)) -- L4
+call('HSET', steps, step, replace(step, record, COMPLETE_AT, finish)) -- L4
 return 1

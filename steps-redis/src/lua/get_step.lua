@@ -6,8 +6,8 @@ if not record then
     return false
 end
 local answer, count = { record }, (struct.unpack('>I4', record, #step + URLS))
-if count > 0 and count > redis.call('HLEN', KEYS[1]) then
-    corrupt('the urls of step ' .. step)
+if count > 0 and count > call('HLEN', steps) then
+    error({ err = 'CORRUPT the urls of step ' .. step })
 end
 -- Lua's stack has no room for any number of arguments.
 for first = 0, count - 1, 1000 do
@@ -15,7 +15,7 @@ for first = 0, count - 1, 1000 do
     for place = first, math.min(first + 999, count - 1) do
         places[#places + 1] = step .. ':' .. place
     end
-    for _, url in ipairs(redis.call('HMGET', KEYS[1], unpack(places))) do
+    for _, url in ipairs(call('HMGET', steps, unpack(places))) do
         answer[#answer + 1] = url
     end
 end

@@ -4,5 +4,5 @@ local record = read(step)
 if not record then
     return false
 end
-redis.call('HSET', KEYS[1], step, replace(step, record, LOCKS_ACQUIRED_AT, time)) -- L3
+call('HSET', steps, step, replace(step, record, LOCKS_ACQUIRED_AT, time)) -- L3
 return 1

@@ -6,5 +6,5 @@ if not record then
 end
 local name = #step + NAME
 local before = string.sub(record, 1, name - 1 + string.byte(record, name - 1))
-redis.call('HSET', KEYS[1], step, before .. state) -- L3
+call('HSET', steps, step, before .. state) -- L3
 return 1

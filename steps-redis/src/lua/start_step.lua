@@ -8,5 +8,5 @@ record = replace(step, record, STARTED_AT, time) -- L2
 if locks_acquired == '1' then
     record = replace(step, record, LOCKS_ACQUIRED_AT, time)
 end
-redis.call('HSET', KEYS[1], step, record)
+call('HSET', steps, step, record)
 return 1
