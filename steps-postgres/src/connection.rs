@@ -8,12 +8,12 @@ use sqlx::{
     postgres::{PgArguments, PgConnectOptions, PgRow},
 };
 use steps_core::ErrorKind;
-use steps_lane::{Failure, lock_timeout};
+use steps_lane::{Failure, Mode, lock_timeout};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     error::{after_statement, at_first_sight, connecting, failure, leaves_connection, lost, migration},
-    options::{Mode, Pooler, PostgresOptions},
+    options::{Pooler, PostgresOptions},
 };
 
 /// A boxed future. The compiler does not see that those of the driver may be sent between threads when

@@ -44,7 +44,9 @@ use crate::{
     reader::{Read, Reader},
     writer::{Change, Write, Writer, Written},
 };
-pub use options::{Mode, Pooler, PostgresOptions, SynchronousCommit};
+pub use options::{Pooler, PostgresOptions, SynchronousCommit};
+#[doc(inline)]
+pub use steps_lane::Mode;
 
 /// The name of this backend, in errors and elsewhere.
 pub const BACKEND: &str = "postgres";

@@ -15,13 +15,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 use steps_core::ErrorKind;
-
-use steps_lane::{Failure, lock_timeout};
+use steps_lane::{Failure, Mode, lock_timeout};
 use tokio::sync::Mutex;
 
 use crate::{
     error::{at_first_sight, failure, migration},
-    options::{Mode, SqliteOptions, Synchronous},
+    options::{SqliteOptions, Synchronous},
 };
 
 /// In the header of a file of ours: "stps" in ASCII, as the first migration sets it.

@@ -43,7 +43,9 @@ use crate::{
     reader::{Read, Reader},
     writer::{Write, Writer, Written},
 };
-pub use options::{Mode, SqliteOptions, Synchronous};
+pub use options::{SqliteOptions, Synchronous};
+#[doc(inline)]
+pub use steps_lane::Mode;
 
 /// The name of this backend, in errors and elsewhere.
 pub const BACKEND: &str = "sqlite";
