@@ -3,7 +3,7 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 use percent_encoding::percent_decode_str;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use steps_core::{Clock, Result, SystemClock};
-use steps_lane::Mode;
+use steps_lane::{Mode, bounded};
 
 use crate::error;
 
@@ -240,10 +240,10 @@ impl PostgresOptions {
         self
     }
 
-    /// Lets no call take longer than this, queueing included (D4); 10 s unless set.
+    /// Lets no call take longer than this, queueing included (D4); 10 s unless set, a year at most.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = bounded(timeout);
         self
     }
 
