@@ -8,6 +8,8 @@
 //!
 //! A missing program is an error that names the package to install, and no reason to skip a test.
 
+#[cfg(feature = "certificates")]
+mod certificates;
 pub mod children;
 mod pgbouncer;
 mod postgres;
@@ -19,6 +21,8 @@ mod shared_redis;
 mod trial;
 mod watchdog;
 
+#[cfg(feature = "certificates")]
+pub use certificates::Authority;
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions};
