@@ -181,6 +181,11 @@ mod tests {
         assert_eq!(Change::start(start), Change { started_at: Some(now), ..Change::default() });
         let with_locks = Change { started_at: Some(now), locks_acquired_at: Some(now), ..Change::default() };
         assert_eq!(Change::start(start.with_locks_acquired(true)), with_locks);
+        let locks = Change { locks_acquired_at: Some(now), ..Change::default() };
+        assert_eq!(Change::locks_acquired(now), locks);
+        let text = StateString::new("running").unwrap();
+        let state = Change { state_string: Some(text.clone()), ..Change::default() };
+        assert_eq!(Change::state(text), state);
         let (results, hidden) = (Results::FAILURE, true);
         let ended =
             Change { complete_at: Some(now), results: Some(results), hidden: Some(hidden), ..Change::default() };
