@@ -11,10 +11,10 @@ use std::{
 
 use conformance_tests::proxy::Proxy;
 use libtest_mimic::Trial;
-use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
+use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use test_servers::{
     RedisCluster, RedisOptions, TestResult,
-    children::{Answered, BUILD, Writers, check_half_written, share_a_build, times, until},
+    children::{Answered, BUILD, Writers, check_half_written, keyed, share_a_build, times, until},
     trial,
 };
 use tokio::{
@@ -355,8 +355,7 @@ async fn lost_by_failover(
     // Before the replica takes over: they would be given the names and numbers of lost steps again.
     writers.kill(&mut answered)?;
     // A keyed add is done once the replica has taken over, by itself.
-    let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
-    let keyed = store.add_step(keyed.with_idempotency_key(IdempotencyKey::new("key")?)).await?;
+    let keyed = store.add_step(keyed("keyed", "key")?).await?;
     let waited = killed.elapsed();
     let steps = store.steps(BUILD).await?;
     check_half_written(&steps);
@@ -379,11 +378,9 @@ async fn vanished() -> TestResult {
     let index = cluster.primary_of(&key("vanished"))?;
     cluster.wait_until_ok()?;
     cluster.nodes()[index].pause()?;
-    let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
-    let keyed = keyed.with_idempotency_key(IdempotencyKey::new("key")?);
     let (added, keyed, linked, read) = tokio::join!(
         store.add(BUILD, "plain", ""),
-        store.add_step(keyed),
+        store.add_step(keyed("keyed", "key")?),
         store.link(step, "log", "url"),
         store.steps(BUILD)
     );
