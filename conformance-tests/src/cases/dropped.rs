@@ -1,6 +1,6 @@
 //! Calls whose future is dropped half-way (D5).
 
-use steps_core::{FinishStep, Results, StartStep, StepsStore, StepsStoreExt};
+use steps_core::{AddedStep, FinishStep, Results, StartStep, Step, StepsStore, StepsStoreExt};
 
 use crate::{
     Clause,
@@ -49,14 +49,15 @@ async fn an_add_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
     for (step, expected) in steps.iter().zip(&expected) {
         expect_text(Clause::N3, "the name of a step", step.name.as_str(), expected)?;
     }
+    expect_answered(&steps, &answered)
+}
+
+/// Expects the steps that adds answered.
+fn expect_answered(steps: &[Step], answered: &[AddedStep]) -> Checked {
     for added in answered {
         let got = steps.iter().find(|step| step.id == added.id).map(|step| step.number);
-        expect_eq(
-            Clause::D5,
-            format_args!("the number of the step {}, whose add was answered", added.id),
-            got,
-            Some(added.number),
-        )?;
+        let what = format_args!("the number of the step {}, whose add was answered", added.id);
+        expect_eq(Clause::D5, what, got, Some(added.number))?;
     }
     Ok(())
 }
@@ -179,14 +180,5 @@ async fn no_other_call_is_harmed(stage: &mut Stage) -> Checked {
     });
     let answered: Vec<_> = at_once(calls).await?.into_iter().flatten().collect();
     let steps = store.steps(build).await?;
-    for added in answered {
-        let got = steps.iter().find(|step| step.id == added.id).map(|step| step.number);
-        expect_eq(
-            Clause::D5,
-            format_args!("the number of the step {}, whose add was answered", added.id),
-            got,
-            Some(added.number),
-        )?;
-    }
-    Ok(())
+    expect_answered(&steps, &answered)
 }
