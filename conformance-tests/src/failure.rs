@@ -142,9 +142,15 @@ pub(crate) fn expect_eq<T: Debug + PartialEq<U>, U: Debug>(
     Err(Failure::of(clause, what).expected(shortened(&expected)).got(shortened(&got)))
 }
 
-/// Expects what holds.
-pub(crate) fn expect(clause: Clause, holds: bool, expected: impl Display) -> Checked {
-    if holds { Ok(()) } else { Err(Failure::of(clause, "what does not hold").expected(expected.to_string())) }
+/// Expects of `got` what `expected` says in words, and `holds` says of it.
+pub(crate) fn expect(
+    clause: Clause,
+    what: impl Display,
+    got: impl Debug,
+    expected: impl Display,
+    holds: bool,
+) -> Checked {
+    if holds { Ok(()) } else { Err(Failure::of(clause, what).expected(expected.to_string()).got(shortened(&got))) }
 }
 
 /// Expects something to be there.

@@ -34,8 +34,11 @@ struct Caught {
 }
 
 impl Caught {
-    /// Takes down which cases blame the clause.
+    /// Takes down which cases blame the clause, and that each says beside what it should be what was there.
     fn judge<F: Debug>(&mut self, broken: &Broken<F>, report: &Report) {
+        for (case, failure) in report.failed() {
+            assert!(failure.expected.is_some() && failure.got.is_some(), "{broken:?}; {}: {failure}", case.name);
+        }
         let row = Row::new(broken.documentation, broken.clause, report);
         if row.cases.is_empty() {
             self.missed.push(format!("{broken:?}; {report}"));

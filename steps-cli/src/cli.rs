@@ -238,7 +238,7 @@ pub(crate) struct Show {
 
 /// Say whether the store is reachable, what its format is and what it promises.
 ///
-/// The exit code is 1 if it is not reachable.
+/// The exit code is 1 if it is not reachable, or cannot be used.
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {
     /// Print it as JSON

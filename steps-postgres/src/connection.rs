@@ -8,12 +8,12 @@ use sqlx::{
     postgres::{PgArguments, PgConnectOptions, PgRow},
 };
 use steps_core::ErrorKind;
-use steps_lane::{Failure, lock_timeout};
+use steps_lane::{Failure, Mode, lock_timeout};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     error::{after_statement, at_first_sight, connecting, failure, leaves_connection, lost, migration},
-    options::{Mode, Pooler, PostgresOptions},
+    options::{Pooler, PostgresOptions},
 };
 
 /// A boxed future. The compiler does not see that those of the driver may be sent between threads when
@@ -325,7 +325,9 @@ impl Opener {
         let schema = &self.0.schema;
         let message = match (found, mode) {
             (Found::Current, _) | (_, Mode::Create) | (Found::Older(1..), Mode::ReadWrite) => return Ok(()),
-            (Found::Older(0), _) => format!("there is no store in the schema {schema}; an add makes one, or mode=rwc"),
+            (Found::Older(0), _) => {
+                format!("there is no store in the schema {schema} yet; an add makes one, or mode=rwc")
+            }
             (Found::Older(_), _) => format!(
                 "the schema {schema} is of an older version, and mode=ro does not change it; open it once without"
             ),

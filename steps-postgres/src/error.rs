@@ -9,7 +9,12 @@ use steps_lane::Failure;
 use crate::BACKEND;
 
 pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
-    Failure::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect), BACKEND)
+    connect(Failure::new(ErrorKind::Config, message))
+}
+
+/// What connecting gives.
+pub(crate) fn connect(failure: Failure) -> Error {
+    failure.into_error(Call::on_store(Operation::Connect), BACKEND)
 }
 
 /// What the driver's error means that ended a transaction.

@@ -37,15 +37,13 @@ use steps_core::{
     AddedStep, BuildId, Call, Clock, Description, Error, FinishStep, NewStep, Operation, Result, StartStep,
     StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
-use steps_lane::{Failure, Lane, lock_timeout};
+use steps_lane::{Change, Failure, Lane, Read, Write, lock_timeout};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::{
-    connection::Opener,
-    reader::{Read, Reader},
-    writer::{Change, Write, Writer, Written},
-};
-pub use options::{Mode, Pooler, PostgresOptions, SynchronousCommit};
+use crate::{connection::Opener, reader::Reader, writer::Writer};
+pub use options::{Pooler, PostgresOptions, SynchronousCommit};
+#[doc(inline)]
+pub use steps_lane::Mode;
 
 /// The name of this backend, in errors and elsewhere.
 pub const BACKEND: &str = "postgres";
@@ -166,12 +164,8 @@ impl PostgresStore {
 impl StepsStore for PostgresStore {
     async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&step);
-        match self.writer(step.build_id.get()).call(call, Write::AddStep(step)).await? {
-            Written::Added(added) => Ok(added),
-            Written::Changed => {
-                Err(Failure::unreadable("the answer of an add is that of a change").into_error(call, BACKEND))
-            }
-        }
+        let written = self.writer(step.build_id.get()).call(call, Write::AddStep(step)).await?;
+        written.added().map_err(|failure| failure.into_error(call, BACKEND))
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
@@ -192,8 +186,7 @@ impl StepsStore for PostgresStore {
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        let digest = url.digest();
-        self.write(Operation::AddUrl, id, Write::AddUrl(id, url, digest)).await
+        self.write(Operation::AddUrl, id, Write::url(id, url)).await
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {

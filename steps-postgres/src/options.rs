@@ -3,6 +3,7 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 use percent_encoding::percent_decode_str;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use steps_core::{Clock, Result, SystemClock};
+use steps_lane::{Mode, bounded};
 
 use crate::error;
 
@@ -19,18 +20,6 @@ pub struct PostgresOptions {
     pub(crate) readers: usize,
     pub(crate) timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// What may be done with the store.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Mode {
-    /// Read it, write to it, and make its schema when that is missing: `mode=rwc`, the default.
-    Create,
-    /// Read it and write to it: `mode=rw`.
-    ReadWrite,
-    /// Read it: `mode=ro`.
-    ReadOnly,
 }
 
 /// What an answered write survives: PostgreSQL's `synchronous_commit`.
@@ -187,10 +176,7 @@ impl PostgresOptions {
     fn with_parameter(self, name: &str, value: &str) -> Result<Self> {
         match (name, value) {
             ("schema", schema) => self.with_schema(schema),
-            ("mode", "rwc") => Ok(self.with_mode(Mode::Create)),
-            ("mode", "rw") => Ok(self.with_mode(Mode::ReadWrite)),
-            ("mode", "ro") => Ok(self.with_mode(Mode::ReadOnly)),
-            ("mode", _) => Err(error::config("the URL's mode is rwc, rw or ro")),
+            ("mode", value) => Mode::of_url(value).map(|mode| self.with_mode(mode)).map_err(error::connect),
             ("pooler", "none") => Ok(self.with_pooler(Pooler::None)),
             ("pooler", "transaction") => Ok(self.with_pooler(Pooler::Transaction)),
             ("pooler", _) => Err(error::config("the URL's pooler is none or transaction")),
@@ -222,7 +208,7 @@ impl PostgresOptions {
         Ok(self)
     }
 
-    /// Says what may be done with the store.
+    /// Says what may be done with the schema: [`Mode::Create`] unless set.
     #[must_use]
     pub fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
@@ -255,10 +241,10 @@ impl PostgresOptions {
         self
     }
 
-    /// Lets no call take longer than this, queueing included (D4); 10 s unless set.
+    /// Lets no call take longer than this, queueing included (D4); 10 s unless set, a year at most.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = bounded(timeout);
         self
     }
 

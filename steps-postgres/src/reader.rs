@@ -13,7 +13,7 @@ use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
 };
-use steps_lane::{Failure, Worker, places_of_equals};
+use steps_lane::{Failure, Read, Worker, places_of_equals};
 
 use crate::{
     BACKEND,
@@ -21,13 +21,6 @@ use crate::{
     error::{failure, unreadable_step},
     time::Time,
 };
-
-/// A read.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Read {
-    Step(StepSelector),
-    Steps(BuildId),
-}
 
 #[derive(Debug)]
 pub(crate) struct Reader(Link);

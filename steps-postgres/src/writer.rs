@@ -10,10 +10,9 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
 };
 use steps_core::{
-    AddedStep, ErrorKind, FinishStep, NewStep, Results, StartStep, StateString, StepId, StepName, StepNumber, StepUrl,
-    Timestamp, UrlDigest, limits,
+    AddedStep, ErrorKind, NewStep, Results, StateString, StepId, StepName, StepNumber, StepUrl, UrlDigest,
 };
-use steps_lane::{Failure, Worker};
+use steps_lane::{Change, Failure, Worker, Write, Written};
 
 use crate::{
     BACKEND,
@@ -22,56 +21,6 @@ use crate::{
     numbers::Numbers,
     time::Time,
 };
-
-/// A write.
-#[derive(Debug)]
-pub(crate) enum Write {
-    AddStep(NewStep),
-    Change(StepId, Change),
-    AddUrl(StepId, StepUrl, UrlDigest),
-}
-
-/// What columns of a step become; `None` leaves one as it is.
-#[derive(Debug, Default)]
-pub(crate) struct Change {
-    started_at: Option<Timestamp>,
-    locks_acquired_at: Option<Timestamp>,
-    state_string: Option<StateString>,
-    complete_at: Option<Timestamp>,
-    results: Option<Results>,
-    hidden: Option<bool>,
-}
-
-impl Change {
-    /// L2
-    pub(crate) fn start(start: StartStep) -> Self {
-        let locks_acquired_at = start.locks_acquired.then_some(start.started_at);
-        Self { started_at: Some(start.started_at), locks_acquired_at, ..Self::default() }
-    }
-
-    /// L3
-    pub(crate) fn locks_acquired(at: Timestamp) -> Self {
-        Self { locks_acquired_at: Some(at), ..Self::default() }
-    }
-
-    /// L3
-    pub(crate) fn state(state_string: StateString) -> Self {
-        Self { state_string: Some(state_string), ..Self::default() }
-    }
-
-    /// L4
-    pub(crate) fn finish(finish: FinishStep, now: Timestamp) -> Self {
-        let FinishStep { results, hidden, .. } = finish;
-        Self { complete_at: Some(now), results: Some(results), hidden: Some(hidden), ..Self::default() }
-    }
-}
-
-/// What a write answers.
-#[derive(Debug)]
-pub(crate) enum Written {
-    Added(AddedStep),
-    Changed,
-}
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -98,16 +47,6 @@ const DETOURS: u32 = 16;
 struct Skips {
     steps: bool,
     builds: bool,
-}
-
-impl Write {
-    /// The step that it changes.
-    fn step(&self) -> Option<StepId> {
-        match self {
-            Self::AddStep(_) => None,
-            Self::Change(id, _) | Self::AddUrl(id, ..) => Some(*id),
-        }
-    }
 }
 
 impl Writer {
@@ -139,7 +78,7 @@ impl Writer {
                 self.remember(request, &added);
                 Ok(Some(added))
             }
-            (_, None) => Ok(Some(Err(unanswered(request)))),
+            (_, None) => Ok(Some(Err(request.not_done()))),
             (_, Some(_)) => Ok(Some(Ok(Written::Changed))),
         }
     }
@@ -169,12 +108,7 @@ impl Worker for Writer {
     const BATCH: usize = 256;
 
     fn size(request: &Write) -> usize {
-        const REST: usize = 200;
-        REST + match request {
-            Write::AddStep(step) => step.state_string.as_str().len(),
-            Write::Change(_, change) => change.state_string.as_ref().map_or(0, |state| state.as_str().len()),
-            Write::AddUrl(_, url, _) => url.name().len() + url.url().len(),
-        }
+        request.size()
     }
 
     async fn connect(&mut self) -> Result<(), Failure> {
@@ -220,14 +154,6 @@ fn unreadable(error: BoxDynError) -> Failure {
     Failure::unreadable(error.to_string())
 }
 
-/// A request that was not carried out: no step was found to change, or no number to give.
-fn unanswered(request: &Write) -> Failure {
-    match request {
-        Write::AddStep(_) => Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT),
-        _ => Failure::new(ErrorKind::NotFound, "there is no such step"),
-    }
-}
-
 /// What the rows of `write_batch` answer to each request.
 fn answers(requests: &[Write], rows: &[PgRow]) -> Result<Vec<Result<Written, Failure>>, BoxDynError> {
     let (mut adds, mut steps) = (HashMap::new(), HashMap::new());
@@ -241,11 +167,11 @@ fn answers(requests: &[Write], rows: &[PgRow]) -> Result<Vec<Result<Written, Fai
     }
     let mut places = 1..;
     let answers = requests.iter().map(|request| match request.step() {
-        None => places.next().and_then(|place| adds.remove(&place)).unwrap_or_else(|| Err(unanswered(request))),
+        None => places.next().and_then(|place| adds.remove(&place)).unwrap_or_else(|| Err(request.not_done())),
         Some(id) => match steps.get(&id) {
             Some(true) => Err(locked()),
             Some(false) => Ok(Written::Changed),
-            None => Err(unanswered(request)),
+            None => Err(request.not_done()),
         },
     });
     Ok(answers.collect())
@@ -367,30 +293,5 @@ impl<'a> Columns<'a> {
         arguments.add(skips.steps)?;
         arguments.add(skips.builds)?;
         Ok(arguments)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use steps_core::{BuildId, InputError};
-
-    use super::*;
-
-    #[test]
-    fn the_size_of_a_write_counts_its_text() -> Result<(), InputError> {
-        let (build, id, name) = (BuildId::new(7)?, StepId::new(1)?, StepName::new("compile")?);
-        let writes = |text: &str| {
-            let (named, unnamed) = (StepUrl::new(text, "")?, StepUrl::new("", text)?);
-            Ok::<_, InputError>([
-                Write::AddStep(NewStep::new(build, name.clone(), StateString::new(text)?)),
-                Write::Change(id, Change::state(StateString::new(text)?)),
-                Write::AddUrl(id, named.clone(), named.digest()),
-                Write::AddUrl(id, unnamed.clone(), unnamed.digest()),
-            ])
-        };
-        for (short, long) in writes("")?.iter().zip(&writes(&"x".repeat(5000))?) {
-            assert_eq!(Writer::size(long), Writer::size(short) + 5000, "{short:?}");
-        }
-        Ok(())
     }
 }

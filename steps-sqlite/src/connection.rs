@@ -15,13 +15,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 use steps_core::ErrorKind;
-
-use steps_lane::{Failure, lock_timeout};
+use steps_lane::{Failure, Mode, lock_timeout};
 use tokio::sync::Mutex;
 
 use crate::{
     error::{at_first_sight, failure, migration},
-    options::{Mode, SqliteOptions, Synchronous},
+    options::{SqliteOptions, Synchronous},
 };
 
 /// In the header of a file of ours: "stps" in ASCII, as the first migration sets it.
@@ -95,9 +94,10 @@ async fn bring_up_to_date(connection: &mut SqliteConnection, options: &SqliteOpt
         (State::Current, Mode::ReadOnly) => Ok(()),
         // Also where the file is a copy: some ways to make one leave the log behind.
         (State::Current, _) => use_log(connection).await,
-        (State::New, Mode::ReadOnly | Mode::ReadWrite) => {
-            Err(Failure::new(ErrorKind::Config, "the file is empty, and this mode makes no store of it"))
-        }
+        (State::New, Mode::ReadOnly | Mode::ReadWrite) => Err(Failure::new(
+            ErrorKind::Config,
+            "there is no store in the file yet, it is empty; an add makes one, or mode=rwc",
+        )),
         (State::Older, Mode::ReadOnly) => {
             let message = "the file has an older schema, and mode=ro does not change it; open it once without";
             Err(Failure::new(ErrorKind::Config, message))
@@ -118,10 +118,10 @@ fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if options.mode != Mode::Create {
-                refuse("does not exist")
-            } else if !folder.is_dir() {
-                refuse("cannot be made: its folder does not exist; make the folder first")
+            if !folder.is_dir() {
+                refuse("does not exist, nor does its folder; make the folder first")
+            } else if options.mode != Mode::Create {
+                refuse("does not exist yet; an add makes it, or mode=rwc")
             } else {
                 Ok(())
             }

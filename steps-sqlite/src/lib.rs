@@ -35,15 +35,13 @@ use steps_core::{
     AddedStep, BuildId, Call, Clock, Description, Error, FinishStep, NewStep, Operation, Result, StartStep,
     StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
-use steps_lane::{Failure, Lane, lock_timeout};
+use steps_lane::{Change, Failure, Lane, Read, Write, lock_timeout};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::{
-    connection::Opener,
-    reader::{Read, Reader},
-    writer::{Write, Writer, Written},
-};
-pub use options::{Mode, SqliteOptions, Synchronous};
+use crate::{connection::Opener, reader::Reader, writer::Writer};
+pub use options::{SqliteOptions, Synchronous};
+#[doc(inline)]
+pub use steps_lane::Mode;
 
 /// The name of this backend, in errors and elsewhere.
 pub const BACKEND: &str = "sqlite";
@@ -128,7 +126,11 @@ impl SqliteStore {
         Ok(description)
     }
 
-    async fn change(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
+    async fn change(&self, operation: Operation, id: StepId, change: Change) -> Result<()> {
+        self.write(operation, id, Write::Change(id, change)).await
+    }
+
+    async fn write(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
         self.writer.call(Call::on_step(operation, id), write).await.map(|_| ())
     }
 
@@ -142,33 +144,29 @@ impl SqliteStore {
 impl StepsStore for SqliteStore {
     async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&step);
-        match self.writer.call(call, Write::AddStep(step)).await? {
-            Written::Added(added) => Ok(added),
-            Written::Changed => {
-                Err(Failure::unreadable("the answer of an add is that of a change").into_error(call, BACKEND))
-            }
-        }
+        let written = self.writer.call(call, Write::AddStep(step)).await?;
+        written.added().map_err(|failure| failure.into_error(call, BACKEND))
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(Operation::StartStep, id, Write::StartStep(id, start)).await
+        self.change(Operation::StartStep, id, Change::start(start)).await
     }
 
     async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(Operation::SetStepLocksAcquiredAt, id, Write::SetStepLocksAcquiredAt(id, at)).await
+        self.change(Operation::SetStepLocksAcquiredAt, id, Change::locks_acquired(at)).await
     }
 
     async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(Operation::SetStepStateString, id, Write::SetStepStateString(id, state_string)).await
+        self.change(Operation::SetStepStateString, id, Change::state(state_string)).await
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.options.clock.now();
-        self.change(Operation::FinishStep, id, Write::FinishStep(id, finish, now)).await
+        self.change(Operation::FinishStep, id, Change::finish(finish, now)).await
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        self.change(Operation::AddUrl, id, Write::AddUrl(id, url)).await
+        self.write(Operation::AddUrl, id, Write::url(id, url)).await
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {

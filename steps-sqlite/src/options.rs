@@ -2,7 +2,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use steps_core::{Clock, Result, SystemClock};
-use steps_lane::bounded;
+use steps_lane::{Mode, bounded};
 
 use crate::error;
 
@@ -14,18 +14,6 @@ pub struct SqliteOptions {
     pub(crate) synchronous: Synchronous,
     pub(crate) timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// What may be done with the file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Mode {
-    /// Read it, write to it, and make it when it is missing: `mode=rwc`, the default.
-    Create,
-    /// Read it and write to it: `mode=rw`.
-    ReadWrite,
-    /// Read it: `mode=ro`.
-    ReadOnly,
 }
 
 /// What an answered write survives: SQLite's `PRAGMA synchronous`.
@@ -88,19 +76,16 @@ impl SqliteOptions {
             return Err(error::config("the URL has a parameter without a value; use mode or synchronous"));
         };
         match (name, value) {
-            ("mode", "rwc") => Ok(self.with_mode(Mode::Create)),
-            ("mode", "rw") => Ok(self.with_mode(Mode::ReadWrite)),
-            ("mode", "ro") => Ok(self.with_mode(Mode::ReadOnly)),
+            ("mode", value) => Mode::of_url(value).map(|mode| self.with_mode(mode)).map_err(error::connect),
             ("synchronous", "full") => Ok(self.with_synchronous(Synchronous::Full)),
             ("synchronous", "normal") => Ok(self.with_synchronous(Synchronous::Normal)),
-            ("mode", _) => Err(error::config("the URL's mode is rwc, rw or ro")),
             ("synchronous", _) => Err(error::config("the URL's synchronous is full or normal")),
             // The value may be a password that went to the wrong backend.
             _ => Err(error::config(format!("the URL's parameter {name:?} is unknown; use mode or synchronous"))),
         }
     }
 
-    /// Says what may be done with the file.
+    /// Says what may be done with the file: [`Mode::Create`] unless set.
     #[must_use]
     pub fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;

@@ -10,20 +10,13 @@ use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
 };
-use steps_lane::{Failure, Worker, places_of_equals};
+use steps_lane::{Failure, Read, Worker, places_of_equals};
 
 use crate::{
     BACKEND,
     connection::{Opener, give_up},
     error::{failure, opening, unreadable},
 };
-
-/// A read.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Read {
-    Step(StepSelector),
-    Steps(BuildId),
-}
 
 #[derive(Debug)]
 pub(crate) struct Reader {

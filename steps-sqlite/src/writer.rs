@@ -1,17 +1,14 @@
 //! The writing lane: all waiting writes of this process in one transaction, and so with one fsync.
 
 use futures_util::{Stream, TryStreamExt};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sqlx::{
     Either, Executor, Row, Sqlite, SqliteConnection,
     error::BoxDynError,
     sqlite::{SqliteArguments, SqliteQueryResult, SqliteRow},
 };
-use steps_core::{
-    AddedStep, ErrorKind, FinishStep, InputError, NewStep, StartStep, StateString, StepId, StepName, StepNumber,
-    StepUrl, Timestamp, limits,
-};
-use steps_lane::{Failure, Worker};
+use steps_core::{AddedStep, InputError, NewStep, Results, StateString, StepId, StepName, StepNumber, Timestamp};
+use steps_lane::{Change, Failure, Worker, Write, Written};
 
 use crate::{
     BACKEND,
@@ -26,24 +23,6 @@ const SETUP: &str = concat!(
     include_str!("sql/change_step.sql"),
     include_str!("sql/add_url.sql"),
 );
-
-/// A write.
-#[derive(Debug)]
-pub(crate) enum Write {
-    AddStep(NewStep),
-    StartStep(StepId, StartStep),
-    SetStepLocksAcquiredAt(StepId, Timestamp),
-    SetStepStateString(StepId, StateString),
-    FinishStep(StepId, FinishStep, Timestamp),
-    AddUrl(StepId, StepUrl),
-}
-
-/// What a write answers.
-#[derive(Debug)]
-pub(crate) enum Written {
-    Added(AddedStep),
-    Changed,
-}
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -133,13 +112,7 @@ impl Worker for Writer {
     const BATCH: usize = 4096;
 
     fn size(request: &Write) -> usize {
-        const REST: usize = 200;
-        REST + match request {
-            Write::AddStep(step) => step.state_string.as_str().len(),
-            Write::SetStepStateString(_, state_string) => state_string.as_str().len(),
-            Write::AddUrl(_, url) => url.name().len() + url.url().len(),
-            Write::StartStep(..) | Write::SetStepLocksAcquiredAt(..) | Write::FinishStep(..) => 0,
-        }
+        request.size()
     }
 
     async fn connect(&mut self) -> Result<(), Failure> {
@@ -162,7 +135,7 @@ impl Worker for Writer {
         let answers: Vec<AnswerRow> =
             serde_json::from_str(&answers).map_err(|error| Failure::unreadable(error.to_string()))?;
 
-        let mut written: Vec<_> = requests.iter().map(|request| Err(unanswered(request))).collect();
+        let mut written: Vec<_> = requests.iter().map(|request| Err(request.not_done())).collect();
         for answer in answers {
             if let Some(request) = written.get_mut(answer.request) {
                 *request = answer.written().map_err(|error| Failure::unreadable(error.to_string()));
@@ -184,21 +157,13 @@ fn added(row: &SqliteRow, step: &NewStep) -> Result<Written, BoxDynError> {
     Ok(Written::Added(AddedStep::new(id, number, step.name.clone())))
 }
 
-/// A request that the batch did not carry out: see `writer.sql`.
-fn unanswered(request: &Write) -> Failure {
-    match request {
-        Write::AddStep(_) => Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT),
-        _ => Failure::new(ErrorKind::NotFound, "there is no such step"),
-    }
-}
-
 /// The requests of a batch by their kind, with their places: see `writer.sql`.
 #[derive(Default)]
 struct Batch<'a> {
     /// Each at its place.
     adds: Vec<Option<(i64, &'a str, &'a str)>>,
     keyed_adds: Vec<(usize, i64, &'a str, &'a str, &'a str)>,
-    changes: Vec<Change<'a>>,
+    changes: Vec<Changed<'a>>,
     urls: Vec<(usize, i64, &'a str, &'a str, String)>,
 }
 
@@ -212,7 +177,6 @@ impl<'a> Batch<'a> {
     }
 
     fn push(&mut self, place: usize, request: &'a Write) {
-        let change = |id: &StepId| Change { place, step_id: id.get(), ..Change::default() };
         match request {
             Write::AddStep(step) => {
                 let (build_id, name, state) = (step.build_id.get(), step.name.as_str(), step.state_string.as_str());
@@ -224,49 +188,30 @@ impl<'a> Batch<'a> {
                     Some(key) => self.keyed_adds.push((place, build_id, name, state, key.as_ref())),
                 }
             }
-            Write::StartStep(id, start) => {
-                let at = start.started_at.unix_micros();
-                let locks_acquired_at = start.locks_acquired.then_some(at);
-                self.changes.push(Change { started_at: Some(at), locks_acquired_at, ..change(id) });
-            }
-            Write::SetStepLocksAcquiredAt(id, at) => {
-                self.changes.push(Change { locks_acquired_at: Some(at.unix_micros()), ..change(id) });
-            }
-            Write::SetStepStateString(id, state_string) => {
-                self.changes.push(Change { state_string: Some(state_string.as_str()), ..change(id) });
-            }
-            Write::FinishStep(id, finish, now) => self.changes.push(Change {
-                complete_at: Some(now.unix_micros()),
-                results: Some(finish.results.code()),
-                hidden: Some(finish.hidden),
-                ..change(id)
-            }),
-            Write::AddUrl(id, url) => {
-                self.urls.push((place, id.get(), url.name(), url.url(), url.digest().to_string()));
+            Write::Change(id, change) => self.changes.push(changed(place, *id, change)),
+            Write::AddUrl(id, url, digest) => {
+                self.urls.push((place, id.get(), url.name(), url.url(), digest.to_string()));
             }
         }
     }
 }
 
-/// A row of the view `changes`.
-#[derive(Default)]
-struct Change<'a> {
-    place: usize,
-    step_id: i64,
-    started_at: Option<i64>,
-    locks_acquired_at: Option<i64>,
-    state_string: Option<&'a str>,
-    complete_at: Option<i64>,
-    results: Option<i32>,
-    hidden: Option<bool>,
-}
+/// A row of the view `changes`: place, step, and what each column becomes.
+type Changed<'a> = (usize, i64, Option<i64>, Option<i64>, Option<&'a str>, Option<i64>, Option<i32>, Option<bool>);
 
-impl Serialize for Change<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { place, step_id, started_at, locks_acquired_at, state_string, complete_at, results, hidden } = self;
-        (place, step_id, started_at, locks_acquired_at, state_string, complete_at, results, hidden)
-            .serialize(serializer)
-    }
+fn changed(place: usize, id: StepId, change: &Change) -> Changed<'_> {
+    let Change { started_at, locks_acquired_at, state_string, complete_at, results, hidden } = change;
+    let micros = |at: &Option<Timestamp>| at.map(Timestamp::unix_micros);
+    (
+        place,
+        id.get(),
+        micros(started_at),
+        micros(locks_acquired_at),
+        state_string.as_ref().map(StateString::as_str),
+        micros(complete_at),
+        results.map(Results::code),
+        *hidden,
+    )
 }
 
 /// As JSON, unless there are none.
@@ -297,7 +242,6 @@ impl AnswerRow {
 #[cfg(test)]
 mod tests {
     use sqlx::Connection;
-    use steps_core::BuildId;
 
     use super::*;
 
@@ -315,23 +259,6 @@ mod tests {
 
         let row = committed(connection.fetch_many("INSERT INTO t VALUES (2); SELECT count(*) FROM t")).await.unwrap();
         assert_eq!(row.unwrap().get::<i64, _>(0), 2);
-        Ok(())
-    }
-
-    #[test]
-    fn the_size_of_a_write_counts_its_text() -> Result<(), InputError> {
-        let (build, id, name) = (BuildId::new(7)?, StepId::new(1)?, StepName::new("compile")?);
-        let writes = |text: &str| {
-            Ok::<_, InputError>([
-                Write::AddStep(NewStep::new(build, name.clone(), StateString::new(text)?)),
-                Write::SetStepStateString(id, StateString::new(text)?),
-                Write::AddUrl(id, StepUrl::new(text, "")?),
-                Write::AddUrl(id, StepUrl::new("", text)?),
-            ])
-        };
-        for (short, long) in writes("")?.iter().zip(&writes(&"x".repeat(5000))?) {
-            assert_eq!(Writer::size(long), Writer::size(short) + 5000, "{short:?}");
-        }
         Ok(())
     }
 }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use steps_core::{
-    AddedStep, BuildId, IdempotencyKey, NewStep, Results, StateString, Step, StepId, StepName, StepUrl, StepsStore,
-    StepsStoreExt,
+    AddedStep, BuildId, IdempotencyKey, InputError, NewStep, Results, StateString, Step, StepId, StepName, StepUrl,
+    StepsStore, StepsStoreExt,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -31,6 +31,15 @@ pub const CHILDREN: usize = 8;
 
 /// How many tasks a child has.
 pub const TASKS: usize = 8;
+
+/// A step to add to [`BUILD`] under this key, as the jobs do.
+///
+/// # Errors
+/// When name or key is none.
+pub fn keyed(name: &str, key: &str) -> Result<NewStep, InputError> {
+    let step = NewStep::new(BUILD.try_into()?, name.parse()?, "running".parse()?);
+    Ok(step.with_idempotency_key(IdempotencyKey::new(key)?))
+}
 
 /// What a child does, said in its environment as `JOB ARGUMENT… URL`.
 #[derive(Clone, Copy, Debug)]

@@ -4,11 +4,15 @@
 //! folder removed when its value is dropped, and also when this process dies in any other way: a watchdog
 //! beside the server waits for the end of a pipe that only this process holds.
 //!
-//! And starts the processes that share a store in such tests: see [`children`].
+//! And starts the processes that share a store in such tests: see [`children`]; and calls one whose server is gone: see
+//! [`outages`].
 //!
 //! A missing program is an error that names the package to install, and no reason to skip a test.
 
+#[cfg(feature = "certificates")]
+mod certificates;
 pub mod children;
+pub mod outages;
 mod pgbouncer;
 mod postgres;
 mod process;
@@ -19,6 +23,8 @@ mod shared_redis;
 mod trial;
 mod watchdog;
 
+#[cfg(feature = "certificates")]
+pub use certificates::Authority;
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions};

@@ -92,7 +92,9 @@ async fn numbers_are_counted_for_each_build_alone(stage: &mut Stage) -> Checked 
     for build in builds {
         let steps = store.steps(build).await?;
         expect_eq(Clause::I2, "how many steps the build has", steps.len(), 5)?;
-        expect(Clause::I3, steps.iter().all(|step| step.build_id == build), "that all are steps of the build")?;
+        for step in steps {
+            expect_eq(Clause::I3, "the build of a step", step.build_id, build)?;
+        }
     }
     Ok(())
 }
@@ -103,12 +105,10 @@ async fn ids_are_unique_and_grow_within_a_build(stage: &mut Stage) -> Checked {
     for turn in 0..30 {
         let place = turn * 7 % builds.len();
         let id = store.add(builds[place], "compile", "").await?.id;
-        expect(Clause::I1, ids.insert(id), format_args!("that no other step has the id {id}"))?;
-        expect(
-            Clause::I1,
-            id.get() > last[place],
-            format_args!("an id greater than {}, which the build had before; it is {id}", last[place]),
-        )?;
+        let what = "the id that an add answers";
+        expect(Clause::I1, what, id, "one that no other step has", ids.insert(id))?;
+        let expected = format_args!("one greater than {}, which the build had before", last[place]);
+        expect(Clause::I1, what, id, expected, id.get() > last[place])?;
         last[place] = id.get();
     }
     Ok(())

@@ -84,11 +84,8 @@ async fn calls_that_wait_end(stage: &mut Stage) -> Checked {
         match result {
             Err(error) if number != 30 => {
                 let is_right = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unavailable);
-                expect(
-                    Clause::D7,
-                    is_right,
-                    format_args!("Closed or Unavailable of an add beside a close, not {error:?}"),
-                )?;
+                let what = format_args!("the kind of the error \"{error}\" of an add beside a close");
+                expect(Clause::D7, what, error.kind(), "Closed or Unavailable", is_right)?;
             }
             result => result?,
         }

@@ -1,6 +1,6 @@
 //! Calls whose future is dropped half-way (D5).
 
-use steps_core::{FinishStep, Results, StartStep, StepsStore, StepsStoreExt};
+use steps_core::{AddedStep, FinishStep, Results, StartStep, Step, StepsStore, StepsStoreExt};
 
 use crate::{
     Clause,
@@ -49,9 +49,15 @@ async fn an_add_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
     for (step, expected) in steps.iter().zip(&expected) {
         expect_text(Clause::N3, "the name of a step", step.name.as_str(), expected)?;
     }
+    expect_answered(&steps, &answered)
+}
+
+/// Expects the steps that adds answered.
+fn expect_answered(steps: &[Step], answered: &[AddedStep]) -> Checked {
     for added in answered {
-        let is_there = steps.iter().any(|step| step.id == added.id && step.number == added.number);
-        expect(Clause::D5, is_there, format_args!("that {added:?}, which was answered, is there"))?;
+        let got = steps.iter().find(|step| step.id == added.id).map(|step| step.number);
+        let what = format_args!("the number of the step {}, whose add was answered", added.id);
+        expect_eq(Clause::D5, what, got, Some(added.number))?;
     }
     Ok(())
 }
@@ -67,12 +73,13 @@ async fn a_change_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
         let got = expect_some(Clause::D5, "the step", store.step(step.id).await?)?;
         let started = (got.started_at, got.locks_acquired_at);
         let is_whole = [(None, None), (Some(at(1)), Some(at(1)))].contains(&started);
-        expect(Clause::D5, is_whole, format_args!("both times of the dropped start or none, not {started:?}"))?;
+        expect(Clause::D5, "what a dropped start sets", started, "both times, or none", is_whole)?;
         let is_whole = ["waiting", "running"].contains(&got.state_string.as_str());
-        expect(Clause::D5, is_whole, format_args!("the state before or after, not {:?}", got.state_string))?;
+        let what = "the state string after a dropped change of it";
+        expect(Clause::D5, what, got.state_string, "\"waiting\" or \"running\"", is_whole)?;
         let finished = (got.complete_at, got.results, got.hidden);
         let is_whole = [(None, None, false), (Some(at(3)), Some(Results::FAILURE), true)].contains(&finished);
-        expect(Clause::D5, is_whole, format_args!("all three of the dropped finish or none, not {finished:?}"))?;
+        expect(Clause::D5, "what a dropped finish sets", finished, "all three, or none", is_whole)?;
         // The store goes on.
         store.state(step.id, "done").await?;
     }
@@ -132,9 +139,8 @@ async fn each_write_is_whole_or_not_at_all_at_every_await(stage: &mut Stage) -> 
                 expect_eq(Clause::R3, format_args!("how often the {write:?} was applied"), applied, 1)?;
                 break;
             }
-            let what =
-                format_args!("that a {write:?} that was dropped is there once or not at all, not {applied} times");
-            expect(Clause::D5, applied <= 1, what)?;
+            let what = format_args!("how often a {write:?} that was dropped was applied");
+            expect(Clause::D5, what, applied, "0 or 1", applied <= 1)?;
             // Another like it takes its place.
             let next = Attempt { mark: mark + 1_000_000, ..attempt.clone() };
             next.call(store).await??;
@@ -174,9 +180,5 @@ async fn no_other_call_is_harmed(stage: &mut Stage) -> Checked {
     });
     let answered: Vec<_> = at_once(calls).await?.into_iter().flatten().collect();
     let steps = store.steps(build).await?;
-    for added in answered {
-        let is_there = steps.iter().any(|step| step.id == added.id && step.number == added.number);
-        expect(Clause::D5, is_there, format_args!("that {added:?}, which was answered, is there"))?;
-    }
-    Ok(())
+    expect_answered(&steps, &answered)
 }

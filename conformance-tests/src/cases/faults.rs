@@ -62,7 +62,7 @@ async fn judge(attempt: &Attempt, answer: &Result<(), Error>, healthy: &Handle) 
         Err(error) => {
             expect_unavailable(error)?;
             if error.may_have_applied() {
-                return expect(Clause::D6, applied <= 1, format_args!("{what}: 0 or 1, not {applied}"));
+                return expect(Clause::D6, what, applied, "0 or 1", applied <= 1);
             }
             expect_eq(Clause::D3, what, applied, 0)
         }
@@ -83,11 +83,8 @@ async fn in_time<T>(call: impl Future<Output = T>) -> Checked<T> {
     let start = Instant::now();
     let answer = call.await;
     let took = start.elapsed();
-    expect(
-        Clause::D4,
-        took <= TIMEOUT + SLACK,
-        format_args!("an answer within the time-out of {TIMEOUT:?}, or not much later; it took {took:?}"),
-    )?;
+    let expected = format_args!("the time-out of {TIMEOUT:?}, or not much more");
+    expect(Clause::D4, "how long the last call took", took, expected, took <= TIMEOUT + SLACK)?;
     Ok(answer)
 }
 
@@ -287,7 +284,9 @@ async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &Setup) -> Chec
                     }
                 }
                 if start.elapsed() > RECOVERY {
-                    return Err(Failure::of(Clause::D4, "an add with a key, repeated").expected("an answer"));
+                    return Err(Failure::of(Clause::D4, "an add with a key, repeated")
+                        .expected("an answer")
+                        .got(format!("errors for {RECOVERY:?}")));
                 }
             };
             proxy.heal();
@@ -351,8 +350,9 @@ async fn is_overtaken(bench: &Bench, write: Write, mark: i32, after: u64) -> Che
     if overtaken {
         // Nobody repeats it later, either.
         bench.ready(write).await?;
-        let is_kept = newer.applied(&healthy.steps(*build).await?)? == 1;
-        expect(Clause::D6, is_kept, format_args!("that a newer write than {older:?} stays"))?;
+        let applied = newer.applied(&healthy.steps(*build).await?)?;
+        let what = format_args!("how often a newer {:?} than one whose answer was lost is there", newer.write);
+        expect_eq(Clause::D6, what, applied, 1)?;
     } else if newer.applied(&healthy.steps(*build).await?)? == 0 {
         judge(&older, &answer, healthy).await?;
     }

@@ -174,11 +174,12 @@ impl<'a> Player<'a> {
                 expect_eq(Clause::I2, "the number that the last add answers", added.number, number)?;
                 let clause = if name == new.name { Clause::N2 } else { Clause::N3 };
                 expect_text(clause, "the name that the last add answers", added.name.as_str(), name.as_str())?;
+                let what = "the id that the last add answers";
                 let is_new = self.model.all().all(|step| step.id != added.id);
-                expect(Clause::I1, is_new, format_args!("that no other step has the id {}", added.id))?;
+                expect(Clause::I1, what, added.id, "one that no other step has", is_new)?;
                 let last = self.model.steps(build).last().map_or(0, |step| step.id.get());
-                let grows = added.id.get() > last;
-                expect(Clause::I1, grows, format_args!("an id greater than {last} in this build, not {}", added.id))?;
+                let expected = format_args!("one greater than {last}, which the build had before");
+                expect(Clause::I1, what, added.id, expected, added.id.get() > last)?;
                 self.model.add(new, &added);
                 self.steps.push(added.id);
                 Clause::L1

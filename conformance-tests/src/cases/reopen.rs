@@ -86,7 +86,8 @@ async fn ids_are_not_used_again(stage: &mut Stage) -> Checked {
     for round in 0..4 {
         for build in builds {
             let id = stage.store().add(build, "compile", "").await?.id;
-            expect(Clause::I1, !ids.contains(&id), format_args!("that the id {id} was not used before"))?;
+            let what = "the id that an add answers after reopening";
+            expect(Clause::I1, what, id, "one that was not used before", !ids.contains(&id))?;
             ids.push(id);
         }
         stage.reopen(if round % 2 == 0 { Ending::Closed } else { Ending::Dropped }).await?;

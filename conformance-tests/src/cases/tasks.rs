@@ -35,8 +35,10 @@ async fn adds_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
     }))
     .await?;
     for answers in &answers {
-        let in_order = answers.is_sorted_by(|one, next| one.number < next.number && one.id < next.id);
-        expect(Clause::I2, in_order, "that numbers and ids grow in the order in which one task adds")?;
+        let got: Vec<_> = answers.iter().map(|added| (added.number.get(), added.id.get())).collect();
+        let grow = got.is_sorted_by(|one, next| one.0 < next.0 && one.1 < next.1);
+        let what = "the numbers and ids that one task is answered, one after the other";
+        expect(Clause::I2, what, got, "each greater than the one before", grow)?;
     }
     let numbers: BTreeSet<_> = answers.iter().flatten().map(|added| added.number.get()).collect();
     expect_eq(Clause::I2, "the numbers that the adds answer", numbers, (0..200).collect::<BTreeSet<_>>())?;
@@ -145,8 +147,8 @@ async fn reads_beside_adds_see_one_snapshot(stage: &mut Stage) -> Checked {
                 let steps = store.steps(build).await?;
                 let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
                 expect_eq(Clause::R2, "the numbers of a read", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())?;
-                let what = format_args!("at least the {seen} steps that were seen before, not {}", steps.len());
-                expect(Clause::R3, steps.len() >= seen, what)?;
+                let expected = format_args!("at least the {seen} that were seen before");
+                expect(Clause::R3, "how many steps a read has", steps.len(), expected, steps.len() >= seen)?;
                 seen = steps.len();
             }
             Ok(())

@@ -85,7 +85,8 @@ impl Attempt {
             }
             _ => return Ok(step.urls.iter().filter(|url| url.url() == self.text()).count()),
         };
-        expect(Clause::D2, is_whole, format_args!("all that {self:?} sets or nothing, not {step:?}"))?;
+        let what = format_args!("the step of a {:?}", self.write);
+        expect(Clause::D2, what, step, "all that the call sets, or nothing of it", is_whole)?;
         Ok(usize::from(is_applied))
     }
 }

@@ -19,12 +19,9 @@ use steps_core::{
     AddedStep, BuildId, Call, Clock, FinishStep, NewStep, Operation, Result, StartStep, StateString, Step, StepId,
     StepSelector, StepUrl, StepsStore, SystemClock, Timestamp,
 };
-use steps_lane::{Failure, Lane};
+use steps_lane::{Change, Lane, Read, Write};
 
-use crate::{
-    reader::{Read, Reader},
-    writer::{Write, Writer, Written},
-};
+use crate::{reader::Reader, writer::Writer};
 #[cfg(feature = "connect")]
 pub use connect::RedbBackend;
 pub use file::RedbFile;
@@ -58,7 +55,11 @@ impl RedbStore {
         Self { clock, writer, reader }
     }
 
-    async fn change(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
+    async fn change(&self, operation: Operation, id: StepId, change: Change) -> Result<()> {
+        self.write(operation, id, Write::Change(id, change)).await
+    }
+
+    async fn write(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
         self.writer.call(Call::on_step(operation, id), write).await.map(|_| ())
     }
 }
@@ -67,31 +68,29 @@ impl RedbStore {
 impl StepsStore for RedbStore {
     async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&step);
-        match self.writer.call(call, Write::AddStep(step)).await? {
-            Written::Added(added) => Ok(added),
-            Written::Changed => Err(Failure::unreadable("an add has no answer").into_error(call, BACKEND)),
-        }
+        let written = self.writer.call(call, Write::AddStep(step)).await?;
+        written.added().map_err(|failure| failure.into_error(call, BACKEND))
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(Operation::StartStep, id, Write::StartStep(id, start)).await
+        self.change(Operation::StartStep, id, Change::start(start)).await
     }
 
     async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(Operation::SetStepLocksAcquiredAt, id, Write::SetStepLocksAcquiredAt(id, at)).await
+        self.change(Operation::SetStepLocksAcquiredAt, id, Change::locks_acquired(at)).await
     }
 
     async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(Operation::SetStepStateString, id, Write::SetStepStateString(id, state_string)).await
+        self.change(Operation::SetStepStateString, id, Change::state(state_string)).await
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.clock.now(); // L4: once, and from the handle's clock
-        self.change(Operation::FinishStep, id, Write::FinishStep(id, finish, now)).await
+        self.change(Operation::FinishStep, id, Change::finish(finish, now)).await
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        self.change(Operation::AddUrl, id, Write::AddUrl(id, url)).await
+        self.write(Operation::AddUrl, id, Write::url(id, url)).await
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {

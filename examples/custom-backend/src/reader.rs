@@ -1,8 +1,8 @@
 //! The lane that reads: all reads that wait share one snapshot, which is begun after they came (R3).
 
 use redb::{Database, ReadableDatabase};
-use steps_core::{BuildId, Step, StepSelector};
-use steps_lane::{Failure, Worker};
+use steps_core::{Step, StepSelector};
+use steps_lane::{Failure, Read, Worker};
 
 use crate::{
     BACKEND,
@@ -10,13 +10,6 @@ use crate::{
     file::RedbFile,
     tables::{self, NAMES, NUMBERS, STEPS, URLS},
 };
-
-/// A read.
-#[derive(Clone, Debug)]
-pub(crate) enum Read {
-    Step(StepSelector),
-    Steps(BuildId),
-}
 
 #[derive(Debug)]
 pub(crate) struct Reader {

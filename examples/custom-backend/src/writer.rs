@@ -2,10 +2,10 @@
 
 use redb::{ReadableTable, Table, WriteTransaction};
 use steps_core::{
-    AddedStep, BuildId, ErrorKind, FinishStep, NewStep, StartStep, StateString, StepId, StepName, StepNumber, StepUrl,
-    Timestamp, limits, naming,
+    AddedStep, BuildId, ErrorKind, NewStep, Results, StateString, StepId, StepName, StepNumber, StepUrl, Timestamp,
+    UrlDigest, naming,
 };
-use steps_lane::{Failure, Worker};
+use steps_lane::{Change, Failure, Worker, Write, Written};
 
 use crate::{
     BACKEND,
@@ -13,24 +13,6 @@ use crate::{
     file::RedbFile,
     tables::{DIGESTS, KEYS, LAST_ID, META, NAMES, NUMBERS, Row, STEPS, SUFFIXES, URLS},
 };
-
-/// A write.
-#[derive(Clone, Debug)]
-pub(crate) enum Write {
-    AddStep(NewStep),
-    StartStep(StepId, StartStep),
-    SetStepLocksAcquiredAt(StepId, Timestamp),
-    SetStepStateString(StepId, StateString),
-    FinishStep(StepId, FinishStep, Timestamp),
-    AddUrl(StepId, StepUrl),
-}
-
-/// What a write answers.
-#[derive(Debug)]
-pub(crate) enum Written {
-    Added(AddedStep),
-    Changed,
-}
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -52,20 +34,14 @@ impl Worker for Writer {
     const BATCH: usize = 1024;
 
     fn size(request: &Write) -> usize {
-        const REST: usize = 200;
-        REST + match request {
-            Write::AddStep(step) => step.state_string.as_str().len(),
-            Write::SetStepStateString(_, state_string) => state_string.as_str().len(),
-            Write::AddUrl(_, url) => url.name().len() + url.url().len(),
-            Write::StartStep(..) | Write::SetStepLocksAcquiredAt(..) | Write::FinishStep(..) => 0,
-        }
+        request.size()
     }
 
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
         let requests = requests.to_vec();
         RedbFile::blocking(self.file.as_ref(), move |database| {
             let transaction = database.begin_write().map_err(failure)?;
-            let answers = apply_all(&transaction, requests)?;
+            let answers = apply_all(&transaction, &requests)?;
             // D1: answered after the commit succeeded, which waits for the disk. One that failed may be there.
             let committed = transaction.commit();
             committed.map_err(|error| failure(error).with_may_have_applied(true))?;
@@ -81,18 +57,21 @@ impl Worker for Writer {
 
 /// Carries out the writes. An error here ends the transaction, and nothing of the batch is applied (D2); that
 /// a step is missing is an answer like others.
-fn apply_all(transaction: &WriteTransaction, requests: Vec<Write>) -> Result<Vec<Result<Written, Failure>>, Failure> {
-    let mut answers = Vec::with_capacity(requests.len());
-    for request in requests {
-        answers.push(match request {
-            Write::AddStep(step) => add_step(transaction, step)?.map(Written::Added),
-            change => apply(transaction, change)?.map(|()| Written::Changed),
-        });
-    }
-    Ok(answers)
+fn apply_all(transaction: &WriteTransaction, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+    let answer = |request: &Write| Ok(apply(transaction, request)?.ok_or_else(|| request.not_done()));
+    requests.iter().map(answer).collect()
 }
 
-fn add_step(transaction: &WriteTransaction, new: NewStep) -> Result<Result<AddedStep, Failure>, Failure> {
+/// What a write answers; nothing where its step is missing (L6), or no number is left (I4).
+fn apply(transaction: &WriteTransaction, request: &Write) -> Result<Option<Written>, Failure> {
+    Ok(match request {
+        Write::AddStep(step) => add_step(transaction, step)?.map(Written::Added),
+        Write::Change(id, change) => change_step(transaction, *id, change)?.map(|()| Written::Changed),
+        Write::AddUrl(id, url, digest) => add_url(transaction, *id, url, digest)?.map(|()| Written::Changed),
+    })
+}
+
+fn add_step(transaction: &WriteTransaction, new: &NewStep) -> Result<Option<AddedStep>, Failure> {
     let build = new.build_id.get();
     let mut steps = transaction.open_table(STEPS).map_err(failure)?;
     let mut numbers = transaction.open_table(NUMBERS).map_err(failure)?;
@@ -107,19 +86,16 @@ fn add_step(transaction: &WriteTransaction, new: NewStep) -> Result<Result<Added
         let id = id.value();
         let row = steps.get(id).map_err(failure)?.ok_or_else(|| corrupt("a key is of no step"))?;
         let (_, number, name, ..) = row.value();
-        return Ok(Ok(added(id, number, name)?));
+        return added(id, number, name).map(Some);
     }
     // I2: the number after the last one; no other transaction writes meanwhile.
     let last = numbers.range((build, 0)..=(build, u32::MAX)).map_err(failure)?.next_back();
     let last = last.transpose().map_err(failure)?.map(|(key, _)| key.value().1);
-    let Some(number) = last.map_or(Some(0), |last| last.checked_add(1)) else {
-        return Ok(Err(Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT)));
-    };
+    let Some(number) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(None) };
     // I1: from a counter, so that no id comes again.
     let last_id = meta.get(LAST_ID).map_err(failure)?.map_or(0, |last| last.value());
-    let Some(id) = last_id.checked_add(1) else {
-        return Ok(Err(Failure::new(ErrorKind::CapacityExceeded, "there are no ids left")));
-    };
+    let no_id_left = || Failure::new(ErrorKind::CapacityExceeded, "there are no ids left");
+    let id = last_id.checked_add(1).ok_or_else(no_id_left)?;
     let name = free_name(transaction, &names, new.build_id, &new.name)?;
 
     meta.insert(LAST_ID, id).map_err(failure)?;
@@ -130,7 +106,7 @@ fn add_step(transaction: &WriteTransaction, new: NewStep) -> Result<Result<Added
     }
     let row: Row<'_> = (build, number, name.as_str(), new.state_string.as_str(), None, None, None, None, false);
     steps.insert(id, row).map_err(failure)?;
-    Ok(Ok(added(id, number, name.as_str())?))
+    added(id, number, name.as_str()).map(Some)
 }
 
 /// The naming rule (N2, N3), with its memory of where the search ended in the same transaction: kept beside it,
@@ -163,66 +139,49 @@ fn free_name(
     Err(corrupt("more suffixes are taken than there are steps"))
 }
 
-/// Changes a step that is there.
-fn apply(transaction: &WriteTransaction, change: Write) -> Result<Result<(), Failure>, Failure> {
-    let id = change.step();
+/// Changes a step. What the change does not name stays as it was (L2, L3).
+fn change_step(transaction: &WriteTransaction, id: StepId, change: &Change) -> Result<Option<()>, Failure> {
     let mut steps = transaction.open_table(STEPS).map_err(failure)?;
-    let Some(row) = steps.get(id).map_err(failure)? else {
-        return Ok(Err(Failure::new(ErrorKind::NotFound, "there is no such step")));
-    };
+    let Some(row) = steps.get(id.get()).map_err(failure)? else { return Ok(None) };
     let (build, number, name, state, started, locks, complete, results, hidden) = row.value();
     let (name, state) = (name.to_owned(), state.to_owned());
     drop(row);
-    let (name, state) = (name.as_str(), state.as_str());
-    let row: Row<'_> = match &change {
-        Write::StartStep(_, start) => {
-            let at = Some(start.started_at.unix_micros());
-            // L2: otherwise it stays as it was.
-            let locks = if start.locks_acquired { at } else { locks };
-            (build, number, name, state, at, locks, complete, results, hidden)
-        }
-        Write::SetStepLocksAcquiredAt(_, at) => {
-            (build, number, name, state, started, Some(at.unix_micros()), complete, results, hidden)
-        }
-        Write::SetStepStateString(_, state) => {
-            (build, number, name, state.as_str(), started, locks, complete, results, hidden)
-        }
-        Write::FinishStep(_, finish, now) => {
-            let (complete, results) = (Some(now.unix_micros()), Some(finish.results.code()));
-            (build, number, name, state, started, locks, complete, results, finish.hidden)
-        }
-        Write::AddUrl(_, url) => return add_url(transaction, id, url).map(Ok),
-        Write::AddStep(_) => return Err(corrupt("an add is no change")),
-    };
-    steps.insert(id, row).map_err(failure)?;
-    Ok(Ok(()))
+    let micros = |at: Option<Timestamp>| at.map(Timestamp::unix_micros);
+    let row: Row<'_> = (
+        build,
+        number,
+        &name,
+        change.state_string.as_ref().map_or(&state, StateString::as_str),
+        micros(change.started_at).or(started),
+        micros(change.locks_acquired_at).or(locks),
+        micros(change.complete_at).or(complete),
+        change.results.map(Results::code).or(results),
+        change.hidden.unwrap_or(hidden),
+    );
+    steps.insert(id.get(), row).map_err(failure)?;
+    Ok(Some(()))
 }
 
-fn add_url(transaction: &WriteTransaction, id: i64, url: &StepUrl) -> Result<(), Failure> {
+fn add_url(
+    transaction: &WriteTransaction,
+    id: StepId,
+    url: &StepUrl,
+    digest: &UrlDigest,
+) -> Result<Option<()>, Failure> {
+    let id = id.get();
+    if transaction.open_table(STEPS).map_err(failure)?.get(id).map_err(failure)?.is_none() {
+        return Ok(None);
+    }
     let mut digests = transaction.open_table(DIGESTS).map_err(failure)?;
     // U2: a pair that is there is ignored.
-    if digests.insert((id, *url.digest().as_bytes()), ()).map_err(failure)?.is_some() {
-        return Ok(());
+    if digests.insert((id, *digest.as_bytes()), ()).map_err(failure)?.is_some() {
+        return Ok(Some(()));
     }
     let mut urls = transaction.open_table(URLS).map_err(failure)?;
     let last = urls.range((id, 0)..=(id, u32::MAX)).map_err(failure)?.next_back();
     let position = last.transpose().map_err(failure)?.map_or(0, |(key, _)| key.value().1 + 1);
     urls.insert((id, position), (url.name(), url.url())).map_err(failure)?;
-    Ok(())
-}
-
-impl Write {
-    /// The step that it changes; of an add, none.
-    fn step(&self) -> i64 {
-        match self {
-            Self::AddStep(_) => 0,
-            Self::StartStep(id, _)
-            | Self::SetStepLocksAcquiredAt(id, _)
-            | Self::SetStepStateString(id, _)
-            | Self::FinishStep(id, ..)
-            | Self::AddUrl(id, _) => id.get(),
-        }
-    }
+    Ok(Some(()))
 }
 
 fn added(id: i64, number: u32, name: &str) -> Result<AddedStep, Failure> {

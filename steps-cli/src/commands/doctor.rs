@@ -17,6 +17,7 @@ use crate::{
 /// What `--json` gives.
 #[derive(Debug, Serialize)]
 struct Diagnosis {
+    /// Of the store, which may be missing where its server is not.
     reachable: bool,
     #[serde(flatten)]
     description: Option<Description>,
@@ -38,7 +39,9 @@ pub(super) async fn doctor(store: &StoreUrl, doctor: Doctor) -> Result<ExitCode,
         }
         Err(error) => {
             let (reason, advice) = (failure::chain(&error), advice(&error));
-            output::error(&format!("the store {} is not reachable\n{reason}", store.without_secrets()));
+            // Another answer than none: of a server that has no store yet, say, or of a file of another program.
+            let what = if error.kind() == ErrorKind::Unavailable { "is not reachable" } else { "cannot be used" };
+            output::error(&format!("the store {} {what}\n{reason}", store.without_secrets()));
             output::note(advice);
             if doctor.json {
                 let (error, advice) = (Some(reason), Some(advice));
@@ -69,7 +72,7 @@ fn shown(description: &Description) -> String {
 
 fn advice(error: &Error) -> &'static str {
     match error.kind() {
-        ErrorKind::Config => "check --store or STEPS_STORE; a file or schema that is missing is made by the first step",
+        ErrorKind::Config => "check --store or STEPS_STORE",
         ErrorKind::ReadOnly => "ask for the right to write; to read only, add mode=ro to the URL",
         ErrorKind::CapacityExceeded => "make room where the store keeps its data",
         ErrorKind::Corrupt => "restore the store from a backup",

@@ -224,7 +224,7 @@ fn doctor_says_what_the_store_promises() {
 }
 
 #[test]
-fn doctor_says_what_to_do_about_a_store_that_is_not_reachable() {
+fn doctor_says_what_to_do_about_a_store_that_cannot_be_used() {
     let place = Place::new();
     let finished = place.finished(["doctor", "--json"]);
     assert_eq!(finished.code, Some(1));
@@ -232,5 +232,19 @@ fn doctor_says_what_to_do_about_a_store_that_is_not_reachable() {
     assert_eq!(document["reachable"], false);
     assert!(document["error"].as_str().unwrap().contains("steps.db does not exist"));
     assert!(document["advice"].as_str().unwrap().contains("--store"));
-    assert!(finished.stderr.contains("is not reachable") && finished.stderr.contains("check --store"), "{finished:?}");
+    assert!(finished.stderr.contains("cannot be used") && finished.stderr.contains("check --store"), "{finished:?}");
+
+    std::fs::write(place.file("empty.db"), "").unwrap();
+    std::fs::write(place.file("text.db"), "What is no database.").unwrap();
+    for (file, said) in [
+        ("steps.db", "steps.db does not exist yet; an add makes it"),
+        ("none/steps.db", "does not exist, nor does its folder; make the folder first"),
+        ("empty.db", "there is no store in the file yet, it is empty; an add makes one"),
+        ("text.db", "not a SQLite database; choose another file"),
+    ] {
+        let finished = place.finished(["doctor", "--store", &format!("sqlite:{file}")]);
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
+        assert!(finished.stderr.contains(&format!("the store sqlite:{file} cannot be used\n")), "{}", finished.stderr);
+        assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    }
 }

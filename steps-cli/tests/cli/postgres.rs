@@ -20,6 +20,14 @@ fn a_build_on_a_server_is_run_shown_and_diagnosed() {
         assert!(done.stderr.contains("there is no store in the schema"), "{reading:?}: {}", done.stderr);
     }
 
+    let doctor = on_server(&["doctor"]);
+    assert!(
+        doctor.stderr.contains("the store postgres:… cannot be used\n"),
+        "its server is reachable: {}",
+        doctor.stderr
+    );
+    assert!(doctor.stderr.contains(" yet; an add makes one"), "{}", doctor.stderr);
+
     let run = |name: &str, script: &str| on_server(&["run", "--build", "1", "--name", name, "--", "sh", "-c", script]);
     assert_eq!(run("compile", "\"$STEPS\" url log https://ci.example.org/log").code, Some(0));
     assert_eq!(run("compile", "exit 3").code, Some(3));
@@ -41,6 +49,7 @@ fn a_build_on_a_server_is_run_shown_and_diagnosed() {
     }
     let doctor = finish(place.steps(["doctor"]).env("STEPS_STORE", "postgres://ci:secret@127.0.0.1:1/ci"));
     assert_eq!((doctor.code, doctor.stdout.as_str()), (Some(1), ""));
+    assert!(doctor.stderr.contains("the store postgres:… is not reachable\n"), "{}", doctor.stderr);
     assert!(doctor.stderr.contains("the server cannot be reached"), "{}", doctor.stderr);
     assert!(!doctor.stderr.contains("secret"), "{}", doctor.stderr);
 }

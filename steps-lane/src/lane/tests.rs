@@ -44,6 +44,8 @@ use Request::{Bad, Locked, LockedRow, Lost, LostOnce, Missing, Number, Stuck};
 enum Server {
     Hangs,
     Refuses,
+    /// To wait for it does not help.
+    IsAnother,
 }
 
 struct Fake {
@@ -86,6 +88,7 @@ impl Worker for Fake {
         match server {
             Some(Server::Hangs) => std::future::pending().await,
             Some(Server::Refuses) => Err(Failure::busy("refused")),
+            Some(Server::IsAnother) => Err(Failure::new(ErrorKind::Config, "another")),
             None => Ok(()),
         }
     }
@@ -482,6 +485,22 @@ async fn what_waits_for_a_connection_was_not_applied() {
         assert_eq!(fixture.call(Number(2)).await.await.unwrap().unwrap(), 2);
         assert_eq!(fixture.batches(), [[Number(2)]]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_no_waiting_helps_with_is_told_at_once() {
+    let fixture = Fixture::new(10);
+    *fixture.server.lock().unwrap() = Some(Server::IsAnother);
+    let start = Instant::now();
+    let (one, other) = tokio::join!(fixture.lane.call(write(), Number(1)), fixture.lane.call(write(), Number(2)));
+    for error in [one.unwrap_err(), other.unwrap_err()] {
+        assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Config, false));
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    *fixture.server.lock().unwrap() = None;
+    assert_eq!(fixture.call(Number(3)).await.await.unwrap().unwrap(), 3);
+    assert_eq!(fixture.batches(), [[Number(3)]]);
 }
 
 #[tokio::test(start_paused = true)]

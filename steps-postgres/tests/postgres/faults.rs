@@ -8,9 +8,14 @@ use std::{
 use conformance_tests::proxy::{Direction, Fault, Proxy};
 use libtest_mimic::Trial;
 use sqlx::{Connection, PgConnection};
-use steps_core::{ErrorKind, IdempotencyKey, NewStep, StepsStore, StepsStoreExt};
+use steps_core::{ErrorKind, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
-use test_servers::{Schema, TestResult, shared_postgres, trial};
+use test_servers::{
+    Schema, TestResult,
+    children::keyed,
+    outages::{add_through, expect_unsent},
+    shared_postgres, trial,
+};
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::connect;
@@ -59,13 +64,7 @@ async fn gone() -> TestResult {
     store.add(7, "compile", "").await?;
     sleep(Duration::from_millis(300)).await;
     server.kill()?;
-    let start = Instant::now();
-    let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(7));
-    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
-    for error in [added.unwrap_err(), read.unwrap_err()] {
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.is_retryable() && !error.may_have_applied(), "{error}");
-    }
+    expect_unsent(&store, TIMEOUT).await;
     server.start_again()?;
     assert_eq!(store.add(7, "compile", "").await?.number.get(), 1);
     assert_eq!(store.steps(7).await?.len(), 2);
@@ -78,20 +77,7 @@ async fn terminated() -> TestResult {
     let store = Arc::new(connect(&format!("{}&application_name={name}", schema.url_with_schema())).await?);
     let mut other = PgConnection::connect(schema.url()).await?;
     let adding = Arc::clone(&store);
-    let adds = tokio::spawn(async move {
-        let (mut answered, mut lost) = (0, 0);
-        for _ in 0..300 {
-            match adding.add(7, "compile", "").await {
-                Ok(_) => answered += 1,
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Unavailable);
-                    assert!(error.may_have_applied(), "what was certainly not applied is tried again: {error}");
-                    lost += 1;
-                }
-            }
-        }
-        (answered, lost)
-    });
+    let adds = tokio::spawn(async move { add_through(&adding, 300).await });
     for _ in 0..20 {
         sleep(Duration::from_millis(10)).await;
         store.steps(7).await?;
@@ -100,9 +86,9 @@ async fn terminated() -> TestResult {
         // Whether the connections were at rest or not.
         store.steps(7).await?;
     }
-    let (answered, lost) = adds.await?;
+    let (answered, open) = adds.await?;
     let kept = store.steps(7).await?.len();
-    assert!((answered..=answered + lost).contains(&kept), "{answered} answered, {lost} open, {kept} kept");
+    assert!((answered..=answered + open).contains(&kept), "{answered} answered, {open} open, {kept} kept");
     Ok(())
 }
 
@@ -149,9 +135,6 @@ async fn cut() -> TestResult {
     let store = impatient(&url).await?;
     let step = store.add(7, "compile", "").await?.id;
     store.steps(7).await?;
-    let keyed = |key: String| -> TestResult<NewStep> {
-        Ok(NewStep::new(7.try_into()?, "keyed".parse()?, "".parse()?).with_idempotency_key(IdempotencyKey::new(key)?))
-    };
     for round in 0..3 {
         // The same was sent before on this connection: so what is cut is the answer of the statement itself.
         store.add(7, format!("before-{round}"), "").await?;
@@ -163,13 +146,13 @@ async fn cut() -> TestResult {
         // It was applied, and its error said that it may have been.
         assert_eq!(store.steps(7).await?.len(), 3 + 4 * round);
 
-        store.add_step(keyed(format!("before-{round}"))?).await?;
+        store.add_step(keyed("keyed", &format!("before-{round}"))?).await?;
         proxy.fail(Fault::cut(Direction::Answers));
-        let error = store.add_step(keyed(format!("key-{round}"))?).await.unwrap_err();
+        let error = store.add_step(keyed("keyed", &format!("key-{round}"))?).await.unwrap_err();
         assert!(error.may_have_applied() && error.is_retryable(), "{error}");
         proxy.heal();
         assert_eq!(store.steps(7).await?.len(), 5 + 4 * round);
-        store.add_step(keyed(format!("key-{round}"))?).await?;
+        store.add_step(keyed("keyed", &format!("key-{round}"))?).await?;
         store.link(step, "log", "").await?;
         assert_eq!(store.steps(7).await?.len(), 5 + 4 * round);
     }

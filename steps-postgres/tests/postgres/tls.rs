@@ -31,26 +31,18 @@ async fn not_compiled_in() -> TestResult {
 async fn certificates() -> TestResult {
     use std::fs;
 
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use sqlx::{Connection, PgConnection};
     use steps_core::{StepsStore, StepsStoreExt};
+    use test_servers::Authority;
 
-    let authority = || {
-        let mut authority = CertificateParams::new([])?;
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate()?;
-        Ok::<_, rcgen::Error>((authority.self_signed(&key)?.pem(), Issuer::new(authority, key)))
-    };
-    let (trusted, issuer) = authority()?;
-    let (strange, _) = authority()?;
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(["localhost".to_owned()])?.signed_by(&key, &issuer)?;
-    let options = test_servers::PostgresOptions::default().with_tls(certificate.pem(), key.serialize_pem());
+    let (trusted, strange) = (Authority::new()?, Authority::new()?);
+    let (certificate, key) = trusted.certify("localhost")?;
+    let options = test_servers::PostgresOptions::default().with_tls(certificate, key);
     let server = options.start()?;
     let folder = tempfile::tempdir()?;
     let (trusted_path, strange_path) = (folder.path().join("trusted.crt"), folder.path().join("strange.crt"));
-    fs::write(&trusted_path, trusted)?;
-    fs::write(&strange_path, strange)?;
+    fs::write(&trusted_path, trusted.certificate())?;
+    fs::write(&strange_path, strange.certificate())?;
     let (trusted, strange) = (trusted_path.display(), strange_path.display());
 
     // The certificate is for this name, and not for the address.

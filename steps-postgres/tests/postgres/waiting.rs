@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("waiting::one_locked_step_does_not_keep_others_waiting", a_locked_step),
         trial("waiting::one_locked_build_does_not_keep_others_waiting", a_locked_build),
         trial("waiting::an_add_gets_its_turn_at_a_build_that_others_keep_adding_to", a_busy_build),
+        trial("waiting::a_timeout_may_be_as_long_as_any", a_timeout_without_end),
         trial("waiting::a_store_that_is_closed_says_nothing_about_itself", a_closed_store),
         Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", a_runtime_that_is_gone),
     ]
@@ -191,6 +192,14 @@ async fn a_busy_build() -> TestResult {
         ended = others => return ended,
     }
     Ok(())
+}
+
+async fn a_timeout_without_end() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect_with(&schema.url_with_schema(), Duration::MAX).await?;
+    store.add(7, "compile", "").await?;
+    store.describe().await?;
+    Ok(store.close().await?)
 }
 
 async fn a_closed_store() -> TestResult {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -11,13 +11,16 @@ use std::{
 
 use conformance_tests::proxy::Proxy;
 use libtest_mimic::Trial;
-use steps_core::{ErrorKind, IdempotencyKey, NewStep, Results, StepsStore, StepsStoreExt};
+use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use test_servers::{
     RedisCluster, RedisOptions, TestResult,
-    children::{Answered, BUILD, Writers, check_half_written, share_a_build, times, until},
+    children::{Answered, BUILD, Writers, check_half_written, keyed, share_a_build, times, until},
     trial,
 };
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::JoinSet,
+};
 
 use crate::{connect, faults::told_honestly, impatient};
 
@@ -26,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("cluster::nothing_is_lost_or_doubled_while_slots_move", moving_slots),
         trial("cluster::a_build_that_is_half_moved_is_read_and_waited_for", half_moved),
         trial("cluster::nodes_that_send_a_call_in_circles_are_asked_now_and_then", in_circles),
+        trial("cluster::many_calls_that_wait_ask_for_the_slots_as_seldom_as_one", waiting_crowd),
         trial("cluster::a_replica_that_takes_over_is_found", failover),
         trial("cluster::what_a_failover_loses_would_be_noticed", failover_without_replication),
         trial("cluster::a_failover_loses_nothing_that_waited_for_the_replica", failover_after_waiting),
@@ -182,6 +186,43 @@ async fn half_moved() -> TestResult {
     Ok(())
 }
 
+/// Calls that wait for a slot look again and again who has it by now. However many they are, the cluster is asked once
+/// for all of them.
+async fn waiting_crowd() -> TestResult {
+    let cluster = cluster().await?;
+    let store = Arc::new(impatient(&format!("{}?prefix=crowd", cluster.url())).await?);
+    store.add(BUILD, "compile", "").await?;
+    let asked = || -> TestResult<u128> {
+        let mut sum = 0;
+        for node in cluster.nodes() {
+            let commands: String = node.query(&["INFO", "commandstats"])?;
+            let slots = commands.lines().find_map(|line| line.strip_prefix("cmdstat_cluster|slots:calls="));
+            let calls = slots.and_then(|line| line.split(',').next());
+            sum += calls.map_or(Ok(0), str::parse::<u128>)?;
+        }
+        Ok(sum)
+    };
+    let moving = Move::begin(&cluster, &key("crowd"))?;
+    moving.key(&key("crowd"))?;
+    let (before, start) = (asked()?, Instant::now());
+    let mut adds = JoinSet::new();
+    for _ in 0..100 {
+        let store = Arc::clone(&store);
+        // An add needs both keys of the build, of which one is here and the other there.
+        adds.spawn(async move { store.add(BUILD, "never", "").await });
+    }
+    while let Some(added) = adds.join_next().await {
+        let error = added?.err().ok_or("an add needs both keys")?;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    let (times, took) = (asked()? - before, start.elapsed());
+    moving.end(Duration::ZERO)?;
+    // Each time all nodes are asked, of which the first answer counts.
+    let most = (took.as_millis() / 50 + 1) * cluster.nodes().len() as u128;
+    assert!((1..=most).contains(&times), "they were asked {times} times in {took:?}, which is at most {most}");
+    Ok(())
+}
+
 /// Each of two primaries takes the other for the owner of a slot: a call is not sent to and fro as fast as it can.
 async fn in_circles() -> TestResult {
     // One of its own: what its nodes tell each other meanwhile could spoil it for others.
@@ -314,8 +355,7 @@ async fn lost_by_failover(
     // Before the replica takes over: they would be given the names and numbers of lost steps again.
     writers.kill(&mut answered)?;
     // A keyed add is done once the replica has taken over, by itself.
-    let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
-    let keyed = store.add_step(keyed.with_idempotency_key(IdempotencyKey::new("key")?)).await?;
+    let keyed = store.add_step(keyed("keyed", "key")?).await?;
     let waited = killed.elapsed();
     let steps = store.steps(BUILD).await?;
     check_half_written(&steps);
@@ -338,11 +378,9 @@ async fn vanished() -> TestResult {
     let index = cluster.primary_of(&key("vanished"))?;
     cluster.wait_until_ok()?;
     cluster.nodes()[index].pause()?;
-    let keyed = NewStep::new(BUILD.try_into()?, "keyed".parse()?, "running".parse()?);
-    let keyed = keyed.with_idempotency_key(IdempotencyKey::new("key")?);
     let (added, keyed, linked, read) = tokio::join!(
         store.add(BUILD, "plain", ""),
-        store.add_step(keyed),
+        store.add_step(keyed("keyed", "key")?),
         store.link(step, "log", "url"),
         store.steps(BUILD)
     );

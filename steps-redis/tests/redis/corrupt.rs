@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use libtest_mimic::Trial;
 use steps_core::{
-    BuildId, ErrorKind, IdempotencyKey, NewStep, Result, Results, StartStep, StepId, StepSelector, StepsStore,
-    StepsStoreExt, Timestamp,
+    BuildId, ErrorKind, Result, Results, StartStep, StepId, StepSelector, StepsStore, StepsStoreExt, Timestamp,
 };
 use steps_redis::RedisStore;
-use test_servers::{Redis, RedisOptions, TestResult, trial};
+use test_servers::{Redis, RedisOptions, TestResult, children::keyed, trial};
 
 use crate::connect;
 
@@ -71,7 +70,7 @@ impl Scene {
         for url in ["a", "b"] {
             self.store.link(self.steps[1], "log", url).await?;
         }
-        self.steps.push(self.store.add_step(keyed()?).await?.id);
+        self.steps.push(self.store.add_step(keyed("keyed", "key")?).await?.id);
         Ok(())
     }
 
@@ -80,7 +79,7 @@ impl Scene {
         let at = Timestamp::from_unix_micros(1).expect("it is a time");
         match operation {
             Add => store.add(7, "compile", "").await.map(drop),
-            AddKeyed => store.add_step(keyed().expect("it is a step")).await.map(drop),
+            AddKeyed => store.add_step(keyed("keyed", "key").expect("it is a step")).await.map(drop),
             Start => store.start_step(id, StartStep::new(at).with_locks_acquired(true)).await,
             Locks => store.set_step_locks_acquired_at(id, at).await,
             State => store.state(id, "done").await,
@@ -121,11 +120,6 @@ impl Scene {
         assert_eq!(met, corrupt, "{what}");
         Ok(())
     }
-}
-
-fn keyed() -> Result<NewStep> {
-    let step = NewStep::new(BuildId::new(7)?, "keyed".parse()?, "".parse()?);
-    Ok(step.with_idempotency_key(IdempotencyKey::new("key")?))
 }
 
 #[derive(Debug, PartialEq)]

@@ -7,9 +7,14 @@ use std::{
 
 use conformance_tests::proxy::{Direction, Fault, Proxy};
 use libtest_mimic::Trial;
-use steps_core::{BuildId, ErrorKind, IdempotencyKey, NewStep, Result, Results, StepsStore, StepsStoreExt};
+use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use steps_redis::RedisStore;
-use test_servers::{Redis, RedisOptions, TestResult, trial};
+use test_servers::{
+    Redis, RedisOptions, TestResult,
+    children::keyed,
+    outages::{add_through, expect_unsent},
+    trial,
+};
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::{TIMEOUT, connect, impatient};
@@ -27,11 +32,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("faults::an_answer_may_take_long", slow),
         trial("faults::whatever_is_cut_off_where_it_is_told_honestly", cut_anywhere),
     ]
-}
-
-fn keyed(name: &str, key: &str) -> Result<NewStep> {
-    let step = NewStep::new(BuildId::new(7)?, name.parse()?, "".parse()?);
-    Ok(step.with_idempotency_key(IdempotencyKey::new(key)?))
 }
 
 fn durable() -> RedisOptions {
@@ -83,13 +83,7 @@ async fn gone() -> TestResult {
     store.steps(7).await?;
     server.kill()?;
     notices_that_it_is_gone(&store).await;
-    let start = Instant::now();
-    let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(7));
-    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
-    for error in [added.unwrap_err(), read.unwrap_err()] {
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.is_retryable() && !error.may_have_applied(), "{error}");
-    }
+    expect_unsent(&store, TIMEOUT).await;
     server.start_again()?;
     assert_eq!(store.add(7, "compile", "").await?.number.get(), 1);
     assert_eq!(store.steps(7).await?.len(), 2);
@@ -100,20 +94,7 @@ async fn killed_connections() -> TestResult {
     let server = RedisOptions::default().start()?;
     let store = Arc::new(connect(&server.url()).await?);
     let adding = Arc::clone(&store);
-    let adds = tokio::spawn(async move {
-        let (mut answered, mut lost) = (0, 0);
-        for _ in 0..1000 {
-            match adding.add(7, "compile", "").await {
-                Ok(_) => answered += 1,
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Unavailable);
-                    assert!(error.may_have_applied(), "what was certainly not applied is tried again: {error}");
-                    lost += 1;
-                }
-            }
-        }
-        (answered, lost)
-    });
+    let adds = tokio::spawn(async move { add_through(&adding, 1000).await });
     for round in 0..20 {
         sleep(Duration::from_millis(10)).await;
         store.steps(7).await?;
@@ -122,12 +103,12 @@ async fn killed_connections() -> TestResult {
         store.steps(7).await?;
         store.add_step(keyed("keyed", &format!("key-{round}"))?).await?;
     }
-    let (answered, lost) = adds.await?;
+    let (answered, open) = adds.await?;
     let steps = store.steps(7).await?;
     let (keyed, plain): (Vec<_>, Vec<_>) = steps.iter().partition(|step| step.name.as_str().starts_with("keyed"));
     assert_eq!(keyed.len(), 20, "I5");
     let kept = plain.len();
-    assert!((answered..=answered + lost).contains(&kept), "{answered} answered, {lost} open, {kept} kept");
+    assert!((answered..=answered + open).contains(&kept), "{answered} answered, {open} open, {kept} kept");
     Ok(())
 }
 

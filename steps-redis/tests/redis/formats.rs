@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use libtest_mimic::Trial;
-use steps_core::{BuildId, Error, ErrorKind, IdempotencyKey, NewStep, StepsStore, StepsStoreExt};
+use steps_core::{Error, ErrorKind, StepsStore, StepsStoreExt};
 use steps_redis::{GREATEST_BUILD_ID, GREATEST_STEPS_A_BUILD};
-use test_servers::{RedisOptions, TestResult, trial};
+use test_servers::{RedisOptions, TestResult, children::keyed, trial};
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -86,8 +86,7 @@ async fn prefixes() -> TestResult {
 async fn full_build() -> TestResult {
     let server = RedisOptions::default().start()?;
     let store = connect(&server.url()).await?;
-    let keyed = NewStep::new(BuildId::new(7)?, "keyed".parse()?, "".parse()?);
-    let keyed = keyed.with_idempotency_key(IdempotencyKey::new("key")?);
+    let keyed = keyed("keyed", "key")?;
     let first = store.add_step(keyed.clone()).await?;
     server.query::<()>(&["HSET", "{steps:7}:index", "#", &(GREATEST_STEPS_A_BUILD - 1).to_string()])?;
     let last = store.add(7, "compile", "").await?;

@@ -7,13 +7,11 @@ use std::{
 };
 
 use libtest_mimic::Trial;
-use steps_core::{
-    BuildId, Error, ErrorKind, IdempotencyKey, NewStep, Result, Results, StepId, StepsStore, StepsStoreExt,
-};
+use steps_core::{Error, ErrorKind, Results, StepId, StepsStore, StepsStoreExt};
 use steps_redis::RedisStore;
 use test_servers::{
     Redis, RedisOptions, TestResult,
-    children::{BUILD, until},
+    children::{BUILD, keyed, until},
     trial,
 };
 
@@ -34,11 +32,6 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn url(primary: &Redis) -> String {
     format!("{}?replicas=1", primary.url())
-}
-
-fn keyed(name: &str) -> Result<NewStep> {
-    let step = NewStep::new(BuildId::new(BUILD)?, name.parse()?, "".parse()?);
-    Ok(step.with_idempotency_key(IdempotencyKey::new("key")?))
 }
 
 fn unconfirmed(error: &Error, is_retryable: bool) {
@@ -173,7 +166,7 @@ async fn repeated() -> TestResult {
     let step = store.add(BUILD, "compile", "").await?.id;
     replica.pause()?;
     for (adding, linking) in [(&store, &other), (&other, &store)] {
-        let (added, linked) = tokio::join!(adding.add_step(keyed("keyed")?), linking.link(step, "log", ""));
+        let (added, linked) = tokio::join!(adding.add_step(keyed("keyed", "key")?), linking.link(step, "log", ""));
         unconfirmed(&added.unwrap_err(), true);
         unconfirmed(&linked.unwrap_err(), true);
     }
@@ -181,7 +174,7 @@ async fn repeated() -> TestResult {
     // Servers newer than 7.0 wait for what the client wrote last, and for nothing where it only read. So a repeat writes.
     let written = async |store: &RedisStore| {
         let before = writes(&primary)?;
-        store.add_step(keyed("other")?).await?;
+        store.add_step(keyed("other", "key")?).await?;
         let between = writes(&primary)?;
         store.link(step, "log", "").await?;
         TestResult::Ok((between - before, writes(&primary)? - between))

@@ -16,34 +16,26 @@ pub(crate) fn trials() -> Vec<Trial> {
 async fn certificates() -> TestResult {
     use std::{env, fs, net::TcpListener, process::Command};
 
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use test_servers::Authority;
 
     if let (Ok(url), Ok(is_trusted)) = (env::var(URL), env::var(IS_TRUSTED)) {
         return as_child(&url, is_trusted == "true").await;
     }
-    let authority = || {
-        let mut authority = CertificateParams::new([])?;
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate()?;
-        Ok::<_, rcgen::Error>((authority.self_signed(&key)?.pem(), Issuer::new(authority, key)))
-    };
-    let (trusted, issuer) = authority()?;
-    let (strange, _) = authority()?;
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    let (trusted, strange) = (Authority::new()?, Authority::new()?);
+    let (certificate, key) = trusted.certify("localhost")?;
     let folder = tempfile::tempdir()?;
-    let file = |name: &str, text: String| {
+    let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
         fs::write(&path, text).map(|()| path.display().to_string())
     };
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let server = test_servers::RedisOptions::default()
         .with_setting("tls-port", port.to_string())
-        .with_setting("tls-cert-file", file("server.crt", certificate.pem())?)
-        .with_setting("tls-key-file", file("server.key", key.serialize_pem())?)
+        .with_setting("tls-cert-file", file("server.crt", &certificate)?)
+        .with_setting("tls-key-file", file("server.key", &key)?)
         .with_setting("tls-auth-clients", "no")
         .start()?;
-    let (trusted, strange) = (file("trusted.crt", trusted)?, file("strange.crt", strange)?);
+    let (trusted, strange) = (file("trusted.crt", trusted.certificate())?, file("strange.crt", strange.certificate())?);
     // The certificate is for this name, and not for the address. One end encrypts and the other does not, either way.
     for (url, authority, is_trusted) in [
         (format!("rediss://localhost:{port}"), &trusted, true),

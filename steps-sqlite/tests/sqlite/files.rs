@@ -58,7 +58,7 @@ async fn missing_folder() -> TestResult {
     let folder = tempfile::tempdir()?;
     let error = connect(&folder.path().join("missing/steps.db")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains("folder does not exist"), "{error}");
+    assert!(error.to_string().contains("nor does its folder"), "{error}");
     assert!(!folder.path().join("missing").exists());
     Ok(())
 }

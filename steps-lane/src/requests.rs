@@ -1,0 +1,201 @@
+//! What the lanes of a store are asked for, and what a write answers.
+//!
+//! All of it is exhaustive on purpose: a store that does not know a request, or a column, must not compile.
+
+use steps_core::{
+    AddedStep, BuildId, ErrorKind, FinishStep, NewStep, Results, StartStep, StateString, StepId, StepSelector, StepUrl,
+    Timestamp, UrlDigest, limits,
+};
+
+use crate::Failure;
+
+/// A read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Read {
+    /// One step (R1).
+    Step(StepSelector),
+    /// All steps of a build (R2).
+    Steps(BuildId),
+}
+
+/// A write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Write {
+    /// A new step.
+    AddStep(NewStep),
+    /// A change of a step.
+    Change(StepId, Change),
+    /// A url of a step, and by what it is known whether the step has it already (U2).
+    AddUrl(StepId, StepUrl, UrlDigest),
+}
+
+/// What columns of a step become; `None` leaves one as it is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Change {
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it had all its locks.
+    pub locks_acquired_at: Option<Timestamp>,
+    /// What it is doing.
+    pub state_string: Option<StateString>,
+    /// When it ended.
+    pub complete_at: Option<Timestamp>,
+    /// How it ended.
+    pub results: Option<Results>,
+    /// Whether it is hidden from those who look at the build.
+    pub hidden: Option<bool>,
+}
+
+/// What a write answers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Written {
+    /// A step was added.
+    Added(AddedStep),
+    /// A step was changed, or has the url.
+    Changed,
+}
+
+impl Write {
+    /// A url of a step. Its digest is made here, by the caller, and not in the lane.
+    #[must_use]
+    pub fn url(id: StepId, url: StepUrl) -> Self {
+        let digest = url.digest();
+        Self::AddUrl(id, url, digest)
+    }
+
+    /// The step that it changes; of an add, none.
+    #[must_use]
+    pub fn step(&self) -> Option<StepId> {
+        match self {
+            Self::AddStep(_) => None,
+            Self::Change(id, _) | Self::AddUrl(id, ..) => Some(*id),
+        }
+    }
+
+    /// About how many bytes it takes in its batch: see [`Worker::size`](crate::Worker::size).
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const REST: usize = 200;
+        REST + match self {
+            Self::AddStep(step) => step.state_string.as_str().len(),
+            Self::Change(_, change) => change.state_string.as_ref().map_or(0, |state| state.as_str().len()),
+            Self::AddUrl(_, url, _) => url.name().len() + url.url().len(),
+        }
+    }
+
+    /// What it answers where there was no step to change (L6), or no number to give (I4).
+    #[must_use]
+    pub fn not_done(&self) -> Failure {
+        match self {
+            Self::AddStep(_) => Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT),
+            Self::Change(..) | Self::AddUrl(..) => Failure::new(ErrorKind::NotFound, "there is no such step"),
+        }
+    }
+}
+
+impl Change {
+    /// L2
+    #[must_use]
+    pub fn start(start: StartStep) -> Self {
+        let locks_acquired_at = start.locks_acquired.then_some(start.started_at);
+        Self { started_at: Some(start.started_at), locks_acquired_at, ..Self::default() }
+    }
+
+    /// L3
+    #[must_use]
+    pub fn locks_acquired(at: Timestamp) -> Self {
+        Self { locks_acquired_at: Some(at), ..Self::default() }
+    }
+
+    /// L3
+    #[must_use]
+    pub fn state(state_string: StateString) -> Self {
+        Self { state_string: Some(state_string), ..Self::default() }
+    }
+
+    /// L4, at this time.
+    #[must_use]
+    pub fn finish(finish: FinishStep, now: Timestamp) -> Self {
+        let FinishStep { results, hidden, .. } = finish;
+        Self { complete_at: Some(now), results: Some(results), hidden: Some(hidden), ..Self::default() }
+    }
+}
+
+impl Written {
+    /// The step that an add added.
+    ///
+    /// # Errors
+    /// `Corrupt` where the answer is that of another write. The step was added all the same.
+    pub fn added(self) -> Result<AddedStep, Failure> {
+        match self {
+            Self::Added(added) => Ok(added),
+            Self::Changed => Err(Failure::unreadable("the answer of an add is that of a change")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steps_core::{InputError, StepName, StepNumber};
+
+    use super::*;
+
+    fn id(id: i64) -> StepId {
+        StepId::new(id).unwrap()
+    }
+
+    fn writes(text: &str) -> Result<[Write; 4], InputError> {
+        let (build, name) = (BuildId::new(7)?, StepName::new("compile")?);
+        Ok([
+            Write::AddStep(NewStep::new(build, name, StateString::new(text)?)),
+            Write::Change(id(1), Change::state(StateString::new(text)?)),
+            Write::url(id(1), StepUrl::new(text, "")?),
+            Write::url(id(1), StepUrl::new("", text)?),
+        ])
+    }
+
+    #[test]
+    fn the_size_of_a_write_counts_its_text() {
+        for (short, long) in writes("").unwrap().iter().zip(&writes(&"x".repeat(5000)).unwrap()) {
+            assert_eq!(long.size(), short.size() + 5000, "{short:?}");
+        }
+        assert!(Write::Change(id(1), Change::locks_acquired(Timestamp::UNIX_EPOCH)).size() > 0);
+    }
+
+    #[test]
+    fn a_write_that_is_not_done_lacks_its_step_or_a_number() {
+        for write in writes("").unwrap() {
+            let (step, kind) = match write {
+                Write::AddStep(_) => (None, ErrorKind::CapacityExceeded),
+                _ => (Some(id(1)), ErrorKind::NotFound),
+            };
+            assert_eq!((write.step(), write.not_done().kind()), (step, kind));
+            assert!(write.not_done().is_certain());
+        }
+    }
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let now = Timestamp::UNIX_EPOCH;
+        let start = StartStep::new(now);
+        assert_eq!(Change::start(start), Change { started_at: Some(now), ..Change::default() });
+        let with_locks = Change { started_at: Some(now), locks_acquired_at: Some(now), ..Change::default() };
+        assert_eq!(Change::start(start.with_locks_acquired(true)), with_locks);
+        let locks = Change { locks_acquired_at: Some(now), ..Change::default() };
+        assert_eq!(Change::locks_acquired(now), locks);
+        let text = StateString::new("running").unwrap();
+        let state = Change { state_string: Some(text.clone()), ..Change::default() };
+        assert_eq!(Change::state(text), state);
+        let (results, hidden) = (Results::FAILURE, true);
+        let ended =
+            Change { complete_at: Some(now), results: Some(results), hidden: Some(hidden), ..Change::default() };
+        assert_eq!(Change::finish(FinishStep::new(results).with_hidden(hidden), now), ended);
+    }
+
+    #[test]
+    fn only_an_add_has_added_something() {
+        let added = AddedStep::new(id(3), StepNumber::new(0), StepName::new("compile").unwrap());
+        assert_eq!(Written::Added(added.clone()).added().unwrap(), added);
+        assert!(!Written::Changed.added().unwrap_err().is_certain());
+    }
+}
