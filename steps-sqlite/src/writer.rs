@@ -51,19 +51,36 @@ impl Writer {
     }
 
     /// Carries out a write that waits alone. Gives `None` where it takes a batch after all: nothing was done then.
-    async fn write_alone(&mut self, request: &Write) -> Result<Option<Written>, Failure> {
-        let Write::AddStep(step) = request else { return Ok(None) };
-        if step.idempotency_key.is_some() {
-            return Ok(None);
-        }
-        let query = sqlx::query(include_str!("sql/add_step_alone.sql"))
-            .bind(step.build_id.get())
-            .bind(step.name.as_str())
-            .bind(step.state_string.as_str());
-        // What it gives is committed: an answer that cannot be read does not undo it.
-        match self.run(query).await? {
-            Some(row) => added(&row, step).map(Some).map_err(|error| Failure::unreadable(error.to_string())),
-            None => Ok(None),
+    async fn write_alone(&mut self, request: &Write) -> Result<Option<Result<Written, Failure>>, Failure> {
+        let query = match request {
+            Write::AddStep(step) if step.idempotency_key.is_some() => return Ok(None),
+            Write::AddStep(step) => sqlx::query(include_str!("sql/add_step_alone.sql"))
+                .bind(step.build_id.get())
+                .bind(step.name.as_str())
+                .bind(step.state_string.as_str()),
+            Write::AddUrl(id, url, digest) => sqlx::query(include_str!("sql/add_url_alone.sql"))
+                .bind(id.get())
+                .bind(digest.as_bytes().as_slice())
+                .bind(url.name())
+                .bind(url.url()),
+            Write::Change(id, change) => sqlx::query(include_str!("sql/change_step_alone.sql"))
+                .bind(id.get())
+                .bind(change.started_at.map(Timestamp::unix_micros))
+                .bind(change.locks_acquired_at.map(Timestamp::unix_micros))
+                .bind(change.state_string.as_ref().map(StateString::as_str))
+                .bind(change.complete_at.map(Timestamp::unix_micros))
+                .bind(change.results.map(Results::code))
+                .bind(change.hidden),
+        };
+        match (request, self.run(query).await?) {
+            (Write::AddStep(_), None) => Ok(None),
+            // What it gives is committed: an answer that cannot be read does not undo it.
+            (Write::AddStep(step), Some(row)) => match added(&row, step) {
+                Ok(added) => Ok(Some(Ok(added))),
+                Err(error) => Err(Failure::unreadable(error.to_string())),
+            },
+            (_, None) => Ok(Some(Err(request.not_done()))),
+            (_, Some(_)) => Ok(Some(Ok(Written::Changed))),
         }
     }
 
@@ -128,7 +145,7 @@ impl Worker for Writer {
         if let [request] = requests
             && let Some(written) = self.write_alone(request).await?
         {
-            return Ok(vec![Ok(written)]);
+            return Ok(vec![written]);
         }
         let answers = self.commit(&Batch::new(requests)).await?;
         // From here on everything is committed: an answer that cannot be read does not undo it.
