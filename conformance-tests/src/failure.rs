@@ -142,7 +142,7 @@ pub(crate) fn expect_eq<T: Debug + PartialEq<U>, U: Debug>(
     Err(Failure::of(clause, what).expected(shortened(&expected)).got(shortened(&got)))
 }
 
-/// Expects of `got` what `expected` says in words, and `holds` says of it.
+/// Fails unless `holds`: `expected` says in words what `got` should be.
 pub(crate) fn expect(
     clause: Clause,
     what: impl Display,

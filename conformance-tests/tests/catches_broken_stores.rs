@@ -34,7 +34,7 @@ struct Caught {
 }
 
 impl Caught {
-    /// Takes down which cases blame the clause, and that each says beside what it should be what was there.
+    /// Takes down which cases blame the clause. Each failure must say what was expected and what was there.
     fn judge<F: Debug>(&mut self, broken: &Broken<F>, report: &Report) {
         for (case, failure) in report.failed() {
             assert!(failure.expected.is_some() && failure.got.is_some(), "{broken:?}; {}: {failure}", case.name);

@@ -65,7 +65,7 @@ impl StepName {
 
 /// The rule of clause N1.
 fn check(name: &str) -> Result<(), InputError> {
-    // Most names are ASCII, whose bytes are their characters: seen at a glance, and stores make many names at once.
+    // Most names are ASCII, whose bytes are their characters: checked without decoding, since stores make many names at once.
     let is_plain = |(position, byte): (usize, u8)| byte.is_ascii() && is_allowed(position, byte.into());
     if (1..=limits::NAME_CODE_POINTS).contains(&name.len()) && name.bytes().enumerate().all(is_plain) {
         return Ok(());

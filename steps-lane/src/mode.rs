@@ -2,7 +2,7 @@ use steps_core::ErrorKind;
 
 use crate::Failure;
 
-/// What may be done with a store that is made where it is missing.
+/// What may be done with a store, and whether it is made where it is missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Mode {

@@ -1,6 +1,6 @@
 //! What the lanes of a store are asked for, and what a write answers.
 //!
-//! All of it is exhaustive on purpose: a store that does not know a request, or a column, must not compile.
+//! All of it is exhaustive on purpose: a store that does not know a request must not compile.
 
 use steps_core::{
     AddedStep, BuildId, ErrorKind, FinishStep, NewStep, Results, StartStep, StateString, StepId, StepSelector, StepUrl,
@@ -94,26 +94,26 @@ impl Write {
 }
 
 impl Change {
-    /// L2
+    /// The step starts, perhaps with all its locks (L2).
     #[must_use]
     pub fn start(start: StartStep) -> Self {
         let locks_acquired_at = start.locks_acquired.then_some(start.started_at);
         Self { started_at: Some(start.started_at), locks_acquired_at, ..Self::default() }
     }
 
-    /// L3
+    /// The step has all its locks since then (L3).
     #[must_use]
     pub fn locks_acquired(at: Timestamp) -> Self {
         Self { locks_acquired_at: Some(at), ..Self::default() }
     }
 
-    /// L3
+    /// The step has another state string (L3).
     #[must_use]
     pub fn state(state_string: StateString) -> Self {
         Self { state_string: Some(state_string), ..Self::default() }
     }
 
-    /// L4, at this time.
+    /// The step ended, at this time (L4).
     #[must_use]
     pub fn finish(finish: FinishStep, now: Timestamp) -> Self {
         let FinishStep { results, hidden, .. } = finish;
@@ -125,7 +125,7 @@ impl Written {
     /// The step that an add added.
     ///
     /// # Errors
-    /// `Corrupt` where the answer is that of another write. The step was added all the same.
+    /// `Corrupt` where the answer is that of another write. The step may have been added all the same.
     pub fn added(self) -> Result<AddedStep, Failure> {
         match self {
             Self::Added(added) => Ok(added),

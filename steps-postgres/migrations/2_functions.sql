@@ -86,9 +86,9 @@ END
 $$;
 
 -- One batch: adds, changes and urls, with an array for each of their columns.
--- The adds come in the order of their requests; `keys` are idempotency keys, and `numbers_seen` numbers that the builds
--- had, or 0, from which their greatest are looked for. `firsts` has null for an add with a key and for one whose name another
--- has before it; of the rest it says which are the first of their builds.
+-- The adds come in the order of their requests; `keys` are idempotency keys. `numbers_seen` has for each a number that its
+-- build had, or 0: the search for the greatest begins there. `firsts` is null for an add with a key and for one with a name
+-- that an earlier one has; else it says whether the add is the first such one of its build.
 -- The changes come one a step, in the order of the ids, and name all steps that the batch changes or adds urls to. Null
 -- leaves a column as it is.
 -- The urls come in the order of their requests, no pair twice a step.
@@ -159,6 +159,7 @@ BEGIN
                                max(last) OVER up_to_this + count(*) FILTER (WHERE is_free) OVER up_to_this AS number
                         FROM asked
                         WINDOW up_to_this AS (PARTITION BY build ORDER BY place ROWS UNBOUNDED PRECEDING)
+                        ORDER BY build, place
                     ) ordered
                     WHERE is_free AND number <= 4294967295
                 ), added AS (

@@ -326,7 +326,7 @@ impl Opener {
         let message = match (found, mode) {
             (Found::Current, _) | (_, Mode::Create) | (Found::Older(1..), Mode::ReadWrite) => return Ok(()),
             (Found::Older(0), _) => {
-                format!("there is no store in the schema {schema} yet; an add makes one, or mode=rwc")
+                format!("there is no store in the schema {schema} yet; mode=rwc makes one")
             }
             (Found::Older(_), _) => format!(
                 "the schema {schema} is of an older version, and mode=ro does not change it; open it once without"

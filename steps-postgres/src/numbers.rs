@@ -11,7 +11,7 @@ use steps_core::{BuildId, StepNumber};
 /// How many builds are remembered.
 const BUILDS: usize = 1024;
 
-/// A number of each build that was added to lately.
+/// The number of the last add to each of some builds.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers(HashMap<BuildId, StepNumber>);
 
@@ -46,6 +46,7 @@ mod tests {
             assert_eq!(numbers.of(build), 8);
             assert!(numbers.0.len() <= BUILDS);
         }
+        assert_eq!(numbers.of(BuildId::new(2 * BUILDS as i64 + 1)?), 8);
         Ok(())
     }
 }

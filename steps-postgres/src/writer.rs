@@ -295,3 +295,17 @@ impl<'a> Columns<'a> {
         Ok(arguments)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use steps_core::InputError;
+
+    use super::*;
+
+    #[test]
+    fn a_write_has_its_size() -> Result<(), InputError> {
+        let write = Write::Change(StepId::new(1)?, Change::state(StateString::new("x".repeat(5000))?));
+        assert_eq!(Writer::size(&write), write.size());
+        Ok(())
+    }
+}

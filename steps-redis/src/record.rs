@@ -234,7 +234,6 @@ fn read_step(
     if count as usize != urls.len() || urls.iter().zip(0..).any(|((_, place, _), expected)| *place != expected) {
         return Err(other_urls(number));
     }
-    // Most steps have none.
     let mut found = Vec::with_capacity(urls.len());
     for (.., url) in urls {
         found.push(read_url(*url)?);

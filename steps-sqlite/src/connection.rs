@@ -94,10 +94,9 @@ async fn bring_up_to_date(connection: &mut SqliteConnection, options: &SqliteOpt
         (State::Current, Mode::ReadOnly) => Ok(()),
         // Also where the file is a copy: some ways to make one leave the log behind.
         (State::Current, _) => use_log(connection).await,
-        (State::New, Mode::ReadOnly | Mode::ReadWrite) => Err(Failure::new(
-            ErrorKind::Config,
-            "there is no store in the file yet, it is empty; an add makes one, or mode=rwc",
-        )),
+        (State::New, Mode::ReadOnly | Mode::ReadWrite) => {
+            Err(Failure::new(ErrorKind::Config, "the file is empty; mode=rwc makes a store of it"))
+        }
         (State::Older, Mode::ReadOnly) => {
             let message = "the file has an older schema, and mode=ro does not change it; open it once without";
             Err(Failure::new(ErrorKind::Config, message))
@@ -121,7 +120,7 @@ fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
             if !folder.is_dir() {
                 refuse("does not exist, nor does its folder; make the folder first")
             } else if options.mode != Mode::Create {
-                refuse("does not exist yet; an add makes it, or mode=rwc")
+                refuse("does not exist yet; mode=rwc makes it")
             } else {
                 Ok(())
             }

@@ -41,7 +41,7 @@ impl Writer {
     async fn run(&mut self, query: Query<'_>) -> Result<Option<SqliteRow>, Failure> {
         let connection = self.connection.take();
         let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
-        let answer = committed(connection.fetch_many(query)).await;
+        let answer = answer_after_commit(connection.fetch_many(query)).await;
         match &answer {
             // Without the lock nothing was begun, and the connection is as good as it was.
             Err(failure) if !failure.is_busy() => give_up(connection).await,
@@ -106,7 +106,7 @@ type Given = sqlx::Result<Either<SqliteQueryResult, SqliteRow>>;
 /// The row of the second of two statements, the first of which writes and commits.
 ///
 /// A row of the first, as `RETURNING` gives it, would wake this task before the commit, and once more after it.
-async fn committed(mut given: impl Stream<Item = Given> + Unpin) -> Result<Option<SqliteRow>, Failure> {
+async fn answer_after_commit(mut given: impl Stream<Item = Given> + Unpin) -> Result<Option<SqliteRow>, Failure> {
     let (mut is_committed, mut answer) = (false, None);
     loop {
         match given.try_next().await {
@@ -114,7 +114,11 @@ async fn committed(mut given: impl Stream<Item = Given> + Unpin) -> Result<Optio
             Ok(Some(Either::Right(row))) => answer = Some(row),
             Ok(None) => return Ok(answer),
             Err(error) if is_committed => {
-                return Err(Failure::unreadable("what a write answers cannot be read").with_source(error));
+                let failure = failure(error);
+                // Not busy, whatever it is: what is busy was not done, and is done again.
+                return Err(Failure::new(failure.kind(), "a write was committed, and its answer cannot be read")
+                    .with_may_have_applied(true)
+                    .with_source(failure));
             }
             Err(error) => return Err(failure(error)),
         }
@@ -262,19 +266,29 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_write_has_its_size() -> Result<(), InputError> {
+        let write = Write::Change(StepId::new(1)?, Change::state(StateString::new("x".repeat(5000))?));
+        assert_eq!(Writer::size(&write), write.size());
+        Ok(())
+    }
+
     #[tokio::test]
     async fn what_fails_after_the_commit_was_applied_all_the_same() -> sqlx::Result<()> {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await?;
         connection.execute("CREATE TABLE t (a)").await?;
 
-        let before = committed(connection.fetch_many("SELECT abs(-9223372036854775808)")).await.unwrap_err();
+        let before = answer_after_commit(connection.fetch_many("SELECT abs(-9223372036854775808)")).await.unwrap_err();
         assert!(before.is_certain(), "{before:?}");
 
         let statements = "INSERT INTO t VALUES (1); SELECT abs(-9223372036854775808)";
-        let after = committed(connection.fetch_many(statements)).await.unwrap_err();
+        let after = answer_after_commit(connection.fetch_many(statements)).await.unwrap_err();
         assert!(!after.is_certain(), "{after:?}");
+        assert_eq!(after.kind(), before.kind());
 
-        let row = committed(connection.fetch_many("INSERT INTO t VALUES (2); SELECT count(*) FROM t")).await.unwrap();
+        let row = answer_after_commit(connection.fetch_many("INSERT INTO t VALUES (2); SELECT count(*) FROM t"))
+            .await
+            .unwrap();
         assert_eq!(row.unwrap().get::<i64, _>(0), 2);
         Ok(())
     }

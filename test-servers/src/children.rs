@@ -35,7 +35,7 @@ pub const TASKS: usize = 8;
 /// A step to add to [`BUILD`] under this key, as the jobs do.
 ///
 /// # Errors
-/// When name or key is none.
+/// When the name or the key is not valid.
 pub fn keyed(name: &str, key: &str) -> Result<NewStep, InputError> {
     let step = NewStep::new(BUILD.try_into()?, name.parse()?, "running".parse()?);
     Ok(step.with_idempotency_key(IdempotencyKey::new(key)?))

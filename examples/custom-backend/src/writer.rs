@@ -94,6 +94,7 @@ fn add_step(transaction: &WriteTransaction, new: &NewStep) -> Result<Option<Adde
     let Some(number) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(None) };
     // I1: from a counter, so that no id comes again.
     let last_id = meta.get(LAST_ID).map_err(failure)?.map_or(0, |last| last.value());
+    // Ends the batch, of which the lane then tries each alone.
     let no_id_left = || Failure::new(ErrorKind::CapacityExceeded, "there are no ids left");
     let id = last_id.checked_add(1).ok_or_else(no_id_left)?;
     let name = free_name(transaction, &names, new.build_id, &new.name)?;

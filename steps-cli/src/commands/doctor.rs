@@ -17,7 +17,7 @@ use crate::{
 /// What `--json` gives.
 #[derive(Debug, Serialize)]
 struct Diagnosis {
-    /// Of the store, which may be missing where its server is not.
+    /// Whether the store answered. Its server may, where this is false.
     reachable: bool,
     #[serde(flatten)]
     description: Option<Description>,
@@ -72,7 +72,9 @@ fn shown(description: &Description) -> String {
 
 fn advice(error: &Error) -> &'static str {
     match error.kind() {
-        ErrorKind::Config => "check --store or STEPS_STORE",
+        ErrorKind::Config => {
+            "check --store or STEPS_STORE; where there is no store yet, `steps run` or `steps add` makes one"
+        }
         ErrorKind::ReadOnly => "ask for the right to write; to read only, add mode=ro to the URL",
         ErrorKind::CapacityExceeded => "make room where the store keeps its data",
         ErrorKind::Corrupt => "restore the store from a backup",

@@ -237,9 +237,9 @@ fn doctor_says_what_to_do_about_a_store_that_cannot_be_used() {
     std::fs::write(place.file("empty.db"), "").unwrap();
     std::fs::write(place.file("text.db"), "What is no database.").unwrap();
     for (file, said) in [
-        ("steps.db", "steps.db does not exist yet; an add makes it"),
+        ("steps.db", "steps.db does not exist yet; mode=rwc makes it"),
         ("none/steps.db", "does not exist, nor does its folder; make the folder first"),
-        ("empty.db", "there is no store in the file yet, it is empty; an add makes one"),
+        ("empty.db", "the file is empty; mode=rwc makes a store of it"),
         ("text.db", "not a SQLite database; choose another file"),
     ] {
         let finished = place.finished(["doctor", "--store", &format!("sqlite:{file}")]);

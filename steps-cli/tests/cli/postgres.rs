@@ -26,7 +26,7 @@ fn a_build_on_a_server_is_run_shown_and_diagnosed() {
         "its server is reachable: {}",
         doctor.stderr
     );
-    assert!(doctor.stderr.contains(" yet; an add makes one"), "{}", doctor.stderr);
+    assert!(doctor.stderr.contains(" yet; mode=rwc makes one"), "{}", doctor.stderr);
 
     let run = |name: &str, script: &str| on_server(&["run", "--build", "1", "--name", name, "--", "sh", "-c", script]);
     assert_eq!(run("compile", "\"$STEPS\" url log https://ci.example.org/log").code, Some(0));

@@ -1,13 +1,16 @@
 //! Waiting for others, and not for ever (D4, D5).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use libtest_mimic::{Failed, Trial};
 use sqlx::Executor;
 use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use steps_postgres::{PostgresOptions, PostgresStore};
 use test_servers::{TestResult, shared_postgres, trial};
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::databases::driver;
 
@@ -21,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("waiting::one_locked_step_does_not_keep_others_waiting", a_locked_step),
         trial("waiting::one_locked_build_does_not_keep_others_waiting", a_locked_build),
         trial("waiting::an_add_gets_its_turn_at_a_build_that_others_keep_adding_to", a_busy_build),
+        trial("waiting::several_lanes_are_one_store", several_lanes),
         trial("waiting::a_timeout_may_be_as_long_as_any", a_timeout_without_end),
         trial("waiting::a_store_that_is_closed_says_nothing_about_itself", a_closed_store),
         Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", a_runtime_that_is_gone),
@@ -191,6 +195,31 @@ async fn a_busy_build() -> TestResult {
         added = store.add(7, "test", "") => assert_eq!(added?.number.get(), 1),
         ended = others => return ended,
     }
+    Ok(())
+}
+
+async fn several_lanes() -> TestResult {
+    const BUILDS: i64 = 8;
+    let schema = shared_postgres()?;
+    let options = PostgresOptions::from_url(&schema.url_with_schema())?.with_lanes(3, 3);
+    let store = Arc::new(PostgresStore::connect(options).await?);
+    let mut adds = JoinSet::new();
+    for add in 0..10 * BUILDS {
+        let store = Arc::clone(&store);
+        adds.spawn(async move {
+            let id = store.add(1 + add % BUILDS, "compile", "").await?.id;
+            store.link(id, "log", "url").await?;
+            store.finish(id, Results::SUCCESS).await
+        });
+    }
+    adds.join_all().await.into_iter().collect::<steps_core::Result<()>>()?;
+    for build in 1..=BUILDS {
+        let steps = store.steps(build).await?;
+        assert!(steps.iter().map(|step| step.number.get()).eq(0..10), "{steps:?}");
+        assert!(steps.iter().all(|step| step.urls.len() == 1 && step.results.is_some()), "{steps:?}");
+    }
+    store.close().await?;
+    assert_eq!(store.add(1, "late", "").await.unwrap_err().kind(), ErrorKind::Closed);
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 -- server waits for what its client wrote last, and somebody else's write may not have reached the replicas yet.
 --
 -- Numbers that are stored are passed on as the text that they are: to make text of a number costs more than most else
--- here. So do functions that are made and not called, and tables: what not all need is in files of its own.
+-- here. So does a function that is made and not called, or a table: what not all need is in files of its own.
 
 -- The places of a record, behind the number that it begins with. Up to the name all have fixed lengths, so that a
 -- change puts bytes in the place of others and reads none: numbers in Lua have 53 bits, and times and ids more.

@@ -211,13 +211,16 @@ async fn waiting_crowd() -> TestResult {
         // An add needs both keys of the build, of which one is here and the other there.
         adds.spawn(async move { store.add(BUILD, "never", "").await });
     }
-    while let Some(added) = adds.join_next().await {
-        let error = added?.err().ok_or("an add needs both keys")?;
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    }
+    let added = adds.join_all().await;
     let (times, took) = (asked()? - before, start.elapsed());
     moving.end(Duration::ZERO)?;
-    // Each time all nodes are asked, of which the first answer counts.
+    for added in added {
+        let error = added.err().ok_or("an add needs both keys")?;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(!error.may_have_applied(), "{error}");
+    }
+    assert_eq!(store.steps(BUILD).await?.len(), 1);
+    // Every 50 ms at most, all nodes, of which the first answer counts.
     let most = (took.as_millis() / 50 + 1) * cluster.nodes().len() as u128;
     assert!((1..=most).contains(&times), "they were asked {times} times in {took:?}, which is at most {most}");
     Ok(())
