@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use steps_core::{StepSelector, StepsStore, StepsStoreExt};
+use steps_core::{ErrorKind, Results, StepSelector, StepsStore, StepsStoreExt};
 
 use crate::{
     Clause,
     cases::{at_once::at_once, cases, values::missing_ids},
     compare::expect_found,
-    failure::{Checked, expect, expect_eq, expect_some, expect_text},
+    failure::{Checked, expect, expect_eq, expect_error, expect_some, expect_text},
     handle::Handle,
     stage::Stage,
 };
@@ -17,6 +17,7 @@ cases! { Example tasks:
     adds_at_once_leave_no_gap [I2, N3];
     adds_at_once_to_several_builds_are_kept_apart [I2, I3];
     urls_at_once_are_neither_lost_nor_doubled [U3];
+    changes_at_once_of_missing_steps_are_not_found [L6];
     reads_at_once_find_what_each_asked_for [R1];
     reads_beside_adds_see_one_snapshot [R2, R3];
 }
@@ -94,6 +95,43 @@ pub(super) async fn urls_at_once(stage: &Stage, handles: &[Handle]) -> Checked {
         let own = urls.iter().filter(|url| url.name() == format!("task {task}")).map(|url| url.url().to_owned());
         let expected: Vec<_> = (0..15).map(|number| format!("{number:02}")).collect();
         expect_eq(Clause::U1, "the urls of one task, in their order", own.collect::<Vec<_>>(), expected)?;
+    }
+    Ok(())
+}
+
+/// Stores may change steps for several callers at once: those that are there beside those that are missing.
+async fn changes_at_once_of_missing_steps_are_not_found(stage: &mut Stage) -> Checked {
+    let (store, build) = (stage.store(), stage.build());
+    let mut steps = missing_ids()?.map(|id| (id, false)).to_vec();
+    for _ in 0..8 {
+        steps.push((store.add(build, "compile", "").await?.id, true));
+    }
+    at_once(steps.into_iter().cycle().take(110).map(|(id, is_there)| {
+        let store = store.clone();
+        async move {
+            let changes = [
+                store.state(id, "running").await,
+                store.finish(id, Results::SUCCESS).await,
+                store.link(id, "log", "url").await,
+            ];
+            for change in changes {
+                if is_there {
+                    change?;
+                } else {
+                    let what = "a change of a missing step, beside others";
+                    expect_error(Clause::L6, what, change, ErrorKind::NotFound)?;
+                }
+            }
+            Ok(())
+        }
+    }))
+    .await?;
+    for id in missing_ids()? {
+        expect_eq(Clause::L6, "the missing step, after changes of it", store.step(id).await?, None)?;
+    }
+    for step in store.steps(build).await? {
+        let got = (step.state_string.as_str(), step.results, step.urls.len());
+        expect_eq(Clause::L6, "a step changed beside missing ones", got, ("running", Some(Results::SUCCESS), 1))?;
     }
     Ok(())
 }

@@ -109,6 +109,8 @@ broken! { Flaw FLAWS:
     FinishedIsFinal L5 "lifecycle::";
     /// A change of a missing step is no error.
     MissingIsFine L6 "lifecycle::";
+    /// The finish of a missing step is no error beside another finish.
+    MissingIsFineInACrowd L6 "tasks::";
     /// Urls are sorted.
     UrlsSorted U1 "add_url::";
     /// A pair is compared with the last one alone.
@@ -156,6 +158,7 @@ pub(crate) const NOT_FOR_PROPERTIES: &[Flaw] = &[
     Flaw::CutForOneDigit,
     Flaw::StateStringFinishes,
     Flaw::UrlLostBetweenTasks,
+    Flaw::MissingIsFineInACrowd,
     Flaw::UrlsForgottenInACrowd,
     Flaw::TextCutAt64KiB,
     Flaw::NotFoundWithoutTheStep,
@@ -180,8 +183,8 @@ pub(crate) struct PlainStore {
     kept: Arc<Mutex<Kept>>,
     is_closed: AtomicBool,
     remembered: Mutex<HashMap<BuildId, Vec<Step>>>,
-    /// How many steps are being read.
-    reads: AtomicUsize,
+    /// How many calls of a kind are going on.
+    calls: AtomicUsize,
 }
 
 impl PlainStore {
@@ -193,7 +196,7 @@ impl PlainStore {
             kept: Arc::default(),
             is_closed: AtomicBool::default(),
             remembered: Mutex::default(),
-            reads: AtomicUsize::default(),
+            calls: AtomicUsize::default(),
         }
     }
 
@@ -215,6 +218,13 @@ impl PlainStore {
             return Err(Error::closed(call));
         }
         Ok(self.kept.lock().unwrap())
+    }
+
+    /// Whether others call at the same time.
+    async fn has_company(&self) -> bool {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        yield_now().await;
+        self.calls.fetch_sub(1, Ordering::SeqCst) > 1
     }
 
     fn change(&self, operation: Operation, id: StepId, change: impl FnOnce(&mut Step)) -> Result<()> {
@@ -393,6 +403,12 @@ impl StepsStore for PlainStore {
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.time(self.clock.now());
+        if self.has(Flaw::MissingIsFineInACrowd) && self.has_company().await {
+            let is_there = |step: &Step| step.id == id;
+            if !self.kept(Call::on_step(Operation::FinishStep, id))?.steps.iter().any(is_there) {
+                return Ok(());
+            }
+        }
         self.change(Operation::FinishStep, id, |step| {
             if step.complete_at.is_none() || !self.has(Flaw::FinishKeepsTheFirstTime) {
                 step.complete_at = Some(now);
@@ -439,12 +455,8 @@ impl StepsStore for PlainStore {
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
         let mut most_urls = usize::MAX;
-        if self.has(Flaw::UrlsForgottenInACrowd) {
-            self.reads.fetch_add(1, Ordering::SeqCst);
-            yield_now().await;
-            if self.reads.fetch_sub(1, Ordering::SeqCst) > 1 {
-                most_urls = 8;
-            }
+        if self.has(Flaw::UrlsForgottenInACrowd) && self.has_company().await {
+            most_urls = 8;
         }
         let kept = self.kept(Call::get_step(&step))?;
         let found = kept.steps.iter().find(|there| match &step {

@@ -369,6 +369,16 @@ async fn step_to_come() -> TestResult {
         store.finish(to_come, Results::FAILURE).await,
     ];
     assert!(refused.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));
+    // The last three wait for the first, and so share a batch.
+    let shared = tokio::join!(
+        store.state(to_come, "early"),
+        store.link(to_come, "log", "https://ci.example.org/"),
+        store.state(to_come, "early"),
+        store.finish(to_come, Results::FAILURE),
+    );
+    for answer in [shared.0, shared.1, shared.2, shared.3] {
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::NotFound);
+    }
     let added = store.add(7, "compile", "running").await?;
     assert_eq!(added.id, to_come);
     let fresh = Step::builder(added.id, BuildId::new(7)?, added.number, added.name, StateString::new("running")?);
