@@ -19,10 +19,12 @@ use crate::{
 const CONTENT: &str = "Mutex<HashMap>, same content";
 const ROWS: &str = "Mutex<HashMap>, rows by id alone";
 const TRACED: &str = "store with spans";
+const UNTRACED: &str = "store without spans";
 
 pub(crate) struct Memory {
     store: Side<Store>,
-    traced: Side<Traced>,
+    traced: Side<Around<true>>,
+    untraced: Side<Around<false>>,
     content: Side<Content>,
     rows: Side<Rows>,
 }
@@ -31,7 +33,8 @@ impl Memory {
     pub(crate) async fn open(url: &str) -> Self {
         Self {
             store: Side::new(store(url).await, true).await,
-            traced: Side::new(Traced(store(url).await), true).await,
+            traced: Side::new(Around(store(url).await), true).await,
+            untraced: Side::new(Around(store(url).await), true).await,
             content: Side::new(Content::default(), true).await,
             rows: Side::new(Rows::default(), true).await,
         }
@@ -52,7 +55,8 @@ impl Bench for Memory {
     }
 
     fn pairs(&self, operation: Operation, callers: usize) -> Vec<Pair> {
-        const SPANS: Pair = Pair { measured: TRACED, floor: STORE, name: "the store without a disabled span a call" };
+        const SPANS: Pair =
+            Pair { measured: TRACED, floor: UNTRACED, name: "the store without a disabled span a call" };
         match operation {
             Operation::AddStep | Operation::GetStep if callers == 1 => {
                 vec![Pair::with_floor(CONTENT), Pair::with_floor(ROWS), SPANS]
@@ -66,6 +70,7 @@ impl Bench for Memory {
         match side {
             STORE => self.store.prepare(round),
             TRACED => self.traced.prepare(round),
+            UNTRACED => self.untraced.prepare(round),
             CONTENT => self.content.prepare(round),
             ROWS => self.rows.prepare(round),
             _ => unreachable!("there is no side {side}"),
@@ -194,10 +199,10 @@ impl Subject for Rows {
     }
 }
 
-/// The store with a span around each call, as an application has that wants to follow it.
-struct Traced(Store);
+/// The store as an application has it: with a span around each call, or the same without.
+struct Around<const SPAN: bool>(Store);
 
-impl Subject for Traced {
+impl<const SPAN: bool> Subject for Around<SPAN> {
     type Prepared = subject::Prepared;
 
     fn prepare(&self, call: Call) -> Self::Prepared {
@@ -205,6 +210,9 @@ impl Subject for Traced {
     }
 
     async fn run(&self, caller: usize, call: Self::Prepared) -> i64 {
+        if !SPAN {
+            return self.0.run(caller, call).await;
+        }
         let span = info_span!("steps", caller);
         // To enter a span at each poll takes a wrapper around the future, which is as much work as a read.
         if span.is_disabled() {

@@ -75,10 +75,9 @@ impl Writer {
         match (request, self.run(query).await?) {
             (Write::AddStep(_), None) => Ok(None),
             // What it gives is committed: an answer that cannot be read does not undo it.
-            (Write::AddStep(step), Some(row)) => match added(&row, step) {
-                Ok(added) => Ok(Some(Ok(added))),
-                Err(error) => Err(Failure::unreadable(error.to_string())),
-            },
+            (Write::AddStep(step), Some(row)) => {
+                Ok(Some(added(&row, step).map_err(|error| Failure::unreadable(error.to_string()))))
+            }
             (_, None) => Ok(Some(Err(request.not_done()))),
             (_, Some(_)) => Ok(Some(Ok(Written::Changed))),
         }

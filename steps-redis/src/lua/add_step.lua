@@ -4,12 +4,12 @@
 -- the name cut for it, or the empty text where none cuts it. If the add has a key, its field, and with it anything where
 -- replicas are waited for: then known_key.lua stands before this.
 local field, record, cuts, key = unpack(ARGV)
-local MOST_STEPS = 1048576 -- Neither they nor suffixes have more than 7 digits.
+local MOST_STEPS, MOST_DIGITS = 1048576, 7 -- Of their numbers, and of suffixes.
 
 -- A number that the scripts have stored: none has a sign or a zero in front, or more digits than that of the steps.
 local function stored_number(text)
     local number = tonumber(text)
-    local is_stored = number and number >= 0 and #text <= 7 and string.format('%d', number) == text
+    local is_stored = number and number >= 0 and #text <= MOST_DIGITS and string.format('%d', number) == text
     return is_stored and number or error({ err = 'CORRUPT a number of the index' })
 end
 
@@ -28,7 +28,7 @@ if call('HEXISTS', index, field) == 1 then
     local digits = 0
     repeat
         digits = digits + 1
-        if digits > 7 then
+        if digits > MOST_DIGITS then
             -- A build has fewer steps than there are suffixes.
             error({ err = 'CORRUPT the hints for ' .. requested })
         end

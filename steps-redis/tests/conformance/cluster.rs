@@ -9,9 +9,6 @@ fn main() -> ExitCode {
         name: "redis-cluster",
         place: test_servers::shared_redis_cluster,
         parameters: "",
-        without_faults: Some(
-            "a cluster tells all handles the same addresses of its nodes, and so of one proxy before each; \
-             tests/redis/cluster.rs has such",
-        ),
+        is_cluster: true,
     })
 }

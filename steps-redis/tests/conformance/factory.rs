@@ -13,8 +13,7 @@ pub(crate) struct Redis {
     pub(crate) place: fn() -> io::Result<KeyPrefix>,
     /// Parameters for its URL, each with a `&` in front.
     pub(crate) parameters: &'static str,
-    /// Why there can be no proxy before it, if so.
-    pub(crate) without_faults: Option<&'static str>,
+    pub(crate) is_cluster: bool,
 }
 
 #[async_trait]
@@ -25,7 +24,9 @@ impl StoreFactory for Redis {
 
     fn profile(&self) -> Profile {
         let mut profile = Profile::strict().with_steps_a_build(GREATEST_STEPS_A_BUILD);
-        if let Some(reason) = self.without_faults {
+        if self.is_cluster {
+            let reason = "a cluster tells all handles the same addresses of its nodes, and so of one proxy before each; \
+                          tests/redis/cluster.rs has such";
             profile = profile.without(Feature::Faults, reason);
         }
         match BuildId::new(GREATEST_BUILD_ID) {
@@ -47,7 +48,7 @@ impl StoreFactory for Redis {
             move || connect(Arc::clone(&url), clock.clone(), None)
         };
         let fixture = Fixture::new(open().await?).with_reopen(open.clone()).with_peer(open).with_token(token);
-        if self.without_faults.is_some() {
+        if self.is_cluster {
             return Ok(fixture);
         }
         let client = Client::open(token.split('?').next().unwrap_or_default())?;

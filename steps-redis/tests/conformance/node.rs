@@ -9,6 +9,6 @@ fn main() -> ExitCode {
         name: "redis",
         place: test_servers::shared_redis,
         parameters: "",
-        without_faults: None,
+        is_cluster: false,
     })
 }

@@ -9,6 +9,6 @@ fn main() -> ExitCode {
         name: "redis-replicated",
         place: test_servers::shared_replicated_redis,
         parameters: "&replicas=1",
-        without_faults: None,
+        is_cluster: false,
     })
 }
