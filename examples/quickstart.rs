@@ -9,9 +9,9 @@ async fn main() -> steps::Result<()> {
     let store = steps::connect("memory:").await?;
 
     let step = store.add(7, "compile", "waiting for a worker").await?;
-    store.start(step.id, SystemClock.now()).await?;
+    store.start_with_locks(step.id, SystemClock.now()).await?;
     store.state(step.id, "compiling 3 of 12").await?;
-    store.link(step.id, "log", "https://ci.example.org/7/compile").await?;
+    store.add_named_url(step.id, "log", "https://ci.example.org/7/compile").await?;
     store.finish(step.id, Results::SUCCESS).await?;
 
     // A name that is taken gets the smallest free suffix.

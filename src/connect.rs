@@ -1,7 +1,6 @@
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use async_trait::async_trait;
-use steps_core::{Call, Clock, Description, Error, ErrorKind, Operation, Result, StepsStore};
+use steps_core::{Backend, Call, ConnectOptions, Description, Error, ErrorKind, Operation, Result, StepsStore};
 
 use crate::builtin;
 
@@ -43,11 +42,8 @@ impl Connector {
     /// Knows the backends that were compiled in.
     #[must_use]
     pub fn builtin() -> Self {
-        builtin::backends()
-            .into_iter()
-            .fold(Self { backends: BTreeMap::new(), options: ConnectOptions::new() }, |connector, (scheme, backend)| {
-                connector.with_backend(scheme, backend)
-            })
+        let connector = Self { backends: BTreeMap::new(), options: ConnectOptions::new() };
+        builtin::backends().into_iter().fold(connector, Self::add)
     }
 
     /// Connects with these options from now on.
@@ -57,15 +53,16 @@ impl Connector {
         self
     }
 
-    /// Knows a backend under a scheme too, such as `etcd` for the URLs that begin with `etcd:`. One
-    /// that was known under it is replaced.
+    /// Knows another backend, under each of its schemes. It replaces a backend with the same scheme.
     #[must_use]
-    pub fn with_scheme(self, scheme: impl Into<String>, backend: impl Backend + 'static) -> Self {
-        self.with_backend(scheme, Arc::new(backend))
+    pub fn with_backend(self, backend: impl Backend + 'static) -> Self {
+        self.add(Arc::new(backend))
     }
 
-    fn with_backend(mut self, scheme: impl Into<String>, backend: Arc<dyn Backend>) -> Self {
-        self.backends.insert(scheme.into(), backend);
+    fn add(mut self, backend: Arc<dyn Backend>) -> Self {
+        for scheme in backend.schemes() {
+            self.backends.insert((*scheme).to_owned(), Arc::clone(&backend));
+        }
         self
     }
 
@@ -91,7 +88,11 @@ impl Connector {
         self.backend(url)?.describe(url, &self.options).await
     }
 
-    fn backend(&self, url: &str) -> Result<&dyn Backend> {
+    /// The backend of a URL's scheme.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for a URL without a scheme, and for a scheme without a backend.
+    pub fn backend(&self, url: &str) -> Result<&dyn Backend> {
         // The rest of the URL may hold a password, so no message shows it; nor what is no scheme at all.
         let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         let Some((scheme, _)) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
@@ -118,83 +119,6 @@ impl Connector {
             None => "one of a backend that was compiled in (there is none)".to_owned(),
         }
     }
-}
-
-/// What a [`Connector`] calls for the URLs of a scheme.
-///
-/// A store needs none to be used; it lets [`Connector::with_scheme`] know the store too.
-#[async_trait]
-pub trait Backend: fmt::Debug + Send + Sync {
-    /// Connects to the store that `url`, scheme included, names. The options win over the URL.
-    async fn connect(&self, url: &str, options: &ConnectOptions) -> Result<Arc<dyn StepsStore>>;
-
-    /// Asks the store that `url` names about itself.
-    async fn describe(&self, url: &str, options: &ConnectOptions) -> Result<Description>;
-}
-
-/// How to connect, whatever the backend. What is set here wins over the URL.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ConnectOptions {
-    /// Where the store takes the time from; unless set, from the machine.
-    pub clock: Option<Arc<dyn Clock>>,
-    /// How long a call may take, queueing included (D4); unless set, 10 s.
-    pub timeout: Option<Duration>,
-    /// What an answered write survives (D1); unless set, as the URL says, and otherwise
-    /// [`Durability::Full`].
-    pub durability: Option<Durability>,
-    /// What keeps the store's data apart from other data on the same server, such as the schema in PostgreSQL
-    /// or the prefix of the keys in Redis;
-    /// unless set, as the URL says. A store that has its place to itself ignores it.
-    pub namespace: Option<String>,
-}
-
-impl ConnectOptions {
-    /// The defaults.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes the time from this clock (L4).
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = Some(clock);
-        self
-    }
-
-    /// Lets no call take longer than this, queueing included (D4).
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Asks for writes that survive at least this (D1).
-    #[must_use]
-    pub fn with_durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
-    }
-
-    /// Keeps the store's data apart under this name, where it shares a server.
-    #[must_use]
-    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = Some(namespace.into());
-        self
-    }
-}
-
-/// What a write that was answered with `Ok` survives (D1). A store in memory survives nothing, and refuses both.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Durability {
-    /// The death of the process and of the machine: SQLite's `synchronous=FULL`, PostgreSQL's
-    /// `synchronous_commit=on`. Redis has it in its own settings, and is refused where those do not keep it.
-    Full,
-    /// The death of the process; that of the machine, and of a server if there is one, may take the last of
-    /// them: SQLite's `synchronous=NORMAL`, PostgreSQL's `synchronous_commit=off`. In Redis, what its settings keep.
-    Process,
 }
 
 fn config(message: String) -> Error {

@@ -15,7 +15,7 @@
 //! let again = store.add(7, "test", "running").await?;
 //! assert_eq!(again.name, "test_1");
 //!
-//! store.link(again.id, "log", "https://ci.example.org/7/test_1").await?;
+//! store.add_named_url(again.id, "log", "https://ci.example.org/7/test_1").await?;
 //! store.finish(again.id, Results::SUCCESS).await?;
 //! assert_eq!(store.steps(7).await?.len(), 2);
 //! # Ok(())
@@ -42,7 +42,7 @@
 mod builtin;
 mod connect;
 
-pub use connect::{Backend, ConnectOptions, Connector, Durability, connect};
+pub use connect::{Connector, connect};
 pub use steps_core::*;
 
 /// The store in memory.

@@ -107,6 +107,10 @@ mod memory {
 
     #[async_trait]
     impl Backend for Mine {
+        fn schemes(&self) -> &'static [&'static str] {
+            &["mine"]
+        }
+
         async fn connect(&self, url: &str, options: &ConnectOptions) -> Result<Arc<dyn StepsStore>> {
             assert_eq!(url, "mine://there");
             Connector::builtin().with_options(options.clone()).connect("memory:").await
@@ -119,7 +123,7 @@ mod memory {
 
     #[tokio::test]
     async fn a_scheme_of_ones_own_is_known_to_its_connector_alone() {
-        let connector = Connector::builtin().with_scheme("mine", Mine);
+        let connector = Connector::builtin().with_backend(Mine);
         connector.connect("mine://there").await.unwrap().add(7, "compile", "").await.unwrap();
         assert_eq!(connector.describe("mine://there").await.unwrap().backend, "mine");
         refused("mine://there").await;

@@ -149,7 +149,7 @@ impl Grown {
                     let ids = fill(store, build, 1, false).await;
                     let id = ids[0];
                     at_once(store, size, move |store, number| async move {
-                        store.link(id, URL_NAME, url(number)).await.expect("a url is added");
+                        store.add_named_url(id, URL_NAME, url(number)).await.expect("a url is added");
                     })
                     .await;
                     ids
@@ -166,7 +166,7 @@ impl Grown {
         match operation {
             Operation::AddStep => time(store.add(*build, name(1, call), STATE)).await,
             Operation::AddStepSameName => time(store.add(*build, SAME, STATE)).await,
-            Operation::AddUrl => time(store.link(ids[0], URL_NAME, url(1_000_000 + call))).await,
+            Operation::AddUrl => time(store.add_named_url(ids[0], URL_NAME, url(1_000_000 + call))).await,
             Operation::GetSteps => time(store.steps(*build)).await,
             Operation::GetStep => time(store.step(ids[0])).await,
         }

@@ -75,7 +75,7 @@ async fn life(store: &dyn StepsStore, build: u32, number: usize) -> steps::Resul
         store.state(step.id, STATE).await?;
     }
     for of_step in 0..2 {
-        store.link(step.id, URL_NAME, url(of_step)).await?;
+        store.add_named_url(step.id, URL_NAME, url(of_step)).await?;
     }
     store.finish(step.id, Results::SUCCESS).await?;
     let steps = store.steps(build).await?;

@@ -82,6 +82,13 @@ impl Error {
         Self::new(ErrorKind::NotFound, "there is no such step").with_call(call)
     }
 
+    /// The build of this add has as many steps as there are numbers (I4). A store with a limit of its own says that
+    /// one instead.
+    #[must_use]
+    pub fn build_full(call: Call) -> Self {
+        Self::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers").with_call(call)
+    }
+
     /// The store was closed before this call, or its runtime is gone (D5, D7).
     #[must_use]
     pub fn closed(call: Call) -> Self {
@@ -158,7 +165,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.kind() == ErrorKind::Unavailable
-            && (!self.may_have_applied() || self.call().is_some_and(Call::is_repeatable))
+            && (!self.may_have_applied() || self.call().is_some_and(Call::is_idempotent))
     }
 
     /// Whether the write may have been applied all the same. `false` means certainly not; a read
@@ -278,21 +285,21 @@ pub struct Call {
     operation: Operation,
     step_id: Option<StepId>,
     build_id: Option<BuildId>,
-    is_repeatable: bool,
+    is_idempotent: bool,
 }
 
 impl Call {
     /// A call about the store as a whole, such as [`Operation::Connect`].
     #[must_use]
     pub const fn on_store(operation: Operation) -> Self {
-        Self { operation, step_id: None, build_id: None, is_repeatable: !operation.is_write() }
+        Self { operation, step_id: None, build_id: None, is_idempotent: !operation.is_write() }
     }
 
     /// A call about the step with this id. Of the writes, only [`Operation::AddUrl`] is repeatable (D6).
     #[must_use]
     pub const fn on_step(operation: Operation, id: StepId) -> Self {
-        let is_repeatable = !operation.is_write() || matches!(operation, Operation::AddUrl);
-        Self { operation, step_id: Some(id), build_id: None, is_repeatable }
+        let is_idempotent = !operation.is_write() || matches!(operation, Operation::AddUrl);
+        Self { operation, step_id: Some(id), build_id: None, is_idempotent }
     }
 
     /// An add of this step, which is repeatable with an idempotency key only (I5, D6).
@@ -302,7 +309,7 @@ impl Call {
             operation: Operation::AddStep,
             step_id: None,
             build_id: Some(step.build_id),
-            is_repeatable: step.idempotency_key.is_some(),
+            is_idempotent: step.idempotency_key.is_some(),
         }
     }
 
@@ -313,13 +320,13 @@ impl Call {
             StepSelector::Id(id) => (Some(*id), None),
             StepSelector::Number { build_id, .. } | StepSelector::Name { build_id, .. } => (None, Some(*build_id)),
         };
-        Self { operation: Operation::GetStep, step_id, build_id, is_repeatable: true }
+        Self { operation: Operation::GetStep, step_id, build_id, is_idempotent: true }
     }
 
     /// A read of the steps of this build.
     #[must_use]
     pub const fn get_steps(build_id: BuildId) -> Self {
-        Self { operation: Operation::GetSteps, step_id: None, build_id: Some(build_id), is_repeatable: true }
+        Self { operation: Operation::GetSteps, step_id: None, build_id: Some(build_id), is_idempotent: true }
     }
 
     /// The operation.
@@ -343,8 +350,8 @@ impl Call {
     /// Whether repeating it does no harm after it may have been applied: reads, `add_url` and adds
     /// with a key (D6).
     #[must_use]
-    pub const fn is_repeatable(self) -> bool {
-        self.is_repeatable
+    pub const fn is_idempotent(self) -> bool {
+        self.is_idempotent
     }
 }
 
@@ -398,7 +405,7 @@ mod tests {
         ];
         for (calls, expected) in [(&repeatable[..], true), (&not_repeatable[..], false)] {
             for call in calls {
-                assert_eq!(call.is_repeatable(), expected, "{call}");
+                assert_eq!(call.is_idempotent(), expected, "{call}");
                 assert!(unavailable(*call, false).is_retryable(), "{call}");
                 assert_eq!(unavailable(*call, true).is_retryable(), expected, "{call}");
             }

@@ -15,7 +15,7 @@ use crate::{
 ///
 /// async fn compile(store: &dyn StepsStore) -> Result<()> {
 ///     let step = store.add(7, "compile", "running").await?;
-///     store.link(step.id, "log", "https://ci.example.org/7/compile").await?;
+///     store.add_named_url(step.id, "log", "https://ci.example.org/7/compile").await?;
 ///     store.finish(step.id, Results::SUCCESS).await
 /// }
 /// ```
@@ -33,7 +33,7 @@ pub trait StepsStoreExt: StepsStore {
     }
 
     /// [Starts](StepsStore::start_step) a step that has its locks, or needs none.
-    fn start(&self, id: StepId, at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+    fn start_with_locks(&self, id: StepId, at: Timestamp) -> impl Future<Output = Result<()>> + Send {
         self.start_step(id, StartStep::new(at).with_locks_acquired(true))
     }
 
@@ -49,7 +49,7 @@ pub trait StepsStoreExt: StepsStore {
     }
 
     /// [Adds a url](StepsStore::add_url) to a step from plain text.
-    fn link(
+    fn add_named_url(
         &self,
         id: StepId,
         name: impl Into<String>,

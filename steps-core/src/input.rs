@@ -118,6 +118,12 @@ pub enum InputError {
         /// The text as given.
         value: String,
     },
+    /// Text that is no [`OpenMode`](crate::OpenMode).
+    #[error("invalid mode {value:?}: expected {}", crate::OpenMode::EXPECTED)]
+    OpenMode {
+        /// The text as given.
+        value: String,
+    },
 }
 
 impl From<Infallible> for InputError {

@@ -20,8 +20,11 @@
 //! The labels in the documentation (I2, N3, U1 …) name the clauses of the contract, which the
 //! project's `docs/semantics.md` states in one place.
 
+mod arguments;
+mod backend;
 mod clock;
 mod description;
+mod dispatch;
 mod error;
 mod ext;
 mod forward;
@@ -31,7 +34,8 @@ mod key;
 pub mod limits;
 mod name;
 pub mod naming;
-mod requests;
+mod open_mode;
+mod request;
 mod results;
 mod state;
 mod step;
@@ -39,19 +43,26 @@ mod store;
 mod text;
 mod time;
 mod url;
+mod url_parameters;
 
+pub use arguments::{AddedStep, FinishStep, NewStep, StartStep, StepSelector};
+pub use async_trait::async_trait;
+pub use backend::{Backend, ConnectOptions, Durability};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use description::Description;
+pub use dispatch::{Dispatch, Handler};
 pub use error::{Call, Error, ErrorKind, Operation, Result};
 pub use ext::StepsStoreExt;
 pub use ids::{BuildId, StepId, StepNumber};
 pub use input::InputError;
 pub use key::IdempotencyKey;
 pub use name::StepName;
-pub use requests::{AddedStep, FinishStep, NewStep, StartStep, StepSelector};
+pub use open_mode::OpenMode;
+pub use request::{Request, Response};
 pub use results::Results;
 pub use state::StateString;
 pub use step::{Step, StepBuilder};
 pub use store::StepsStore;
 pub use time::Timestamp;
 pub use url::{StepUrl, UrlDigest};
+pub use url_parameters::UrlParameters;

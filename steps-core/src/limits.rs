@@ -1,4 +1,4 @@
-//! How long text may be (clauses N1, T1 and I5), in one place, and what an add is told whose build is full.
+//! How long text may be (clauses N1, T1 and I5).
 
 /// The greatest length of a step name, in code points (N1).
 pub const NAME_CODE_POINTS: usize = 50;
@@ -11,10 +11,6 @@ pub const URL_BYTES: usize = 64 * 1024;
 
 /// The greatest length of an idempotency key, in characters of printable ASCII (I5).
 pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 64;
-
-/// The message of the `CapacityExceeded` that an add gets when there is no [`StepNumber`](crate::StepNumber) left in
-/// its build (I4). A store with a limit of its own says its own.
-pub const NO_NUMBER_LEFT: &str = "the build has as many steps as there are numbers";
 
 #[cfg(test)]
 mod tests {

@@ -39,13 +39,13 @@ pub fn free_name(requested: &StepName, is_taken: impl FnMut(&str) -> bool) -> St
 /// ```
 #[must_use]
 pub fn with_suffix(requested: &StepName, k: NonZeroU64) -> StepName {
-    candidate(cut(requested, k.ilog10() + 1), k.get())
+    candidate(truncated_prefix(requested, k.ilog10() + 1), k.get())
 }
 
 /// The part of `requested` that stays before a suffix with this many digits: its first
 /// `50 - len("_k")` code points, or all of it when it is shorter.
 #[must_use]
-pub fn cut(requested: &StepName, digits: u32) -> &str {
+pub fn truncated_prefix(requested: &StepName, digits: u32) -> &str {
     let keep = limits::NAME_CODE_POINTS.saturating_sub(1 + digits as usize);
     let name = requested.as_str();
     if name.len() <= keep {
@@ -80,7 +80,7 @@ impl SuffixHints {
             return requested.clone();
         }
         for digits in 1.. {
-            let prefix = cut(requested, digits);
+            let prefix = truncated_prefix(requested, digits);
             let range = suffixes(digits);
             let next = self.next(prefix, digits, range.start);
             while *next < range.end {

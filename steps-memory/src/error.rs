@@ -1,6 +1,6 @@
 //! The errors of this store.
 
-use steps_core::{Call, Error, ErrorKind, Operation, limits};
+use steps_core::{Call, Error, ErrorKind, Operation};
 
 use crate::BACKEND;
 
@@ -13,7 +13,7 @@ pub(crate) fn closed(call: Call) -> Error {
 }
 
 pub(crate) fn capacity_exceeded(call: Call) -> Error {
-    Error::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT).with_call(call).with_backend(BACKEND)
+    Error::build_full(call).with_backend(BACKEND)
 }
 
 pub(crate) fn url() -> Error {

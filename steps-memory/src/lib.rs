@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod backend;
 mod error;
 mod options;
 mod table;
@@ -30,6 +31,7 @@ use steps_core::{
 };
 
 use crate::table::{Row, TABLES, Table};
+pub use backend::MemoryBackend;
 pub use options::MemoryOptions;
 
 /// The name of this backend, in errors and elsewhere.

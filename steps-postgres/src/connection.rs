@@ -7,8 +7,9 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Either, Executor, PgConnection, Postgres,
     postgres::{PgArguments, PgConnectOptions, PgRow},
 };
+use steps_batch::{BatchError, lock_timeout};
 use steps_core::ErrorKind;
-use steps_lane::{Failure, Mode, lock_timeout};
+use steps_core::OpenMode;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -50,7 +51,7 @@ impl std::fmt::Debug for Inner {
 impl Opener {
     pub(crate) fn new(options: &PostgresOptions) -> Self {
         let is_pooled = options.pooler == Pooler::Transaction;
-        let is_read_only = options.mode == Mode::ReadOnly;
+        let is_read_only = options.mode == OpenMode::ReadOnly;
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let begin = if is_read_only { format!("{begin} READ ONLY") } else { begin.to_owned() };
         let (session, begin) = if is_pooled {
@@ -139,7 +140,7 @@ impl Opener {
 
 /// A transaction that failed.
 struct Broken {
-    failure: Failure,
+    failure: BatchError,
     leaves_connection: bool,
 }
 
@@ -190,7 +191,7 @@ fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
-/// A lane's connection: opened when it is needed, given up when it fails, and bounded in time.
+/// A lane's connection: opened when it is needed, given up when it fails, and clamp_timeout in time.
 #[derive(Debug)]
 pub(crate) struct Link {
     opener: Opener,
@@ -204,7 +205,7 @@ impl Link {
     }
 
     /// Sees that there is a connection, and that it is alive.
-    pub(crate) async fn connect(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn connect(&mut self) -> Result<(), BatchError> {
         // Gone from here until it is known to be alive: this may be dropped half-way.
         if let Some(mut connection) = self.connection.take()
             && (self.used.elapsed() < RESTED || self.is_alive(&mut connection).await)
@@ -216,7 +217,7 @@ impl Link {
         let attempt = self.opener.0.timeout / 3;
         match timeout(attempt, self.opener.open()).await {
             Ok(opened) => self.rest(opened.map_err(connecting)?),
-            Err(_) => return Err(Failure::busy("the server lets connections in and does not answer")),
+            Err(_) => return Err(BatchError::transient("the server lets connections in and does not answer")),
         }
         Ok(())
     }
@@ -229,8 +230,9 @@ impl Link {
     /// Runs one statement as a transaction of its own.
     ///
     /// It ends within the time-out whatever the server does; by then the lane has ended all who wait (D4).
-    pub(crate) async fn run(&mut self, sql: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, Failure> {
-        let mut connection = self.connection.take().ok_or_else(|| Failure::busy("there is no connection yet"))?;
+    pub(crate) async fn run(&mut self, sql: &'static str, arguments: PgArguments) -> Result<Vec<PgRow>, BatchError> {
+        let mut connection =
+            self.connection.take().ok_or_else(|| BatchError::transient("there is no connection yet"))?;
         let limit = self.opener.0.timeout;
         match timeout(limit, self.opener.run(&mut connection, sql, arguments)).await {
             Ok(Ok(rows)) => {
@@ -271,7 +273,7 @@ fn give_up(connection: PgConnection) -> Sending<'static, ()> {
 /// Connects, makes the schema where it is missing, and brings it up to date.
 ///
 /// Several processes may do so at once. A schema that is not ours is left as it is.
-pub(crate) async fn prepare(options: &PostgresOptions) -> Result<(Opener, PgConnection), Failure> {
+pub(crate) async fn prepare(options: &PostgresOptions) -> Result<(Opener, PgConnection), BatchError> {
     let opener = Opener::new(options);
     let mut connection = opener.open().await.map_err(at_first_sight)?;
     match opener.bring_up_to_date(&mut connection, options.mode).await {
@@ -302,8 +304,8 @@ impl Opener {
     fn bring_up_to_date<'a>(
         &'a self,
         connection: &'a mut PgConnection,
-        mode: Mode,
-    ) -> Sending<'a, Result<(), Failure>> {
+        mode: OpenMode,
+    ) -> Sending<'a, Result<(), BatchError>> {
         Box::pin(async move {
             self.begin(connection).await.map_err(failure)?;
             let found = self.found(connection).await?;
@@ -321,10 +323,10 @@ impl Opener {
     }
 
     /// Whether this mode can do with what was found.
-    fn check(&self, found: Found, mode: Mode) -> Result<(), Failure> {
+    fn check(&self, found: Found, mode: OpenMode) -> Result<(), BatchError> {
         let schema = &self.0.schema;
         let message = match (found, mode) {
-            (Found::Current, _) | (_, Mode::Create) | (Found::Older(1..), Mode::ReadWrite) => return Ok(()),
+            (Found::Current, _) | (_, OpenMode::Create) | (Found::Older(1..), OpenMode::ReadWrite) => return Ok(()),
             (Found::Older(0), _) => {
                 format!("there is no store in the schema {schema} yet; mode=rwc makes one")
             }
@@ -332,14 +334,14 @@ impl Opener {
                 "the schema {schema} is of an older version, and mode=ro does not change it; open it once without"
             ),
         };
-        Err(Failure::new(ErrorKind::Config, message))
+        Err(BatchError::new(ErrorKind::Config, message))
     }
 
-    async fn found(&self, connection: &mut PgConnection) -> Result<Found, Failure> {
+    async fn found(&self, connection: &mut PgConnection) -> Result<Found, BatchError> {
         let encoding: String = self.one(connection, "SELECT current_setting('server_encoding')").await?;
         if encoding != "UTF8" {
             let message = format!("the database has the encoding {encoding}; make one with UTF8");
-            return Err(Failure::new(ErrorKind::Config, message));
+            return Err(BatchError::new(ErrorKind::Config, message));
         }
         // Asked of the catalogue itself: what a name stands for may be remembered from before the lock.
         let is_there = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'steps_migrations')";
@@ -352,7 +354,7 @@ impl Opener {
         match usize::try_from(found) {
             Ok(found) if found < known => Ok(Found::Older(found)),
             Ok(found) if found == known => Ok(Found::Current),
-            _ => Err(Failure::new(
+            _ => Err(BatchError::new(
                 ErrorKind::Config,
                 format!(
                     "the database has version {found} of the schema, and this program knows {known}; use a newer \
@@ -387,7 +389,7 @@ impl Opener {
         Ok(())
     }
 
-    async fn one<T>(&self, connection: &mut PgConnection, sql: &'static str) -> Result<T, Failure>
+    async fn one<T>(&self, connection: &mut PgConnection, sql: &'static str) -> Result<T, BatchError>
     where
         T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres> + 'static,
     {
@@ -395,13 +397,13 @@ impl Opener {
     }
 
     /// Runs a statement whose argument is the name of the schema.
-    async fn execute_with(&self, connection: &mut PgConnection, sql: &'static str) -> Result<(), Failure> {
+    async fn execute_with(&self, connection: &mut PgConnection, sql: &'static str) -> Result<(), BatchError> {
         let name = format!("steps: the schema {}", self.0.schema);
         sqlx::query(sql).bind(name).persistent(false).execute(connection).await.map(|_| ()).map_err(failure)
     }
 
     /// Of a store that is open: what the server says about it.
-    pub(crate) fn settings(&self) -> Sending<'_, Result<Settings, Failure>> {
+    pub(crate) fn settings(&self) -> Sending<'_, Result<Settings, BatchError>> {
         Box::pin(async move {
             let mut connection = self.open().await.map_err(connecting)?;
             self.begin(&mut connection).await.map_err(failure)?;

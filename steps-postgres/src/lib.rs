@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod backend;
 mod connection;
 mod error;
 mod numbers;
@@ -33,17 +34,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use steps_batch::{BatchError, Batcher, Read, StepUpdate, Write, lock_timeout};
 use steps_core::{
     AddedStep, BuildId, Call, Clock, Description, Error, FinishStep, NewStep, Operation, Result, StartStep,
     StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
-use steps_lane::{Change, Failure, Lane, Read, Write, lock_timeout};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{connection::Opener, reader::Reader, writer::Writer};
+pub use backend::PostgresBackend;
 pub use options::{Pooler, PostgresOptions, SynchronousCommit};
 #[doc(inline)]
-pub use steps_lane::Mode;
+pub use steps_core::OpenMode;
 
 /// The name of this backend, in errors and elsewhere.
 pub const BACKEND: &str = "postgres";
@@ -56,8 +58,8 @@ pub const BACKEND: &str = "postgres";
 pub struct PostgresStore {
     options: PostgresOptions,
     opener: Opener,
-    writers: Vec<Lane<Writer>>,
-    readers: Vec<Lane<Reader>>,
+    writers: Vec<Batcher<Writer>>,
+    readers: Vec<Batcher<Reader>>,
     /// Whose turn it is to read.
     reader: AtomicUsize,
 }
@@ -80,11 +82,11 @@ impl PostgresStore {
         }
     }
 
-    async fn open(options: PostgresOptions, deadline: Instant) -> Result<Self, Failure> {
+    async fn open(options: PostgresOptions, deadline: Instant) -> Result<Self, BatchError> {
         let (opener, connection) = loop {
             match connection::prepare(&options).await {
                 // The server is starting, or another process is making the schema.
-                Err(failure) if failure.is_busy() => {
+                Err(failure) if failure.is_transient() => {
                     let next_try = Instant::now() + lock_timeout(options.timeout) / 5;
                     if next_try >= deadline {
                         return Err(failure);
@@ -96,8 +98,8 @@ impl PostgresStore {
         };
         let mut connection = Some(connection);
         let writers = (0..options.writers).map(|_| Writer::new(opener.clone(), connection.take()));
-        let writers = writers.map(|writer| Lane::start(writer, options.timeout)).collect();
-        let readers = (0..options.readers).map(|_| Lane::start(Reader::new(opener.clone(), None), options.timeout));
+        let writers = writers.map(|writer| Batcher::start(writer, options.timeout)).collect();
+        let readers = (0..options.readers).map(|_| Batcher::start(Reader::new(opener.clone(), None), options.timeout));
         let readers = readers.collect();
         Ok(Self { options, opener, writers, readers, reader: AtomicUsize::new(0) })
     }
@@ -108,7 +110,7 @@ impl PostgresStore {
     /// What asking the server gives.
     pub async fn describe(&self) -> Result<Description> {
         let call = Call::on_store(Operation::Describe);
-        if self.writers.iter().all(Lane::is_closed) {
+        if self.writers.iter().all(Batcher::is_closed) {
             return Err(Error::closed(call).with_backend(BACKEND));
         }
         let deadline = Instant::now() + self.options.timeout;
@@ -136,18 +138,18 @@ impl PostgresStore {
     }
 
     /// The lane of a build or of a step: what is written to one waits in one batch, not in several.
-    fn writer(&self, of: i64) -> &Lane<Writer> {
+    fn writer(&self, of: i64) -> &Batcher<Writer> {
         // Ids and builds count up; the upper bits of the product are spread.
         let spread = (of as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         &self.writers[spread as usize % self.writers.len()]
     }
 
-    fn reader(&self) -> &Lane<Reader> {
+    fn reader(&self) -> &Batcher<Reader> {
         &self.readers[self.reader.fetch_add(1, Ordering::Relaxed) % self.readers.len()]
     }
 
-    async fn change(&self, operation: Operation, id: StepId, change: Change) -> Result<()> {
-        self.write(operation, id, Write::Change(id, change)).await
+    async fn change(&self, operation: Operation, id: StepId, change: StepUpdate) -> Result<()> {
+        self.write(operation, id, Write::UpdateStep(id, change)).await
     }
 
     async fn write(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
@@ -169,20 +171,20 @@ impl StepsStore for PostgresStore {
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(Operation::StartStep, id, Change::start(start)).await
+        self.change(Operation::StartStep, id, StepUpdate::start(start)).await
     }
 
     async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(Operation::SetStepLocksAcquiredAt, id, Change::locks_acquired(at)).await
+        self.change(Operation::SetStepLocksAcquiredAt, id, StepUpdate::locks_acquired(at)).await
     }
 
     async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(Operation::SetStepStateString, id, Change::state(state_string)).await
+        self.change(Operation::SetStepStateString, id, StepUpdate::state(state_string)).await
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.options.clock.now();
-        self.change(Operation::FinishStep, id, Change::finish(finish, now)).await
+        self.change(Operation::FinishStep, id, StepUpdate::finish(finish, now)).await
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
@@ -200,8 +202,8 @@ impl StepsStore for PostgresStore {
 
     async fn close(&self) -> Result<()> {
         // All at once, so that together they take no longer than the time-out.
-        let readers = join_all(self.readers.iter().map(Lane::close));
-        let writers = join_all(self.writers.iter().map(Lane::close));
+        let readers = join_all(self.readers.iter().map(Batcher::close));
+        let writers = join_all(self.writers.iter().map(Batcher::close));
         let (readers, writers) = tokio::join!(readers, writers);
         readers.into_iter().chain(writers).collect()
     }

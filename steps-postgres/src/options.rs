@@ -2,8 +2,9 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+use steps_batch::clamp_timeout;
+use steps_core::OpenMode;
 use steps_core::{Clock, Result, SystemClock};
-use steps_lane::{Mode, bounded};
 
 use crate::error;
 
@@ -12,7 +13,7 @@ use crate::error;
 pub struct PostgresOptions {
     pub(crate) connect: PgConnectOptions,
     pub(crate) schema: String,
-    pub(crate) mode: Mode,
+    pub(crate) mode: OpenMode,
     pub(crate) synchronous_commit: SynchronousCommit,
     pub(crate) pooler: Pooler,
     pub(crate) caches_statements: bool,
@@ -95,7 +96,7 @@ impl PostgresOptions {
     /// sqlx takes (`sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `host`, `hostaddr`, `port`, `dbname`, `user`, `password`,
     /// `application_name`, `options`, `options[NAME]`, `statement-cache-capacity`), and four more:
     /// - `schema=NAME`: see [`with_schema`](Self::with_schema);
-    /// - `mode=rwc|rw|ro`: see [`Mode`];
+    /// - `mode=rwc|rw|ro`: see [`OpenMode`];
     /// - `synchronous_commit=remote_apply|on|remote_write|local|off`: see [`SynchronousCommit`];
     /// - `pooler=none|transaction`: see [`Pooler`].
     ///
@@ -162,7 +163,7 @@ impl PostgresOptions {
             // A pooler refuses what it does not know at the start of a session, and floats there are none.
             connect: connect.extra_float_digits(None).disable_statement_logging(),
             schema: "steps".to_owned(),
-            mode: Mode::Create,
+            mode: OpenMode::Create,
             synchronous_commit: SynchronousCommit::On,
             pooler: Pooler::None,
             caches_statements: true,
@@ -176,7 +177,10 @@ impl PostgresOptions {
     fn with_parameter(self, name: &str, value: &str) -> Result<Self> {
         match (name, value) {
             ("schema", schema) => self.with_schema(schema),
-            ("mode", value) => Mode::of_url(value).map(|mode| self.with_mode(mode)).map_err(error::connect),
+            ("mode", value) => value
+                .parse()
+                .map(|mode| self.with_mode(mode))
+                .map_err(|_| error::config("invalid `mode` in the URL: expected rwc, rw or ro")),
             ("pooler", "none") => Ok(self.with_pooler(Pooler::None)),
             ("pooler", "transaction") => Ok(self.with_pooler(Pooler::Transaction)),
             ("pooler", _) => Err(error::config("the URL's pooler is none or transaction")),
@@ -208,9 +212,9 @@ impl PostgresOptions {
         Ok(self)
     }
 
-    /// Says what may be done with the schema: [`Mode::Create`] unless set.
+    /// Says what may be done with the schema: [`OpenMode::Create`] unless set.
     #[must_use]
-    pub fn with_mode(mut self, mode: Mode) -> Self {
+    pub fn with_mode(mut self, mode: OpenMode) -> Self {
         self.mode = mode;
         self
     }
@@ -244,7 +248,7 @@ impl PostgresOptions {
     /// Lets no call take longer than this, queueing included (D4); 10 s unless set, a year at most.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = bounded(timeout);
+        self.timeout = clamp_timeout(timeout);
         self
     }
 

@@ -9,11 +9,11 @@ use sqlx::{
     error::BoxDynError,
     postgres::{PgArguments, PgRow},
 };
+use steps_batch::{BatchError, Read, Worker, first_occurrence_indices};
 use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
 };
-use steps_lane::{Failure, Read, Worker, places_of_equals};
 
 use crate::{
     BACKEND,
@@ -31,12 +31,12 @@ impl Reader {
     }
 
     /// Runs the statement of one kind of request, and gives each what is found.
-    async fn fetch(&mut self, sql: &'static str, asked: Asked, found: &mut [Found]) -> Result<(), Failure> {
+    async fn fetch(&mut self, sql: &'static str, asked: Asked, found: &mut [Found]) -> Result<(), BatchError> {
         if asked.places.is_empty() {
             return Ok(());
         }
         let arguments = asked.arguments.map_err(|error| {
-            Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+            BatchError::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
         })?;
         for row in self.0.run(sql, arguments).await? {
             let key: i64 = row.try_get(0).map_err(failure)?;
@@ -59,14 +59,14 @@ impl Worker for Reader {
         0
     }
 
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), BatchError> {
         self.0.connect().await
     }
 
-    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
+    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, BatchError>>, BatchError> {
         let (mut ids, mut of_builds, mut builds) = (Vec::new(), OfBuilds::default(), Vec::new());
         // Those who ask for the same share an answer.
-        let places = places_of_equals(requests);
+        let places = first_occurrence_indices(requests);
         for (place, read) in requests.iter().enumerate().filter(|(place, _)| places[*place] == *place) {
             match read {
                 Read::Step(StepSelector::Id(id)) => ids.push((id.get(), place)),
@@ -140,7 +140,7 @@ pub(crate) struct Found(Vec<PgRow>);
 
 impl Found {
     /// The steps, in the order of their numbers.
-    pub(crate) fn steps(&self) -> Result<Vec<Step>, Failure> {
+    pub(crate) fn steps(&self) -> Result<Vec<Step>, BatchError> {
         let key = |row| Ok((Row::try_get::<i64, _>(row, 3)?, Row::try_get::<Option<i32>, _>(row, POSITION)?, row));
         let mut rows =
             self.0.iter().map(key).collect::<sqlx::Result<Vec<(i64, Option<i32>, &PgRow)>>>().map_err(failure)?;
@@ -154,7 +154,7 @@ impl Found {
 const POSITION: usize = 12;
 
 /// The step that these rows are of: there is one at least.
-fn step(rows: &[(i64, Option<i32>, &PgRow)]) -> Result<Step, Failure> {
+fn step(rows: &[(i64, Option<i32>, &PgRow)]) -> Result<Step, BatchError> {
     let columns = Columns::new(rows).map_err(failure)?;
     let id = columns.id;
     if usize::try_from(columns.url_count) != Ok(columns.urls.len()) {

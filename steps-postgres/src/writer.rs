@@ -9,10 +9,10 @@ use sqlx::{
     error::BoxDynError,
     postgres::{PgArguments, PgRow},
 };
+use steps_batch::{BatchError, StepUpdate, Worker, Write, WriteResponse};
 use steps_core::{
     AddedStep, ErrorKind, NewStep, Results, StateString, StepId, StepName, StepNumber, StepUrl, UrlDigest,
 };
-use steps_lane::{Change, Failure, Worker, Write, Written};
 
 use crate::{
     BACKEND,
@@ -56,7 +56,7 @@ impl Writer {
 
     /// Carries out a write that waits alone. Gives `None` where it takes the function of batches after all: nothing was
     /// done then.
-    async fn write_alone(&mut self, request: &Write) -> Result<Option<Result<Written, Failure>>, Failure> {
+    async fn write_alone(&mut self, request: &Write) -> Result<Option<Result<WriteResponse, BatchError>>, BatchError> {
         let (sql, arguments) = match request {
             Write::AddStep(step) if step.idempotency_key.is_some() => return Ok(None),
             Write::AddStep(_) if self.detours_left > 0 => {
@@ -65,7 +65,7 @@ impl Writer {
             }
             Write::AddStep(step) => (include_str!("sql/add_step.sql"), add_step(step, self.numbers.of(step.build_id))),
             Write::AddUrl(id, url, digest) => (include_str!("sql/add_url.sql"), add_url(*id, url, digest)),
-            Write::Change(id, change) => (include_str!("sql/change_step.sql"), change_step(*id, change)),
+            Write::UpdateStep(id, change) => (include_str!("sql/change_step.sql"), change_step(*id, change)),
         };
         let rows = self.link.run(sql, arguments.map_err(unsendable)?).await?;
         match (request, rows.first()) {
@@ -78,12 +78,16 @@ impl Writer {
                 self.remember(request, &added);
                 Ok(Some(added))
             }
-            (_, None) => Ok(Some(Err(request.not_done()))),
-            (_, Some(_)) => Ok(Some(Ok(Written::Changed))),
+            (_, None) => Ok(Some(Err(request.unmatched_error()))),
+            (_, Some(_)) => Ok(Some(Ok(WriteResponse::Changed))),
         }
     }
 
-    async fn write(&mut self, requests: &[Write], skips: Skips) -> Result<Vec<Result<Written, Failure>>, Failure> {
+    async fn write(
+        &mut self,
+        requests: &[Write],
+        skips: Skips,
+    ) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
         let arguments = Columns::new(requests, &self.numbers).arguments(skips).map_err(unsendable)?;
         let rows = self.link.run(include_str!("sql/write_batch.sql"), arguments).await?;
         let answers = answers(requests, &rows).map_err(unreadable)?;
@@ -92,8 +96,8 @@ impl Writer {
     }
 
     /// Remembers the number of a step that was added.
-    fn remember(&mut self, request: &Write, answer: &Result<Written, Failure>) {
-        if let (Write::AddStep(step), Ok(Written::Added(added))) = (request, answer) {
+    fn remember(&mut self, request: &Write, answer: &Result<WriteResponse, BatchError>) {
+        if let (Write::AddStep(step), Ok(WriteResponse::Added(added))) = (request, answer) {
             self.numbers.remember(step.build_id, added.number);
         }
     }
@@ -101,7 +105,7 @@ impl Writer {
 
 impl Worker for Writer {
     type Request = Write;
-    type Answer = Written;
+    type Answer = WriteResponse;
 
     const BACKEND: &'static str = BACKEND;
     /// Each may take a lock, of which the server has room for a few thousand in all.
@@ -111,11 +115,11 @@ impl Worker for Writer {
         request.size()
     }
 
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), BatchError> {
         self.link.connect().await
     }
 
-    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
         if let [request] = requests
             && let Some(written) = self.write_alone(request).await?
         {
@@ -124,13 +128,17 @@ impl Worker for Writer {
         self.write(requests, Skips { steps: false, builds: false }).await
     }
 
-    async fn run_without_waiting(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+    async fn run_without_waiting(
+        &mut self,
+        requests: &[Write],
+    ) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
         let skips = Skips { steps: true, builds: self.skips_left > 0 };
         let written = self.write(requests, skips).await;
-        let is_locked = |answer: &Result<Written, Failure>| answer.as_ref().is_err_and(Failure::is_busy);
+        let is_locked =
+            |answer: &Result<WriteResponse, BatchError>| answer.as_ref().is_err_and(BatchError::is_transient);
         let is_kept = match &written {
             Ok(answers) => skips.builds && answers.iter().any(is_locked),
-            Err(failure) => failure.is_busy(),
+            Err(failure) => failure.is_transient(),
         };
         self.skips_left = match self.skips_left {
             _ if !is_kept => 0,
@@ -145,17 +153,17 @@ impl Worker for Writer {
     }
 }
 
-fn unsendable(error: BoxDynError) -> Failure {
-    Failure::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+fn unsendable(error: BoxDynError) -> BatchError {
+    BatchError::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
 }
 
 /// Everything is committed: an answer that cannot be read does not undo it.
-fn unreadable(error: BoxDynError) -> Failure {
-    Failure::unreadable(error.to_string())
+fn unreadable(error: BoxDynError) -> BatchError {
+    BatchError::unreadable(error.to_string())
 }
 
 /// What the rows of `write_batch` answer to each request.
-fn answers(requests: &[Write], rows: &[PgRow]) -> Result<Vec<Result<Written, Failure>>, BoxDynError> {
+fn answers(requests: &[Write], rows: &[PgRow]) -> Result<Vec<Result<WriteResponse, BatchError>>, BoxDynError> {
     let (mut adds, mut steps) = (HashMap::new(), HashMap::new());
     for row in rows {
         let is_locked: bool = row.try_get(4)?;
@@ -167,20 +175,20 @@ fn answers(requests: &[Write], rows: &[PgRow]) -> Result<Vec<Result<Written, Fai
     }
     let mut places = 1..;
     let answers = requests.iter().map(|request| match request.step() {
-        None => places.next().and_then(|place| adds.remove(&place)).unwrap_or_else(|| Err(request.not_done())),
+        None => places.next().and_then(|place| adds.remove(&place)).unwrap_or_else(|| Err(request.unmatched_error())),
         Some(id) => match steps.get(&id) {
             Some(true) => Err(locked()),
-            Some(false) => Ok(Written::Changed),
-            None => Err(request.not_done()),
+            Some(false) => Ok(WriteResponse::Changed),
+            None => Err(request.unmatched_error()),
         },
     });
     Ok(answers.collect())
 }
 
 /// The step that was added, whose id and number are in these columns.
-fn added(row: &PgRow, column: usize, name: StepName) -> Result<Result<Written, Failure>, BoxDynError> {
+fn added(row: &PgRow, column: usize, name: StepName) -> Result<Result<WriteResponse, BatchError>, BoxDynError> {
     let (id, number) = (row.try_get(column)?, row.try_get::<i64, _>(column + 1)?);
-    Ok(Ok(Written::Added(AddedStep::new(StepId::new(id)?, StepNumber::try_from(number)?, name))))
+    Ok(Ok(WriteResponse::Added(AddedStep::new(StepId::new(id)?, StepNumber::try_from(number)?, name))))
 }
 
 /// The arguments of `add_step.sql`.
@@ -204,7 +212,7 @@ fn add_url(id: StepId, url: &StepUrl, digest: &UrlDigest) -> Result<PgArguments,
 }
 
 /// The arguments of `change_step.sql`.
-fn change_step(id: StepId, change: &Change) -> Result<PgArguments, BoxDynError> {
+fn change_step(id: StepId, change: &StepUpdate) -> Result<PgArguments, BoxDynError> {
     let mut arguments = PgArguments::default();
     arguments.add(id.get())?;
     arguments.add(change.started_at.map(Time::from))?;
@@ -227,7 +235,7 @@ struct Columns<'a> {
     /// Of those without a key, and of each name in a build the first alone: whether it is the first of its build.
     firsts: Vec<Option<bool>>,
     /// All steps that are changed or get a url, and in their order the changes of each.
-    changes: BTreeMap<StepId, Vec<&'a Change>>,
+    changes: BTreeMap<StepId, Vec<&'a StepUpdate>>,
     url_steps: Vec<i64>,
     digests: Vec<&'a [u8]>,
     url_names: Vec<&'a str>,
@@ -249,7 +257,7 @@ impl<'a> Columns<'a> {
                     let is_plain = step.idempotency_key.is_none() && names.insert((step.build_id, step.name.as_str()));
                     columns.firsts.push(is_plain.then(|| builds.insert(step.build_id)));
                 }
-                Write::Change(id, change) => columns.changes.entry(*id).or_default().push(change),
+                Write::UpdateStep(id, change) => columns.changes.entry(*id).or_default().push(change),
                 Write::AddUrl(id, url, digest) => {
                     columns.changes.entry(*id).or_default();
                     // U2
@@ -266,8 +274,8 @@ impl<'a> Columns<'a> {
     }
 
     /// What a column of each changed step becomes: of several changes the last one wins (L5).
-    fn changed<T>(&self, column: impl Fn(&'a Change) -> Option<T>) -> Vec<Option<T>> {
-        let last = |changes: &Vec<&'a Change>| changes.iter().rev().find_map(|change| column(change));
+    fn changed<T>(&self, column: impl Fn(&'a StepUpdate) -> Option<T>) -> Vec<Option<T>> {
+        let last = |changes: &Vec<&'a StepUpdate>| changes.iter().rev().find_map(|change| column(change));
         self.changes.values().map(last).collect()
     }
 
@@ -304,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_write_has_its_size() -> Result<(), InputError> {
-        let write = Write::Change(StepId::new(1)?, Change::state(StateString::new("x".repeat(5000))?));
+        let write = Write::UpdateStep(StepId::new(1)?, StepUpdate::state(StateString::new("x".repeat(5000))?));
         assert_eq!(Writer::size(&write), write.size());
         Ok(())
     }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{Arg, Cmd, ServerError, Value, cluster_routing::Slot};
+use steps_batch::BatchError;
 use steps_core::{Call, Error, ErrorKind, Result};
-use steps_lane::Failure;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -101,13 +101,13 @@ impl Request {
 /// What becomes of a call after it was sent once.
 enum Next {
     Done(Value),
-    Failed(Failure),
+    Failed(BatchError),
     /// Nothing was applied, and another node knows more.
     Redirected(Redirect),
     /// Nothing was applied, and it may be better soon.
-    Wait(Failure),
+    Wait(BatchError),
     /// It may have been applied.
-    Lost(Failure),
+    Lost(BatchError),
     TimedOut {
         sent: bool,
     },
@@ -136,8 +136,8 @@ impl Client {
     ///
     /// # Errors
     /// What keeps it from being made: a server that is not there is an error at once, one that starts is one
-    /// to [wait for](Failure::is_busy).
-    pub(crate) async fn connect(&self, deadline: Instant) -> Result<(), Failure> {
+    /// to [wait for](BatchError::is_transient).
+    pub(crate) async fn connect(&self, deadline: Instant) -> Result<(), BatchError> {
         match &self.nodes {
             Nodes::One(node) => {
                 node.connect().await.map_err(error::at_first_sight)?;
@@ -170,15 +170,15 @@ impl Client {
         if waits {
             request.lane = Lane::Writes;
         }
-        let is_repeatable = call.is_repeatable();
+        let is_idempotent = call.is_idempotent();
         // A write that waits for replicas has a turn, which others wait for: it must go on when its caller does not.
         if self.is_at_home() && !waits {
             let _token = self.begin(call)?;
-            let answer = self.run(request, is_repeatable, deadline).await;
+            let answer = self.run(request, is_idempotent, deadline).await;
             return answer.map_err(|failure| failure.into_error(call, BACKEND));
         }
         let client = Arc::clone(self);
-        Box::pin(self.task(call, async move { client.run(request, is_repeatable, deadline).await })).await
+        Box::pin(self.task(call, async move { client.run(request, is_idempotent, deadline).await })).await
     }
 
     /// Does what a call is about, unless the store is closed, and on the store's runtime.
@@ -188,7 +188,7 @@ impl Client {
     pub(crate) async fn work<T: Send + 'static>(
         &self,
         call: Call,
-        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+        work: impl Future<Output = Result<T, BatchError>> + Send + 'static,
     ) -> Result<T> {
         if !self.is_at_home() {
             return self.task(call, work).await;
@@ -204,7 +204,7 @@ impl Client {
     async fn task<T: Send + 'static>(
         &self,
         call: Call,
-        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+        work: impl Future<Output = Result<T, BatchError>> + Send + 'static,
     ) -> Result<T> {
         let token = self.begin(call)?;
         let task = self.runtime.spawn(async move {
@@ -212,7 +212,7 @@ impl Client {
             work.await
         });
         let answer = task.await.unwrap_or_else(|_| {
-            let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
+            let failure = BatchError::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
             Err(failure.with_may_have_applied(true))
         });
         answer.map_err(|failure| failure.into_error(call, BACKEND))
@@ -239,7 +239,7 @@ impl Client {
     ///
     /// # Errors
     /// When that takes longer than the time-out.
-    pub(crate) async fn close(self: &Arc<Self>) -> Result<(), Failure> {
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<(), BatchError> {
         self.calls.close();
         let client = Arc::clone(self);
         let task = self.runtime.spawn(async move {
@@ -255,7 +255,7 @@ impl Client {
     ///
     /// # Errors
     /// When no node of the cluster answers.
-    pub(crate) async fn primaries(&self, deadline: Instant) -> Result<Vec<Arc<Node>>, Failure> {
+    pub(crate) async fn primaries(&self, deadline: Instant) -> Result<Vec<Arc<Node>>, BatchError> {
         match &self.nodes {
             Nodes::One(node) => Ok(vec![Arc::clone(node)]),
             Nodes::Cluster(cluster) => {
@@ -269,7 +269,7 @@ impl Client {
     ///
     /// # Errors
     /// When one does not answer.
-    pub(crate) async fn keeping(&self, deadline: Instant) -> Result<Keeping, Failure> {
+    pub(crate) async fn keeping(&self, deadline: Instant) -> Result<Keeping, BatchError> {
         let mut settings = Vec::new();
         for node in self.primaries(deadline).await? {
             settings.push(Settings::of(&node, deadline).await?);
@@ -281,7 +281,7 @@ impl Client {
     ///
     /// # Errors
     /// When one does not answer.
-    pub(crate) async fn programs(&self, deadline: Instant) -> Result<Vec<Program>, Failure> {
+    pub(crate) async fn programs(&self, deadline: Instant) -> Result<Vec<Program>, BatchError> {
         let mut programs = Vec::new();
         for node in self.primaries(deadline).await? {
             programs.push(Program::of(&node, deadline).await?);
@@ -293,7 +293,7 @@ impl Client {
     ///
     /// # Errors
     /// When the user may not, or a node does not answer.
-    pub(crate) async fn waiting(&self, deadline: Instant) -> Result<Vec<Program>, Failure> {
+    pub(crate) async fn waiting(&self, deadline: Instant) -> Result<Vec<Program>, BatchError> {
         for node in self.primaries(deadline).await? {
             server::may_wait(&node, deadline).await?;
         }
@@ -307,11 +307,11 @@ impl Client {
         }
     }
 
-    async fn run(&self, request: Request, is_repeatable: bool, deadline: Instant) -> Result<Value, Failure> {
+    async fn run(&self, request: Request, is_idempotent: bool, deadline: Instant) -> Result<Value, BatchError> {
         match self.send(&request, None, deadline).await {
             Next::Done(value) => Ok(value),
             // Seldom, and large: it has memory of its own, so that all other calls do with little.
-            next => Box::pin(self.go_on(next, request, is_repeatable, deadline)).await,
+            next => Box::pin(self.go_on(next, request, is_idempotent, deadline)).await,
         }
     }
 
@@ -320,9 +320,9 @@ impl Client {
         &self,
         mut next: Next,
         request: Request,
-        is_repeatable: bool,
+        is_idempotent: bool,
         deadline: Instant,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, BatchError> {
         // Whether one of the tries so far may have been applied.
         let mut may_have_applied = false;
         let mut redirects = 0;
@@ -333,7 +333,7 @@ impl Client {
             match next {
                 Next::Done(value) => return Ok(value),
                 Next::Failed(failure) => {
-                    let may_have_applied = may_have_applied || !failure.is_certain();
+                    let may_have_applied = may_have_applied || failure.may_have_applied();
                     return Err(failure.with_may_have_applied(may_have_applied));
                 }
                 Next::Redirected(to) => {
@@ -347,7 +347,7 @@ impl Client {
                 }
                 Next::Wait(failure) => obstacle = Some(failure),
                 // D6
-                Next::Lost(failure) if !is_repeatable => return Err(failure),
+                Next::Lost(failure) if !is_idempotent => return Err(failure),
                 Next::Lost(failure) => {
                     may_have_applied = true;
                     obstacle = Some(failure);
@@ -376,7 +376,7 @@ impl Client {
             (None, Nodes::One(node)) => (Arc::clone(node), false),
             (None, Nodes::Cluster(cluster)) => match cluster.node_of(request.slot) {
                 Some(node) => (node, false),
-                None => return Next::Wait(Failure::busy("no node of the cluster has the build's slot")),
+                None => return Next::Wait(BatchError::transient("no node of the cluster has the build's slot")),
             },
         };
         let mut answer = self.answer(&node, request, &request.cmd, asking, deadline).await;
@@ -388,7 +388,7 @@ impl Client {
         }
         match answer {
             Ok(value) => Next::Done(value),
-            Err(NoAnswer::NotSent(failure)) if failure.is_busy() => Next::Wait(failure),
+            Err(NoAnswer::NotSent(failure)) if failure.is_transient() => Next::Wait(failure),
             Err(NoAnswer::NotSent(failure)) => Next::Failed(failure),
             Err(NoAnswer::TooFewReplicas(failure)) => Next::Failed(failure),
             Err(NoAnswer::Lost(failure)) => Next::Lost(failure),
@@ -438,7 +438,7 @@ impl Client {
                 // Another server may have its name by now.
                 by.disconnect();
             }
-            return if failure.is_busy() { Next::Wait(failure) } else { Next::Failed(failure) };
+            return if failure.is_transient() { Next::Wait(failure) } else { Next::Failed(failure) };
         };
         match error.code() {
             code @ ("MOVED" | "ASK") => {
@@ -452,12 +452,12 @@ impl Client {
                         }
                         Next::Redirected(Redirect { node, asking: code == "ASK" })
                     }
-                    None => Next::Wait(Failure::busy("a node of the cluster does not know who has the build")),
+                    None => Next::Wait(BatchError::transient("a node of the cluster does not know who has the build")),
                 }
             }
             // The node was the slot's primary, and is another's replica since.
-            "READONLY" => Next::Wait(Failure::busy("the build's part of the cluster has another primary now")),
-            _ if failure.is_busy() => Next::Wait(failure),
+            "READONLY" => Next::Wait(BatchError::transient("the build's part of the cluster has another primary now")),
+            _ if failure.is_transient() => Next::Wait(failure),
             _ => Next::Failed(failure),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use redis::{RedisError, Value, cluster_routing::Slot};
-use steps_lane::Failure;
+use steps_batch::BatchError;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -119,7 +119,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When no node answers: what one of them gave.
-    pub(crate) async fn refresh(&self, deadline: Instant) -> Result<(), Failure> {
+    pub(crate) async fn refresh(&self, deadline: Instant) -> Result<(), BatchError> {
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|asked| asked.elapsed() < ASKED_EVERY) {
             return Ok(());
@@ -139,14 +139,14 @@ impl Cluster {
                     *asked = Some(Instant::now());
                     return Ok(());
                 }
-                Ok((Ok(_), _)) => failure = Some(Failure::busy("the cluster has no slots yet")),
+                Ok((Ok(_), _)) => failure = Some(BatchError::transient("the cluster has no slots yet")),
                 Ok((Err(error), _)) => failure = Some(error),
                 // It ends with its runtime.
                 Err(_) => {}
             }
         }
         *asked = Some(Instant::now());
-        Err(failure.unwrap_or_else(|| Failure::busy("no node of the cluster can be reached")))
+        Err(failure.unwrap_or_else(|| BatchError::transient("no node of the cluster can be reached")))
     }
 
     fn know(&self, ranges: Vec<Range>) {
@@ -183,7 +183,7 @@ struct Range {
 }
 
 /// What a node says about the slots.
-async fn ranges(node: &Node, deadline: Instant) -> Result<Vec<Range>, Failure> {
+async fn ranges(node: &Node, deadline: Instant) -> Result<Vec<Range>, BatchError> {
     let mut cmd = redis::cmd("CLUSTER");
     cmd.arg("SLOTS");
     match node.send(Lane::Calls, &cmd, deadline).await {
@@ -191,7 +191,7 @@ async fn ranges(node: &Node, deadline: Instant) -> Result<Vec<Range>, Failure> {
         Ok(_) => Err(error::unexpected_answer()),
         Err(NoAnswer::Refused(error)) if error.details().is_some_and(|it| it.contains("cluster support disabled")) => {
             let message = "the server is not part of a cluster; write redis:// in the URL";
-            Err(Failure::new(steps_core::ErrorKind::Config, message))
+            Err(BatchError::new(steps_core::ErrorKind::Config, message))
         }
         Err(no_answer) => Err(no_answer.into_failure()),
     }

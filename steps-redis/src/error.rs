@@ -3,33 +3,33 @@
 use std::{borrow::Cow, error::Error as StdError, io, sync::Arc, time::Duration};
 
 use redis::{RedisError, ServerError};
+use steps_batch::BatchError;
 use steps_core::{Call, Error, ErrorKind, InputError, Operation};
-use steps_lane::Failure;
 
 use crate::BACKEND;
 
 pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
-    Failure::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect), BACKEND)
+    BatchError::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect), BACKEND)
 }
 
 /// What is stored is not what this program stores.
-pub(crate) fn corrupt(message: impl Into<Cow<'static, str>>) -> Failure {
-    Failure::new(ErrorKind::Corrupt, message)
+pub(crate) fn corrupt(message: impl Into<Cow<'static, str>>) -> BatchError {
+    BatchError::new(ErrorKind::Corrupt, message)
 }
 
 /// A stored value that no type of `steps-core` can hold.
-pub(crate) fn unreadable(error: &InputError) -> Failure {
+pub(crate) fn unreadable(error: &InputError) -> BatchError {
     corrupt(format!("a record cannot be read back: {error}"))
 }
 
 /// An answer that this program cannot have asked for.
-pub(crate) fn unexpected_answer() -> Failure {
-    Failure::unreadable("the server's answer is not one of this store's scripts")
+pub(crate) fn unexpected_answer() -> BatchError {
+    BatchError::unreadable("the server's answer is not one of this store's scripts")
 }
 
 /// The time is up.
-pub(crate) fn timed_out(timeout: Duration, may_have_applied: bool, obstacle: Option<Failure>) -> Failure {
-    let failure = Failure::new(ErrorKind::Unavailable, format!("no answer within {timeout:?}"))
+pub(crate) fn timed_out(timeout: Duration, may_have_applied: bool, obstacle: Option<BatchError>) -> BatchError {
+    let failure = BatchError::new(ErrorKind::Unavailable, format!("no answer within {timeout:?}"))
         .with_may_have_applied(may_have_applied);
     match obstacle {
         Some(obstacle) => failure.with_source(obstacle),
@@ -38,46 +38,47 @@ pub(crate) fn timed_out(timeout: Duration, may_have_applied: bool, obstacle: Opt
 }
 
 /// The time is up, and too few replicas had what was written.
-pub(crate) fn too_few_replicas(had: i64, wanted: u8, timeout: Duration) -> Failure {
+pub(crate) fn too_few_replicas(had: i64, wanted: u8, timeout: Duration) -> BatchError {
     let message = format!(
         "{had} of the {wanted} replicas that a write waits for had it within {timeout:?}; see that they run and keep up, \
          or wait for fewer"
     );
-    Failure::new(ErrorKind::Unavailable, message).with_may_have_applied(true)
+    BatchError::new(ErrorKind::Unavailable, message).with_may_have_applied(true)
 }
 
 /// The connection ended after something was sent: nobody knows whether it was applied.
-pub(crate) fn lost(error: RedisError) -> Failure {
-    Failure::new(ErrorKind::Unavailable, "the connection to the server was lost")
+pub(crate) fn lost(error: RedisError) -> BatchError {
+    BatchError::new(ErrorKind::Unavailable, "the connection to the server was lost")
         .with_may_have_applied(true)
         .with_source(error)
 }
 
 /// Another node has taken over while a call waited for one to take it, or to answer it.
-pub(crate) fn taken_over() -> Failure {
-    Failure::busy("the node did not answer, and another one has taken over from it")
+pub(crate) fn taken_over() -> BatchError {
+    BatchError::transient("the node did not answer, and another one has taken over from it")
 }
 
 /// What an error of connecting means: nothing was sent yet.
-pub(crate) fn connecting(error: RedisError) -> Failure {
+pub(crate) fn connecting(error: RedisError) -> BatchError {
     let failure = match error.kind() {
         redis::ErrorKind::AuthenticationFailed => {
-            Failure::new(ErrorKind::Config, "the server does not let this user in; check user and password")
+            BatchError::new(ErrorKind::Config, "the server does not let this user in; check user and password")
         }
         redis::ErrorKind::RESP3NotSupported => {
-            Failure::new(ErrorKind::Config, "the server is older than Redis 7; use a newer one")
+            BatchError::new(ErrorKind::Config, "the server is older than Redis 7; use a newer one")
         }
         redis::ErrorKind::InvalidClientConfig => {
-            Failure::new(ErrorKind::Config, "the driver cannot use these options; check what the URL names")
+            BatchError::new(ErrorKind::Config, "the driver cannot use these options; check what the URL names")
         }
         redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => match error.clone().try_into() {
             Ok(answer) => from_server(&answer),
             // The driver's own words for what it was told when it chose the database.
-            Err(_) => Failure::new(ErrorKind::Config, "the server has no such database; use another, or none"),
+            Err(_) => BatchError::new(ErrorKind::Config, "the server has no such database; use another, or none"),
         },
-        _ if is_refused_encryption(&error) => {
-            Failure::new(ErrorKind::Config, "no encrypted connection could be made; check host, port and certificates")
-        }
+        _ if is_refused_encryption(&error) => BatchError::new(
+            ErrorKind::Config,
+            "no encrypted connection could be made; check host, port and certificates",
+        ),
         _ => unreachable_server(),
     };
     failure.with_source(error)
@@ -85,10 +86,10 @@ pub(crate) fn connecting(error: RedisError) -> Failure {
 
 /// What an error of the first connection means. A server that starts is waited for; one that is not there may
 /// be a mistake, which its author should hear of at once.
-pub(crate) fn at_first_sight(error: RedisError) -> Failure {
+pub(crate) fn at_first_sight(error: RedisError) -> BatchError {
     if error.is_io_error() && !error.is_timeout() && !is_refused_encryption(&error) {
         let message = "the server cannot be reached; check that it runs, and its host and port";
-        return Failure::new(ErrorKind::Unavailable, message).with_source(error);
+        return BatchError::new(ErrorKind::Unavailable, message).with_source(error);
     }
     connecting(error)
 }
@@ -101,46 +102,52 @@ fn is_refused_encryption(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::Client || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
-fn unreachable_server() -> Failure {
-    Failure::busy("the server cannot be reached; check that it runs, and its host and port")
+fn unreachable_server() -> BatchError {
+    BatchError::transient("the server cannot be reached; check that it runs, and its host and port")
 }
 
-pub(crate) fn in_a_cluster() -> Failure {
-    Failure::new(ErrorKind::Config, "the server is part of a cluster; write redis-cluster:// in the URL")
+pub(crate) fn in_a_cluster() -> BatchError {
+    BatchError::new(ErrorKind::Config, "the server is part of a cluster; write redis-cluster:// in the URL")
 }
 
 /// What an error means that the server answered with: a script is not carried out, or checks all before it writes, so
 /// nothing was applied.
-pub(crate) fn from_server(error: &ServerError) -> Failure {
+pub(crate) fn from_server(error: &ServerError) -> BatchError {
     use ErrorKind::{CapacityExceeded, Config, Corrupt, ReadOnly, Unavailable};
     let details = error.details().unwrap_or_default();
     let failure = match error.code() {
-        "CORRUPT" => Failure::new(Corrupt, format!("what is stored is not what this program stores: {details}")),
-        "WRONGTYPE" => Failure::new(Corrupt, "a key of the build is of another type; find out who else writes there"),
-        "OOM" => Failure::new(CapacityExceeded, "the server is out of memory; raise maxmemory, or make room"),
+        "CORRUPT" => BatchError::new(Corrupt, format!("what is stored is not what this program stores: {details}")),
+        "WRONGTYPE" => {
+            BatchError::new(Corrupt, "a key of the build is of another type; find out who else writes there")
+        }
+        "OOM" => BatchError::new(CapacityExceeded, "the server is out of memory; raise maxmemory, or make room"),
         // It tells what the system said: ENOSPC.
         "MISCONF" if details.contains("No space left") => {
-            Failure::new(CapacityExceeded, "the server's disk is full; make room")
+            BatchError::new(CapacityExceeded, "the server's disk is full; make room")
         }
-        "MISCONF" => Failure::new(Unavailable, "the server takes no writes while it cannot save them to its disk"),
-        "READONLY" => Failure::new(ReadOnly, "the server is a read-only replica; use its primary"),
-        "NOPERM" => Failure::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant"),
-        "NOAUTH" | "WRONGPASS" => Failure::new(Config, "the server does not let this user in; check user and password"),
-        "DENIED" => Failure::new(Config, "the server takes connections from its own machine alone; see protected-mode"),
-        "LOADING" => Failure::busy("the server is starting"),
-        "BUSY" => Failure::busy("the server is busy with a script of somebody else"),
-        "TRYAGAIN" => Failure::busy("the build is moving to another node of the cluster"),
-        "CLUSTERDOWN" | "MASTERDOWN" => Failure::busy("the cluster, or the build's part of it, is down"),
-        "NOREPLICAS" => Failure::busy("the server has fewer replicas than it needs to take writes"),
+        "MISCONF" => BatchError::new(Unavailable, "the server takes no writes while it cannot save them to its disk"),
+        "READONLY" => BatchError::new(ReadOnly, "the server is a read-only replica; use its primary"),
+        "NOPERM" => BatchError::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant"),
+        "NOAUTH" | "WRONGPASS" => {
+            BatchError::new(Config, "the server does not let this user in; check user and password")
+        }
+        "DENIED" => {
+            BatchError::new(Config, "the server takes connections from its own machine alone; see protected-mode")
+        }
+        "LOADING" => BatchError::transient("the server is starting"),
+        "BUSY" => BatchError::transient("the server is busy with a script of somebody else"),
+        "TRYAGAIN" => BatchError::transient("the build is moving to another node of the cluster"),
+        "CLUSTERDOWN" | "MASTERDOWN" => BatchError::transient("the cluster, or the build's part of it, is down"),
+        "NOREPLICAS" => BatchError::transient("the server has fewer replicas than it needs to take writes"),
         "MOVED" | "ASK" => in_a_cluster(),
         // What a script says whose user may not do what it does.
         _ if details.contains("can't run this command") => {
-            Failure::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant")
+            BatchError::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant")
         }
         _ if details.contains("max number of clients") => {
-            Failure::busy("the server has no connection left; raise maxclients")
+            BatchError::transient("the server has no connection left; raise maxclients")
         }
-        _ => Failure::new(Unavailable, "the server refused the command"),
+        _ => BatchError::new(Unavailable, "the server refused the command"),
     };
     failure.with_source(RedisError::from(error.clone()))
 }

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod backend;
 mod bundle;
 mod client;
 mod cluster;
@@ -38,11 +39,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use redis::Value;
+use steps_batch::BatchError;
 use steps_core::{
     AddedStep, BuildId, Call, Clock, Description, Error, ErrorKind, FinishStep, NewStep, Operation, Result, StartStep,
     StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl, StepsStore, Timestamp,
 };
-use steps_lane::Failure;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
@@ -50,6 +51,7 @@ use crate::{
     record::{BuildKeys, FORMAT, STEPS_A_BUILD},
     server::Program,
 };
+pub use backend::RedisBackend;
 pub use options::{Durability, RedisOptions};
 
 /// The name of this backend, in errors and elsewhere.
@@ -95,7 +97,7 @@ impl RedisStore {
 
     async fn open(&self, deadline: Instant) -> Result<()> {
         let call = Call::on_store(Operation::Connect);
-        let failed = |failure: Failure| failure.into_error(call, BACKEND);
+        let failed = |failure: BatchError| failure.into_error(call, BACKEND);
         self.patiently(deadline, || self.client.connect(deadline)).await.map_err(failed)?;
         self.check_format(deadline, call).await?;
         let replicas = self.options.replicas;
@@ -111,7 +113,7 @@ impl RedisStore {
                 let shortcomings: Vec<_> = keeping.shortcomings.into_iter().collect();
                 let message =
                     format!("durability is required, and the server does not give it: {}", shortcomings.join(" "));
-                Err(failed(Failure::new(ErrorKind::Config, message)))
+                Err(failed(BatchError::new(ErrorKind::Config, message)))
             }
             _ => {
                 for shortcoming in &keeping.shortcomings {
@@ -123,13 +125,13 @@ impl RedisStore {
     }
 
     /// Tries it until it is done, or there is no time left: a server may be starting, and a primary be replaced.
-    async fn patiently<T, F>(&self, deadline: Instant, attempt: impl Fn() -> F) -> Result<T, Failure>
+    async fn patiently<T, F>(&self, deadline: Instant, attempt: impl Fn() -> F) -> Result<T, BatchError>
     where
-        F: Future<Output = Result<T, Failure>>,
+        F: Future<Output = Result<T, BatchError>>,
     {
         loop {
             match attempt().await {
-                Err(failure) if failure.is_busy() => {
+                Err(failure) if failure.is_transient() => {
                     let next_try = self.options.timeout / 50;
                     if Instant::now() + next_try >= deadline {
                         return Err(failure);
@@ -144,7 +146,7 @@ impl RedisStore {
     /// Notes the version of the format where there is none, and checks the one that is there.
     async fn check_format(&self, deadline: Instant, call: Call) -> Result<()> {
         let key = record::format_key(&self.options.prefix);
-        let config = |message: String| Err(Failure::new(ErrorKind::Config, message).into_error(call, BACKEND));
+        let config = |message: String| Err(BatchError::new(ErrorKind::Config, message).into_error(call, BACKEND));
         let foreign = || config(format!("the key {key:?} is another program's; choose another prefix"));
         let version = match self.client.call_until(deadline, call, Request::command("GET", &key)).await {
             Ok(Value::Nil) => {
@@ -264,7 +266,7 @@ impl RedisStore {
         (build, number): (BuildId, StepNumber),
         keys: &BuildKeys,
     ) -> Result<Option<Step>> {
-        let failed = |failure: Failure| failure.into_error(call, BACKEND);
+        let failed = |failure: BatchError| failure.into_error(call, BACKEND);
         // R3: either command sees the step and its urls of one instant. Most steps have few urls.
         let request = Request::command("HMGET", &keys.steps).arg(&record::first_fields(number));
         let mut answer = self.client.call_until(deadline, call, request).await?;
@@ -289,10 +291,10 @@ impl RedisStore {
 impl StepsStore for RedisStore {
     async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&step);
-        let failed = |failure: Failure| failure.into_error(call, BACKEND);
+        let failed = |failure: BatchError| failure.into_error(call, BACKEND);
         let Some(keys) = self.keys(step.build_id) else {
             let message = format!("the greatest build id of this store is {GREATEST_BUILD_ID}");
-            return Err(failed(Failure::new(ErrorKind::CapacityExceeded, message)));
+            return Err(failed(BatchError::new(ErrorKind::CapacityExceeded, message)));
         };
         let (key, cuts) = (&step.idempotency_key, record::cuts(&step.name));
         let script = if key.is_some() { &script::ADD_STEP_WITH_KEY } else { &script::ADD_STEP };
@@ -315,7 +317,7 @@ impl StepsStore for RedisStore {
             },
             Value::Nil => {
                 let message = format!("the build has {STEPS_A_BUILD} steps, which is the most that this store takes");
-                return Err(failed(Failure::new(ErrorKind::CapacityExceeded, message)));
+                return Err(failed(BatchError::new(ErrorKind::CapacityExceeded, message)));
             }
             _ => return Err(failed(error::unexpected_answer())),
         };

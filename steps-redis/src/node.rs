@@ -11,7 +11,7 @@ use redis::{
     aio::{MultiplexedConnection, SendError},
     io::tcp::TcpSettings,
 };
-use steps_lane::Failure;
+use steps_batch::BatchError;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -115,13 +115,13 @@ impl Drop for EndOfTask {
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
     /// Nothing was sent.
-    NotSent(Failure),
+    NotSent(BatchError),
     /// What was sent may have been carried out.
-    Lost(Failure),
+    Lost(BatchError),
     /// The time is up, before or after something was sent.
     TimedOut { sent: bool },
     /// The time is up; it was carried out, and too few replicas have it.
-    TooFewReplicas(Failure),
+    TooFewReplicas(BatchError),
     /// The server refused it.
     Refused(ServerError),
 }
@@ -346,7 +346,7 @@ impl Connection {
             },
             room => room.ok(),
         };
-        room.ok_or_else(|| NoAnswer::NotSent(Failure::busy("the connection to the server was lost")))
+        room.ok_or_else(|| NoAnswer::NotSent(BatchError::transient("the connection to the server was lost")))
     }
 }
 
@@ -362,11 +362,11 @@ async fn on_stream(
 
 impl NoAnswer {
     /// What a caller is told who does not try again.
-    pub(crate) fn into_failure(self) -> Failure {
+    pub(crate) fn into_failure(self) -> BatchError {
         match self {
             Self::NotSent(failure) | Self::Lost(failure) | Self::TooFewReplicas(failure) => failure,
             Self::Refused(error) => error::from_server(&error),
-            Self::TimedOut { .. } => Failure::busy("the server does not answer"),
+            Self::TimedOut { .. } => BatchError::transient("the server does not answer"),
         }
     }
 }

@@ -1,8 +1,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
+use steps_batch::clamp_timeout;
 use steps_core::{Clock, Result, SystemClock};
-use steps_lane::bounded;
 
 use crate::{error, node::Address};
 
@@ -181,7 +181,7 @@ impl RedisOptions {
     /// Lets no call take longer than this, queueing included (D4); 10 s unless set.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = bounded(timeout);
+        self.timeout = clamp_timeout(timeout);
         self
     }
 

@@ -2,10 +2,10 @@
 //! half.
 
 use redis::Value;
+use steps_batch::BatchError;
 use steps_core::{
     BuildId, IdempotencyKey, Results, StateString, Step, StepId, StepName, StepNumber, StepUrl, Timestamp, naming,
 };
-use steps_lane::Failure;
 
 use crate::{bundle, error};
 
@@ -58,7 +58,7 @@ pub(crate) fn format_key(prefix: &str) -> String {
     format!("{{{prefix}:format}}")
 }
 
-pub(crate) fn step_id(build: BuildId, number: StepNumber) -> Result<StepId, Failure> {
+pub(crate) fn step_id(build: BuildId, number: StepNumber) -> Result<StepId, BatchError> {
     StepId::new(build.get() << NUMBER_BITS | i64::from(number)).map_err(|error| error::unreadable(&error))
 }
 
@@ -70,10 +70,10 @@ pub(crate) fn place(id: StepId) -> Option<(BuildId, StepNumber)> {
 
 /// For each number of digits of a suffix, how many bytes of the name stay before it (N3); nothing where all stay.
 pub(crate) fn cuts(name: &StepName) -> Vec<u8> {
-    if naming::cut(name, SUFFIX_DIGITS) == name.as_str() {
+    if naming::truncated_prefix(name, SUFFIX_DIGITS) == name.as_str() {
         return Vec::new();
     }
-    (1..=SUFFIX_DIGITS).map(|digits| length(naming::cut(name, digits).as_bytes())).collect()
+    (1..=SUFFIX_DIGITS).map(|digits| length(naming::truncated_prefix(name, digits).as_bytes())).collect()
 }
 
 /// How many bytes stand between the kind and the name of a step: those of the urls, the times, the results, whether it
@@ -142,7 +142,7 @@ pub(crate) fn url(url: &StepUrl) -> Vec<u8> {
 ///
 /// # Errors
 /// `Corrupt` when the answer is no such one.
-pub(crate) fn records(answer: &Value) -> Result<Vec<Option<&[u8]>>, Failure> {
+pub(crate) fn records(answer: &Value) -> Result<Vec<Option<&[u8]>>, BatchError> {
     match answer {
         Value::Array(records) => {
             let records = records.iter().map(|record| match record {
@@ -161,7 +161,7 @@ pub(crate) fn records(answer: &Value) -> Result<Vec<Option<&[u8]>>, Failure> {
 ///
 /// # Errors
 /// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is another step's.
-pub(crate) fn step(build: BuildId, number: StepNumber, records: &[Option<&[u8]>]) -> Result<Step, Failure> {
+pub(crate) fn step(build: BuildId, number: StepNumber, records: &[Option<&[u8]>]) -> Result<Step, BatchError> {
     let steps = steps_from(number.get(), build, records)?;
     match <[Step; 1]>::try_from(steps) {
         Ok([step]) => Ok(step),
@@ -173,7 +173,7 @@ pub(crate) fn step(build: BuildId, number: StepNumber, records: &[Option<&[u8]>]
 ///
 /// # Errors
 /// `Corrupt` when it cannot be read.
-pub(crate) fn url_count(record: &[u8]) -> Result<u32, Failure> {
+pub(crate) fn url_count(record: &[u8]) -> Result<u32, BatchError> {
     let Record { kind, mut rest, .. } = Record::read(record)?;
     if kind == STEP { Ok(u32::from_be_bytes(rest.take()?)) } else { Err(error::corrupt("a step has a url's record")) }
 }
@@ -182,12 +182,12 @@ pub(crate) fn url_count(record: &[u8]) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is missing.
-pub(crate) fn steps(build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, Failure> {
+pub(crate) fn steps(build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, BatchError> {
     steps_from(0, build, records)
 }
 
 /// Steps whose numbers follow each other, from `first` on.
-fn steps_from(first: u32, build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, Failure> {
+fn steps_from(first: u32, build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, BatchError> {
     let mut steps: Vec<Option<Bytes<'_>>> = Vec::with_capacity(records.len());
     let mut urls = Vec::new();
     for record in records {
@@ -229,7 +229,7 @@ fn read_step(
     number: u32,
     mut record: Bytes<'_>,
     urls: &[(u32, u32, Bytes<'_>)],
-) -> Result<Step, Failure> {
+) -> Result<Step, BatchError> {
     let count = u32::from_be_bytes(record.take()?);
     if count as usize != urls.len() || urls.iter().zip(0..).any(|((_, place, _), expected)| *place != expected) {
         return Err(other_urls(number));
@@ -257,13 +257,13 @@ fn read_step(
 }
 
 /// What stands behind a url's place.
-fn read_url(mut record: Bytes<'_>) -> Result<StepUrl, Failure> {
+fn read_url(mut record: Bytes<'_>) -> Result<StepUrl, BatchError> {
     let length = u32::from_be_bytes(record.take()?);
     let (name, url) = record.two_texts(length as usize)?;
     StepUrl::new(name, url).map_err(|error| error::unreadable(&error))
 }
 
-fn other_urls(number: u32) -> Failure {
+fn other_urls(number: u32) -> BatchError {
     error::corrupt(format!("step {number} has not the urls that it should have"))
 }
 
@@ -275,7 +275,7 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Failure> {
+    fn read(bytes: &'a [u8]) -> Result<Self, BatchError> {
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let is_canonical = digits == 1 || digits > 1 && bytes[0] != b'0';
         let number = bytes[..digits]
@@ -295,14 +295,14 @@ impl<'a> Record<'a> {
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], BatchError> {
         let (taken, rest) = self.0.split_first_chunk().ok_or_else(|| error::corrupt("a record is too short"))?;
         self.0 = rest;
         Ok(*taken)
     }
 
     /// All that is left: a text of so many bytes, and another one.
-    fn two_texts(self, length: usize) -> Result<(&'a str, &'a str), Failure> {
+    fn two_texts(self, length: usize) -> Result<(&'a str, &'a str), BatchError> {
         if self.0.len() < length {
             return Err(error::corrupt("a record is too short"));
         }
@@ -310,14 +310,14 @@ impl<'a> Bytes<'a> {
         texts.ok_or_else(|| error::corrupt("a record has text that is not UTF-8"))
     }
 
-    fn optional<T>(&mut self, read: impl FnOnce(i64) -> Option<T>) -> Result<Option<T>, Failure> {
+    fn optional<T>(&mut self, read: impl FnOnce(i64) -> Option<T>) -> Result<Option<T>, BatchError> {
         match i64::from_be_bytes(self.take()?) {
             ABSENT => Ok(None),
             number => read(number).map(Some).ok_or_else(|| error::corrupt("a record has a number out of its range")),
         }
     }
 
-    fn time(&mut self) -> Result<Option<Timestamp>, Failure> {
+    fn time(&mut self) -> Result<Option<Timestamp>, BatchError> {
         self.optional(|micros| Timestamp::from_unix_micros(micros).ok())
     }
 }

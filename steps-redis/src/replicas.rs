@@ -10,7 +10,7 @@ use std::{
 };
 
 use redis::{RedisError, Value, aio::MultiplexedConnection};
-use steps_lane::Failure;
+use steps_batch::BatchError;
 use tokio::{
     sync::{RwLock, RwLockReadGuard, watch},
     time::{Instant, timeout_at},
@@ -37,7 +37,7 @@ enum Waited {
     /// So many replicas had it when they were asked last; they are asked again.
     TooFew(i64),
     Enough,
-    Lost(Failure),
+    Lost(BatchError),
 }
 
 impl Turns {
@@ -50,7 +50,7 @@ impl Turns {
         let turn = timeout_at(deadline, self.turn.read()).await.map_err(|_| NoAnswer::TimedOut { sent: false })?;
         // Who has no time to hear of the replicas had better not write: that is certain.
         if Instant::now() + self.timeout / 4 > deadline {
-            return Err(NoAnswer::NotSent(Failure::busy("the writes before it still wait for replicas")));
+            return Err(NoAnswer::NotSent(BatchError::transient("the writes before it still wait for replicas")));
         }
         Ok(turn)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use redis::Value;
-use steps_lane::Failure;
+use steps_batch::BatchError;
 use tokio::time::Instant;
 
 use crate::{
@@ -31,12 +31,12 @@ pub(crate) struct Keeping {
 impl Settings {
     /// # Errors
     /// When the server does not answer; a user that may not see the settings is no error.
-    pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, Failure> {
+    pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, BatchError> {
         let mut cmd = redis::cmd("CONFIG");
         cmd.arg("GET").arg(&["appendonly", "appendfsync", "maxmemory-policy"]);
         match node.send(Lane::Calls, &cmd, deadline).await {
             Ok(answer) => Ok(Self::read(&answer)),
-            Err(NoAnswer::Refused(refusal)) if error::from_server(&refusal).is_busy() => {
+            Err(NoAnswer::Refused(refusal)) if error::from_server(&refusal).is_transient() => {
                 Err(error::from_server(&refusal))
             }
             // The command is forbidden, renamed or unknown to a server that is hosted elsewhere.
@@ -96,7 +96,7 @@ impl Keeping {
 ///
 /// # Errors
 /// `Config` when it is one; when it does not answer.
-pub(crate) async fn is_alone(node: &Node, deadline: Instant) -> Result<(), Failure> {
+pub(crate) async fn is_alone(node: &Node, deadline: Instant) -> Result<(), BatchError> {
     // Whoever is connected may ask this.
     match node.send(Lane::Calls, &redis::cmd("HELLO"), deadline).await {
         Ok(answer) if field(&answer, "mode").as_deref() == Some("cluster") => Err(error::in_a_cluster()),
@@ -109,7 +109,7 @@ pub(crate) async fn is_alone(node: &Node, deadline: Instant) -> Result<(), Failu
 ///
 /// # Errors
 /// `ReadOnly` when not; when the server does not answer.
-pub(crate) async fn may_wait(node: &Node, deadline: Instant) -> Result<(), Failure> {
+pub(crate) async fn may_wait(node: &Node, deadline: Instant) -> Result<(), BatchError> {
     let mut cmd = redis::cmd("WAIT");
     // For none, which has no need of time.
     cmd.arg(0).arg(0);
@@ -138,7 +138,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, Failure> {
+    pub(crate) async fn of(node: &Node, deadline: Instant) -> Result<Self, BatchError> {
         let answer = node.send(Lane::Calls, &redis::cmd("INFO"), deadline).await;
         match answer {
             Ok(answer) => Ok(Self::read(&text(&answer).unwrap_or_default())),

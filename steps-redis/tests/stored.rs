@@ -74,7 +74,7 @@ async fn the_format_is_that_of_its_page() -> TestResult {
     let step = store.add_step(step).await?;
     store.start_step(step.id, StartStep::new(Timestamp::from_unix_micros(-2)?).with_locks_acquired(true)).await?;
     store.finish_step(step.id, FinishStep::new(Results::new(-1)).with_hidden(true)).await?;
-    store.link(step.id, "log", "https://ci").await?;
+    store.add_named_url(step.id, "log", "https://ci").await?;
     assert_eq!(step.id.get(), (7 << 20) + 1);
 
     let (steps, index) = (stage.steps(), stage.index());
@@ -142,7 +142,7 @@ async fn a_key_of_another_type_is_corrupt_and_changes_nothing() -> TestResult {
         let store = &stage.store;
         corrupt(store.add(7, "test", "").await);
         corrupt(store.add(7, "compile", "").await);
-        corrupt(store.link(step.id, "log", "u").await);
+        corrupt(store.add_named_url(step.id, "log", "u").await);
         corrupt(store.get_step(StepSelector::name(build(7), StepName::new("compile")?)).await);
         if !is_index {
             corrupt(store.start_step(step.id, StartStep::new(Timestamp::UNIX_EPOCH)).await);
@@ -222,7 +222,7 @@ async fn a_value_that_does_not_parse_is_corrupt_and_changes_nothing() -> TestRes
         println!("{field} {value}");
         corrupt(stage.store.add_step(add).await);
         corrupt(stage.store.state(step.id, "running").await);
-        corrupt(stage.store.link(step.id, "log", "u").await);
+        corrupt(stage.store.add_named_url(step.id, "log", "u").await);
         assert_eq!(stage.dump(), before, "{field}");
     }
     Ok(())
@@ -234,7 +234,7 @@ async fn a_step_or_url_that_is_missing_is_corrupt() -> TestResult {
     let step = stage.store.add(7, "compile", "").await?;
     stage.store.add(7, "test", "").await?;
     for url in ["a", "b"] {
-        stage.store.link(step.id, "log", url).await?;
+        stage.store.add_named_url(step.id, "log", url).await?;
     }
     let steps = stage.steps();
     let url: Vec<u8> = stage.redis(&[b"HGET", steps.as_bytes(), b"0:0"]);
@@ -254,7 +254,7 @@ async fn a_step_or_url_that_is_missing_is_corrupt() -> TestResult {
     let stray = [b"0u", &2_u32.to_be_bytes()[..], &url[6..]].concat();
     stage.redis::<()>(&[b"HSET", steps.as_bytes(), b"0:2", &stray]);
     let before = stage.dump();
-    corrupt(stage.store.link(step.id, "log", "c").await);
+    corrupt(stage.store.add_named_url(step.id, "log", "c").await);
     assert_eq!(stage.dump(), before);
     stage.redis::<()>(&[b"HDEL", steps.as_bytes(), b"0:2"]);
     assert_eq!(stage.store.steps(7).await?.len(), 2);
@@ -292,7 +292,7 @@ async fn a_step_with_more_urls_than_lua_has_room_for_reads_back() -> TestResult 
     let stage = Arc::new(Stage::new().await?);
     let step = stage.store.add(7, "compile", "").await?;
     let urls: Vec<_> = (0..10_000).map(|number| format!("https://ci.example.org/{number}")).collect();
-    let links = urls.iter().map(|url| stage.store.link(step.id, "log", url.as_str()));
+    let links = urls.iter().map(|url| stage.store.add_named_url(step.id, "log", url.as_str()));
     for link in links {
         link.await?;
     }

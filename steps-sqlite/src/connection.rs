@@ -14,8 +14,9 @@ use sqlx::{
     migrate::{Migrate, MigrateError, Migration, MigrationType},
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
+use steps_batch::{BatchError, lock_timeout};
 use steps_core::ErrorKind;
-use steps_lane::{Failure, Mode, lock_timeout};
+use steps_core::OpenMode;
 use tokio::sync::Mutex;
 
 use crate::{
@@ -67,7 +68,7 @@ pub(crate) async fn give_up(connection: SqliteConnection) {
 /// Opens the file, makes it where it is missing and may be made, and brings its schema up to date.
 ///
 /// Several processes may do so at once. A file that is not ours is left as it is.
-pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteConnection), Failure> {
+pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteConnection), BatchError> {
     check_place(options)?;
     let connect = connect_options(options)?;
     if is_strange(&options.path) {
@@ -78,7 +79,7 @@ pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteCo
         give_up(connection).await;
         state?;
     }
-    let first = Opener::new(connect.clone().create_if_missing(options.mode == Mode::Create));
+    let first = Opener::new(connect.clone().create_if_missing(options.mode == OpenMode::Create));
     let mut connection = first.open().await.map_err(|error| at_first_sight(error, &options.path))?;
     match bring_up_to_date(&mut connection, options).await {
         Ok(()) => Ok((Opener::new(connect), connection)),
@@ -89,17 +90,17 @@ pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteCo
     }
 }
 
-async fn bring_up_to_date(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<(), Failure> {
+async fn bring_up_to_date(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<(), BatchError> {
     match (state(connection, options).await?, options.mode) {
-        (State::Current, Mode::ReadOnly) => Ok(()),
+        (State::Current, OpenMode::ReadOnly) => Ok(()),
         // Also where the file is a copy: some ways to make one leave the log behind.
         (State::Current, _) => use_log(connection).await,
-        (State::New, Mode::ReadOnly | Mode::ReadWrite) => {
-            Err(Failure::new(ErrorKind::Config, "the file is empty; mode=rwc makes a store of it"))
+        (State::New, OpenMode::ReadOnly | OpenMode::ReadWrite) => {
+            Err(BatchError::new(ErrorKind::Config, "the file is empty; mode=rwc makes a store of it"))
         }
-        (State::Older, Mode::ReadOnly) => {
+        (State::Older, OpenMode::ReadOnly) => {
             let message = "the file has an older schema, and mode=ro does not change it; open it once without";
-            Err(Failure::new(ErrorKind::Config, message))
+            Err(BatchError::new(ErrorKind::Config, message))
         }
         (State::New | State::Older, _) => {
             use_log(connection).await?;
@@ -109,9 +110,9 @@ async fn bring_up_to_date(connection: &mut SqliteConnection, options: &SqliteOpt
 }
 
 /// What SQLite would only call a file that cannot be opened.
-fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
+fn check_place(options: &SqliteOptions) -> Result<(), BatchError> {
     let path = &options.path;
-    let refuse = |what: &str| Err(Failure::new(ErrorKind::Config, format!("{} {what}", path.display())));
+    let refuse = |what: &str| Err(BatchError::new(ErrorKind::Config, format!("{} {what}", path.display())));
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => refuse("is a folder; name a file in it"),
         Ok(_) => Ok(()),
@@ -119,7 +120,7 @@ fn check_place(options: &SqliteOptions) -> Result<(), Failure> {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if !folder.is_dir() {
                 refuse("does not exist, nor does its folder; make the folder first")
-            } else if options.mode != Mode::Create {
+            } else if options.mode != OpenMode::Create {
                 refuse("does not exist yet; mode=rwc makes it")
             } else {
                 Ok(())
@@ -147,13 +148,13 @@ fn is_strange(path: &Path) -> bool {
     }
 }
 
-fn connect_options(options: &SqliteOptions) -> Result<SqliteConnectOptions, Failure> {
+fn connect_options(options: &SqliteOptions) -> Result<SqliteConnectOptions, BatchError> {
     // Absolute, so that SQLite takes no name for a URI or for a database in memory.
     let path = absolute(&options.path)
-        .map_err(|error| Failure::new(ErrorKind::Config, format!("the path of the file is no path: {error}")))?;
+        .map_err(|error| BatchError::new(ErrorKind::Config, format!("the path of the file is no path: {error}")))?;
     Ok(SqliteConnectOptions::new()
         .filename(path)
-        .read_only(options.mode == Mode::ReadOnly)
+        .read_only(options.mode == OpenMode::ReadOnly)
         .busy_timeout(lock_timeout(options.timeout))
         .synchronous(match options.synchronous {
             Synchronous::Full => SqliteSynchronous::Full,
@@ -174,7 +175,7 @@ enum State {
     Current,
 }
 
-async fn state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<State, Failure> {
+async fn state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<State, BatchError> {
     let look = "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id";
     match sqlx::query_as::<_, (i64, i64)>(look)
         .fetch_one(&mut *connection)
@@ -185,7 +186,7 @@ async fn state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Re
         (0, 0) => return Ok(State::New),
         _ => {
             let message = "the file is a database of another program; choose another file";
-            return Err(Failure::new(ErrorKind::Config, message));
+            return Err(BatchError::new(ErrorKind::Config, message));
         }
     }
     let known = migrations().len() as i64;
@@ -194,7 +195,7 @@ async fn state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Re
     match found.cmp(&known) {
         std::cmp::Ordering::Less => Ok(State::Older),
         std::cmp::Ordering::Equal => Ok(State::Current),
-        std::cmp::Ordering::Greater => Err(Failure::new(
+        std::cmp::Ordering::Greater => Err(BatchError::new(
             ErrorKind::Config,
             format!("the file has version {found} of the schema, and this program knows {known}; use a newer program"),
         )),
@@ -202,18 +203,21 @@ async fn state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Re
 }
 
 /// Makes the file one with a write-ahead log, unless it is.
-async fn use_log(connection: &mut SqliteConnection) -> Result<(), Failure> {
+async fn use_log(connection: &mut SqliteConnection) -> Result<(), BatchError> {
     let mode = "PRAGMA journal_mode = wal";
     let mode: String = sqlx::query_scalar(mode).fetch_one(connection).await.map_err(failure)?;
     if mode == "wal" {
         Ok(())
     } else {
         let message = format!("SQLite cannot use write-ahead logging here ({mode}); use a local file system");
-        Err(Failure::new(ErrorKind::Config, message))
+        Err(BatchError::new(ErrorKind::Config, message))
     }
 }
 
-fn migrate<'a>(connection: &'a mut SqliteConnection, options: &'a SqliteOptions) -> Sending<'a, Result<(), Failure>> {
+fn migrate<'a>(
+    connection: &'a mut SqliteConnection,
+    options: &'a SqliteOptions,
+) -> Sending<'a, Result<(), BatchError>> {
     Box::pin(async move {
         // The driver's migrator takes no lock on SQLite: of several processes that start at once, one gets
         // past here at a time, and looks again at what it finds.

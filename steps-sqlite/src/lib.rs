@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod backend;
 mod connection;
 mod error;
 mod options;
@@ -31,17 +32,18 @@ mod reader;
 mod writer;
 
 use async_trait::async_trait;
+use steps_batch::{BatchError, Batcher, Read, StepUpdate, Write, lock_timeout};
 use steps_core::{
     AddedStep, BuildId, Call, Clock, Description, Error, FinishStep, NewStep, Operation, Result, StartStep,
     StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
-use steps_lane::{Change, Failure, Lane, Read, Write, lock_timeout};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{connection::Opener, reader::Reader, writer::Writer};
+pub use backend::SqliteBackend;
 pub use options::{SqliteOptions, Synchronous};
 #[doc(inline)]
-pub use steps_lane::Mode;
+pub use steps_core::OpenMode;
 
 /// The name of this backend, in errors and elsewhere.
 pub const BACKEND: &str = "sqlite";
@@ -55,8 +57,8 @@ pub const BACKEND: &str = "sqlite";
 pub struct SqliteStore {
     options: SqliteOptions,
     opener: Opener,
-    writer: Lane<Writer>,
-    reader: Lane<Reader>,
+    writer: Batcher<Writer>,
+    reader: Batcher<Reader>,
 }
 
 impl SqliteStore {
@@ -78,11 +80,11 @@ impl SqliteStore {
         }
     }
 
-    async fn open(options: SqliteOptions, deadline: Instant) -> Result<Self, Failure> {
+    async fn open(options: SqliteOptions, deadline: Instant) -> Result<Self, BatchError> {
         let (opener, connection) = loop {
             match connection::prepare(&options).await {
                 // SQLite itself does not wait in all cases, such as when two make one file.
-                Err(failure) if failure.is_busy() => {
+                Err(failure) if failure.is_transient() => {
                     let next_try = Instant::now() + lock_timeout(options.timeout) / 10;
                     if next_try >= deadline {
                         return Err(failure);
@@ -93,8 +95,8 @@ impl SqliteStore {
             }
         };
         let writer = Writer::new(opener.clone(), connection).await.map_err(error::failure)?;
-        let writer = Lane::start(writer, options.timeout);
-        let reader = Lane::start(Reader::new(opener.clone()), options.timeout);
+        let writer = Batcher::start(writer, options.timeout);
+        let reader = Batcher::start(Reader::new(opener.clone()), options.timeout);
         Ok(Self { options, opener, writer, reader })
     }
 
@@ -126,8 +128,8 @@ impl SqliteStore {
         Ok(description)
     }
 
-    async fn change(&self, operation: Operation, id: StepId, change: Change) -> Result<()> {
-        self.write(operation, id, Write::Change(id, change)).await
+    async fn change(&self, operation: Operation, id: StepId, change: StepUpdate) -> Result<()> {
+        self.write(operation, id, Write::UpdateStep(id, change)).await
     }
 
     async fn write(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
@@ -149,20 +151,20 @@ impl StepsStore for SqliteStore {
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(Operation::StartStep, id, Change::start(start)).await
+        self.change(Operation::StartStep, id, StepUpdate::start(start)).await
     }
 
     async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(Operation::SetStepLocksAcquiredAt, id, Change::locks_acquired(at)).await
+        self.change(Operation::SetStepLocksAcquiredAt, id, StepUpdate::locks_acquired(at)).await
     }
 
     async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(Operation::SetStepStateString, id, Change::state(state_string)).await
+        self.change(Operation::SetStepStateString, id, StepUpdate::state(state_string)).await
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.options.clock.now();
-        self.change(Operation::FinishStep, id, Change::finish(finish, now)).await
+        self.change(Operation::FinishStep, id, StepUpdate::finish(finish, now)).await
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {

@@ -1,8 +1,9 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
+use steps_batch::clamp_timeout;
+use steps_core::OpenMode;
 use steps_core::{Clock, Result, SystemClock};
-use steps_lane::{Mode, bounded};
 
 use crate::error;
 
@@ -10,7 +11,7 @@ use crate::error;
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
     pub(crate) path: PathBuf,
-    pub(crate) mode: Mode,
+    pub(crate) mode: OpenMode,
     pub(crate) synchronous: Synchronous,
     pub(crate) timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
@@ -33,7 +34,7 @@ impl SqliteOptions {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            mode: Mode::Create,
+            mode: OpenMode::Create,
             synchronous: Synchronous::Full,
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
@@ -76,7 +77,10 @@ impl SqliteOptions {
             return Err(error::config("the URL has a parameter without a value; use mode or synchronous"));
         };
         match (name, value) {
-            ("mode", value) => Mode::of_url(value).map(|mode| self.with_mode(mode)).map_err(error::connect),
+            ("mode", value) => value
+                .parse()
+                .map(|mode| self.with_mode(mode))
+                .map_err(|_| error::config("invalid `mode` in the URL: expected rwc, rw or ro")),
             ("synchronous", "full") => Ok(self.with_synchronous(Synchronous::Full)),
             ("synchronous", "normal") => Ok(self.with_synchronous(Synchronous::Normal)),
             ("synchronous", _) => Err(error::config("the URL's synchronous is full or normal")),
@@ -85,9 +89,9 @@ impl SqliteOptions {
         }
     }
 
-    /// Says what may be done with the file: [`Mode::Create`] unless set.
+    /// Says what may be done with the file: [`OpenMode::Create`] unless set.
     #[must_use]
-    pub fn with_mode(mut self, mode: Mode) -> Self {
+    pub fn with_mode(mut self, mode: OpenMode) -> Self {
         self.mode = mode;
         self
     }
@@ -102,7 +106,7 @@ impl SqliteOptions {
     /// Lets no call take longer than this, queueing included (D4); 10 s unless set, a year at most.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = bounded(timeout);
+        self.timeout = clamp_timeout(timeout);
         self
     }
 
@@ -126,10 +130,15 @@ mod tests {
     #[test]
     fn a_url_has_a_path_and_what_may_be_done_with_it() {
         for (url, path, mode, synchronous) in [
-            ("sqlite:steps.db", "steps.db", Mode::Create, Synchronous::Full),
-            ("sqlite://a/steps.db?mode=rwc&synchronous=full", "a/steps.db", Mode::Create, Synchronous::Full),
-            ("sqlite:///a%20b/%3F.db?mode=rw&synchronous=normal", "/a b/?.db", Mode::ReadWrite, Synchronous::Normal),
-            ("sqlite:steps.db?mode=ro", "steps.db", Mode::ReadOnly, Synchronous::Full),
+            ("sqlite:steps.db", "steps.db", OpenMode::Create, Synchronous::Full),
+            ("sqlite://a/steps.db?mode=rwc&synchronous=full", "a/steps.db", OpenMode::Create, Synchronous::Full),
+            (
+                "sqlite:///a%20b/%3F.db?mode=rw&synchronous=normal",
+                "/a b/?.db",
+                OpenMode::ReadWrite,
+                Synchronous::Normal,
+            ),
+            ("sqlite:steps.db?mode=ro", "steps.db", OpenMode::ReadOnly, Synchronous::Full),
         ] {
             let options = SqliteOptions::from_url(url).unwrap();
             assert_eq!(options.path, PathBuf::from(path), "{url}");

@@ -6,11 +6,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{Row, SqliteConnection};
+use steps_batch::{BatchError, Read, Worker, first_occurrence_indices};
 use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
 };
-use steps_lane::{Failure, Read, Worker, places_of_equals};
 
 use crate::{
     BACKEND,
@@ -30,12 +30,12 @@ impl Reader {
         Self { opener, connection: None }
     }
 
-    fn take(&mut self) -> Result<SqliteConnection, Failure> {
-        self.connection.take().ok_or_else(|| Failure::busy("the file is not open yet"))
+    fn take(&mut self) -> Result<SqliteConnection, BatchError> {
+        self.connection.take().ok_or_else(|| BatchError::transient("the file is not open yet"))
     }
 
     /// Keeps the connection that gave this, unless it failed.
-    async fn keep<T>(&mut self, connection: SqliteConnection, given: sqlx::Result<T>) -> Result<T, Failure> {
+    async fn keep<T>(&mut self, connection: SqliteConnection, given: sqlx::Result<T>) -> Result<T, BatchError> {
         match given {
             Ok(given) => {
                 self.connection = Some(connection);
@@ -49,7 +49,7 @@ impl Reader {
     }
 
     /// Gives each of the requests for a step by its id what is found.
-    async fn fetch_by_id(&mut self, asked: &Batch<i64>, found: &mut [Found]) -> Result<(), Failure> {
+    async fn fetch_by_id(&mut self, asked: &Batch<i64>, found: &mut [Found]) -> Result<(), BatchError> {
         let query = match asked.arguments[..] {
             [] => return Ok(()),
             [id] => sqlx::query(include_str!("sql/get_step.sql")).bind(id),
@@ -62,7 +62,8 @@ impl Reader {
         let has_more: Vec<usize> = serde_json::from_str(row.try_get(1).map_err(failure)?).map_err(unreadable)?;
         for line in steps.unwrap_or_default().lines() {
             let (place, step) = line.split_once(' ').unwrap_or_default();
-            let place = place.parse().map_err(|_| Failure::unreadable("a step comes without the place of its id"))?;
+            let place =
+                place.parse().map_err(|_| BatchError::unreadable("a step comes without the place of its id"))?;
             if let Some(request) = asked.request(place, found).filter(|_| !has_more.contains(&place)) {
                 request.steps.push(step.to_owned());
             }
@@ -82,7 +83,7 @@ impl Reader {
         sql: &'static str,
         asked: &Batch<T>,
         found: &mut [Found],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BatchError> {
         if asked.arguments.is_empty() {
             return Ok(());
         }
@@ -110,17 +111,17 @@ impl Worker for Reader {
         0
     }
 
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), BatchError> {
         if self.connection.is_none() {
             self.connection = Some(self.opener.open().await.map_err(opening)?);
         }
         Ok(())
     }
 
-    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, Failure>>, Failure> {
+    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, BatchError>>, BatchError> {
         let (mut ids, mut of_builds, mut builds) = (Batch::new(), Batch::new(), Batch::new());
         // Those who ask for the same share an answer.
-        let places = places_of_equals(requests);
+        let places = first_occurrence_indices(requests);
         for (place, read) in requests.iter().enumerate().filter(|(place, _)| places[*place] == *place) {
             match read {
                 Read::Step(StepSelector::Id(id)) => ids.push(place, id.get()),
@@ -156,7 +157,7 @@ struct Batch<T> {
 
 impl<T: Serialize> Batch<T> {
     /// All arguments, as the statement takes them.
-    fn argument(&self) -> Result<String, Failure> {
+    fn argument(&self) -> Result<String, BatchError> {
         serde_json::to_string(&self.arguments).map_err(unreadable)
     }
 }
@@ -186,7 +187,7 @@ pub(crate) struct Found {
 
 impl Found {
     /// The steps, in the order of their numbers.
-    pub(crate) fn steps(&self) -> Result<Vec<Step>, Failure> {
+    pub(crate) fn steps(&self) -> Result<Vec<Step>, BatchError> {
         let mut further_urls: HashMap<_, Vec<Url>> = HashMap::new();
         for (step_id, position, name, url) in parse::<(i64, i64, String, String)>(&self.urls)? {
             further_urls.entry(step_id).or_default().push((position, name, url));
@@ -194,7 +195,7 @@ impl Found {
         let step = |row: StepRow| {
             let id = row.id;
             let step = row.step(further_urls.remove(&id).unwrap_or_default());
-            step.map_err(|error| Failure::new(ErrorKind::Corrupt, format!("step {id} cannot be read back: {error}")))
+            step.map_err(|error| BatchError::new(ErrorKind::Corrupt, format!("step {id} cannot be read back: {error}")))
         };
         parse(&self.steps)?.into_iter().map(step).collect()
     }
@@ -245,7 +246,7 @@ impl StepRow {
 }
 
 /// What several JSON arrays have.
-fn parse<T: DeserializeOwned>(arrays: &[String]) -> Result<Vec<T>, Failure> {
+fn parse<T: DeserializeOwned>(arrays: &[String]) -> Result<Vec<T>, BatchError> {
     let mut all = Vec::new();
     for array in arrays {
         all.append(&mut serde_json::from_str(array).map_err(unreadable)?);

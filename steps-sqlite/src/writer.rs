@@ -7,8 +7,8 @@ use sqlx::{
     error::BoxDynError,
     sqlite::{SqliteArguments, SqliteQueryResult, SqliteRow},
 };
+use steps_batch::{BatchError, StepUpdate, Worker, Write, WriteResponse};
 use steps_core::{AddedStep, InputError, NewStep, Results, StateString, StepId, StepName, StepNumber, Timestamp};
-use steps_lane::{Change, Failure, Worker, Write, Written};
 
 use crate::{
     BACKEND,
@@ -38,20 +38,20 @@ impl Writer {
     }
 
     /// Runs a transaction, and gives what it answers once that is committed.
-    async fn run(&mut self, query: Query<'_>) -> Result<Option<SqliteRow>, Failure> {
+    async fn run(&mut self, query: Query<'_>) -> Result<Option<SqliteRow>, BatchError> {
         let connection = self.connection.take();
-        let mut connection = connection.ok_or_else(|| Failure::busy("the file is not open yet"))?;
+        let mut connection = connection.ok_or_else(|| BatchError::transient("the file is not open yet"))?;
         let answer = answer_after_commit(connection.fetch_many(query)).await;
         match &answer {
             // Without the lock nothing was begun, and the connection is as good as it was.
-            Err(failure) if !failure.is_busy() => give_up(connection).await,
+            Err(failure) if !failure.is_transient() => give_up(connection).await,
             _ => self.connection = Some(connection),
         }
         answer
     }
 
     /// Carries out a write that waits alone. Gives `None` where it takes a batch after all: nothing was done then.
-    async fn write_alone(&mut self, request: &Write) -> Result<Option<Result<Written, Failure>>, Failure> {
+    async fn write_alone(&mut self, request: &Write) -> Result<Option<Result<WriteResponse, BatchError>>, BatchError> {
         let query = match request {
             Write::AddStep(step) if step.idempotency_key.is_some() => return Ok(None),
             Write::AddStep(step) => sqlx::query(include_str!("sql/add_step_alone.sql"))
@@ -63,7 +63,7 @@ impl Writer {
                 .bind(digest.as_bytes().as_slice())
                 .bind(url.name())
                 .bind(url.url()),
-            Write::Change(id, change) => sqlx::query(include_str!("sql/change_step_alone.sql"))
+            Write::UpdateStep(id, change) => sqlx::query(include_str!("sql/change_step_alone.sql"))
                 .bind(id.get())
                 .bind(change.started_at.map(Timestamp::unix_micros))
                 .bind(change.locks_acquired_at.map(Timestamp::unix_micros))
@@ -76,15 +76,15 @@ impl Writer {
             (Write::AddStep(_), None) => Ok(None),
             // What it gives is committed: an answer that cannot be read does not undo it.
             (Write::AddStep(step), Some(row)) => {
-                Ok(Some(added(&row, step).map_err(|error| Failure::unreadable(error.to_string()))))
+                Ok(Some(added(&row, step).map_err(|error| BatchError::unreadable(error.to_string()))))
             }
-            (_, None) => Ok(Some(Err(request.not_done()))),
-            (_, Some(_)) => Ok(Some(Ok(Written::Changed))),
+            (_, None) => Ok(Some(Err(request.unmatched_error()))),
+            (_, Some(_)) => Ok(Some(Ok(WriteResponse::Changed))),
         }
     }
 
     /// Commits a batch and gives its answers, as JSON.
-    async fn commit(&mut self, batch: &Batch<'_>) -> Result<String, Failure> {
+    async fn commit(&mut self, batch: &Batch<'_>) -> Result<String, BatchError> {
         let query = sqlx::query(include_str!("sql/write_batch.sql"))
             .bind(array(&batch.adds)?)
             .bind(array(&batch.keyed_adds)?)
@@ -92,7 +92,7 @@ impl Writer {
             .bind(array(&batch.urls)?);
         let row = self.run(query).await?;
         let answers = row.map(|row| row.try_get(0)).transpose();
-        let answers = answers.map_err(|error| Failure::unreadable("a batch has no answer").with_source(error));
+        let answers = answers.map_err(|error| BatchError::unreadable("a batch has no answer").with_source(error));
         Ok(answers?.unwrap_or_default())
     }
 }
@@ -105,7 +105,7 @@ type Given = sqlx::Result<Either<SqliteQueryResult, SqliteRow>>;
 /// The row of the second of two statements, the first of which writes and commits.
 ///
 /// A row of the first, as `RETURNING` gives it, would wake this task before the commit, and once more after it.
-async fn answer_after_commit(mut given: impl Stream<Item = Given> + Unpin) -> Result<Option<SqliteRow>, Failure> {
+async fn answer_after_commit(mut given: impl Stream<Item = Given> + Unpin) -> Result<Option<SqliteRow>, BatchError> {
     let (mut is_committed, mut answer) = (false, None);
     loop {
         match given.try_next().await {
@@ -115,7 +115,7 @@ async fn answer_after_commit(mut given: impl Stream<Item = Given> + Unpin) -> Re
             Err(error) if is_committed => {
                 let failure = failure(error);
                 // Not busy, whatever it is: what is busy was not done, and is done again.
-                return Err(Failure::new(failure.kind(), "a write was committed, and its answer cannot be read")
+                return Err(BatchError::new(failure.kind(), "a write was committed, and its answer cannot be read")
                     .with_may_have_applied(true)
                     .with_source(failure));
             }
@@ -126,7 +126,7 @@ async fn answer_after_commit(mut given: impl Stream<Item = Given> + Unpin) -> Re
 
 impl Worker for Writer {
     type Request = Write;
-    type Answer = Written;
+    type Answer = WriteResponse;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 4096;
@@ -135,7 +135,7 @@ impl Worker for Writer {
         request.size()
     }
 
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), BatchError> {
         if self.connection.is_none() {
             let mut connection = self.opener.open().await.map_err(opening)?;
             connection.execute(SETUP).await.map_err(opening)?;
@@ -144,7 +144,7 @@ impl Worker for Writer {
         Ok(())
     }
 
-    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
         if let [request] = requests
             && let Some(written) = self.write_alone(request).await?
         {
@@ -153,12 +153,12 @@ impl Worker for Writer {
         let answers = self.commit(&Batch::new(requests)).await?;
         // From here on everything is committed: an answer that cannot be read does not undo it.
         let answers: Vec<AnswerRow> =
-            serde_json::from_str(&answers).map_err(|error| Failure::unreadable(error.to_string()))?;
+            serde_json::from_str(&answers).map_err(|error| BatchError::unreadable(error.to_string()))?;
 
-        let mut written: Vec<_> = requests.iter().map(|request| Err(request.not_done())).collect();
+        let mut written: Vec<_> = requests.iter().map(|request| Err(request.unmatched_error())).collect();
         for answer in answers {
             if let Some(request) = written.get_mut(answer.request) {
-                *request = answer.written().map_err(|error| Failure::unreadable(error.to_string()));
+                *request = answer.written().map_err(|error| BatchError::unreadable(error.to_string()));
             }
         }
         Ok(written)
@@ -172,9 +172,9 @@ impl Worker for Writer {
 }
 
 /// What an add that came alone answers.
-fn added(row: &SqliteRow, step: &NewStep) -> Result<Written, BoxDynError> {
+fn added(row: &SqliteRow, step: &NewStep) -> Result<WriteResponse, BoxDynError> {
     let (id, number) = (StepId::new(row.try_get(0)?)?, StepNumber::new(row.try_get(1)?));
-    Ok(Written::Added(AddedStep::new(id, number, step.name.clone())))
+    Ok(WriteResponse::Added(AddedStep::new(id, number, step.name.clone())))
 }
 
 /// The requests of a batch by their kind, with their places: see `writer.sql`.
@@ -208,7 +208,7 @@ impl<'a> Batch<'a> {
                     Some(key) => self.keyed_adds.push((place, build_id, name, state, key.as_ref())),
                 }
             }
-            Write::Change(id, change) => self.changes.push(changed(place, *id, change)),
+            Write::UpdateStep(id, change) => self.changes.push(changed(place, *id, change)),
             Write::AddUrl(id, url, digest) => {
                 self.urls.push((place, id.get(), url.name(), url.url(), digest.to_string()));
             }
@@ -219,8 +219,8 @@ impl<'a> Batch<'a> {
 /// A row of the view `changes`: place, step, and what each column becomes.
 type Changed<'a> = (usize, i64, Option<i64>, Option<i64>, Option<&'a str>, Option<i64>, Option<i32>, Option<bool>);
 
-fn changed(place: usize, id: StepId, change: &Change) -> Changed<'_> {
-    let Change { started_at, locks_acquired_at, state_string, complete_at, results, hidden } = change;
+fn changed(place: usize, id: StepId, change: &StepUpdate) -> Changed<'_> {
+    let StepUpdate { started_at, locks_acquired_at, state_string, complete_at, results, hidden } = change;
     let micros = |at: &Option<Timestamp>| at.map(Timestamp::unix_micros);
     (
         place,
@@ -235,7 +235,7 @@ fn changed(place: usize, id: StepId, change: &Change) -> Changed<'_> {
 }
 
 /// As JSON, unless there are none.
-fn array<T: Serialize>(requests: &[T]) -> Result<Option<String>, Failure> {
+fn array<T: Serialize>(requests: &[T]) -> Result<Option<String>, BatchError> {
     (!requests.is_empty()).then(|| serde_json::to_string(requests)).transpose().map_err(unreadable)
 }
 
@@ -249,12 +249,14 @@ struct AnswerRow {
 }
 
 impl AnswerRow {
-    fn written(self) -> Result<Written, InputError> {
+    fn written(self) -> Result<WriteResponse, InputError> {
         match (self.id, self.number, self.name) {
-            (Some(id), Some(number), Some(name)) => {
-                Ok(Written::Added(AddedStep::new(StepId::new(id)?, StepNumber::new(number), StepName::new(name)?)))
-            }
-            _ => Ok(Written::Changed),
+            (Some(id), Some(number), Some(name)) => Ok(WriteResponse::Added(AddedStep::new(
+                StepId::new(id)?,
+                StepNumber::new(number),
+                StepName::new(name)?,
+            ))),
+            _ => Ok(WriteResponse::Changed),
         }
     }
 }
@@ -267,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_write_has_its_size() -> Result<(), InputError> {
-        let write = Write::Change(StepId::new(1)?, Change::state(StateString::new("x".repeat(5000))?));
+        let write = Write::UpdateStep(StepId::new(1)?, StepUpdate::state(StateString::new("x".repeat(5000))?));
         assert_eq!(Writer::size(&write), write.size());
         Ok(())
     }
@@ -278,11 +280,11 @@ mod tests {
         connection.execute("CREATE TABLE t (a)").await?;
 
         let before = answer_after_commit(connection.fetch_many("SELECT abs(-9223372036854775808)")).await.unwrap_err();
-        assert!(before.is_certain(), "{before:?}");
+        assert!(!before.may_have_applied(), "{before:?}");
 
         let statements = "INSERT INTO t VALUES (1); SELECT abs(-9223372036854775808)";
         let after = answer_after_commit(connection.fetch_many(statements)).await.unwrap_err();
-        assert!(!after.is_certain(), "{after:?}");
+        assert!(after.may_have_applied(), "{after:?}");
         assert_eq!(after.kind(), before.kind());
 
         let row = answer_after_commit(connection.fetch_many("INSERT INTO t VALUES (2); SELECT count(*) FROM t"))

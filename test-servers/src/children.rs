@@ -188,7 +188,7 @@ async fn share(store: &dyn StepsStore, step: StepId, rounds: usize, me: &str) ->
         assert!(last < Some(added.number) && added.number < own.number, "{last:?} {added:?} {own:?}");
         last = Some(own.number);
 
-        store.link(step, me, format!("url-{round}")).await?;
+        store.add_named_url(step, me, format!("url-{round}")).await?;
         store.finish(own.id, Results::SUCCESS).await?;
 
         // R3: what was answered is seen, and what was seen is not gone again. R2: and all of one instant.
@@ -216,7 +216,7 @@ async fn write_until_it_fails(store: &dyn StepsStore) -> TestResult {
         let step = store.add(BUILD, "compile", "running").await?;
         say_added("added", &step);
         for url in 0..2 {
-            store.link(step.id, "log", url.to_string()).await?;
+            store.add_named_url(step.id, "log", url.to_string()).await?;
             say(&format!("linked {} {url}", step.id));
         }
         store.finish(step.id, Results::new(step.number.get() as i32)).await?;

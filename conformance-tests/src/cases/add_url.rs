@@ -29,7 +29,7 @@ async fn urls_become(stage: &Stage, clause: Clause, added: &[(&str, &str)], expe
     let (store, build) = (stage.store(), stage.build());
     let step = store.add(build, "compile", "").await?;
     for (name, url) in added {
-        store.link(step.id, *name, *url).await?;
+        store.add_named_url(step.id, *name, *url).await?;
     }
     let got = expect_some(clause, "the step with the urls", store.step(step.id).await?)?.urls;
     expect_urls(clause, &got, expected)?;
@@ -57,10 +57,10 @@ async fn many_urls_keep_their_order(stage: &mut Stage) -> Checked {
     // Neither names nor urls come in any order, and every third pair was there before.
     let urls: Vec<_> = (0..150).map(|n| (format!("log {}", n * 37 % 101), format!("u{}", n * 53 % 97))).collect();
     for (place, (name, link)) in urls.iter().enumerate() {
-        store.link(step.id, name, link).await?;
+        store.add_named_url(step.id, name, link).await?;
         if place % 3 == 0 {
             let (name, link) = &urls[place / 2];
-            store.link(step.id, name, link).await?;
+            store.add_named_url(step.id, name, link).await?;
         }
     }
     let got = expect_some(Clause::U1, "the step with the urls", store.step(step.id).await?)?.urls;

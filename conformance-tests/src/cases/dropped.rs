@@ -93,7 +93,7 @@ async fn a_url_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
         let _ = polled(round % POLLS.len(), store.add_url(step.id, url("log", round.to_string())?)).await;
     }
     for round in 0..20 {
-        store.link(step.id, "log", round.to_string()).await?;
+        store.add_named_url(step.id, "log", round.to_string()).await?;
     }
     let urls = expect_some(Clause::D5, "the step", store.step(step.id).await?)?.urls;
     let mut rounds: Vec<_> = urls.iter().map(|url| url.url().parse().unwrap_or(u32::MAX)).collect();

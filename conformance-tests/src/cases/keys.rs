@@ -64,7 +64,7 @@ async fn a_repeated_add_gets_the_first_answer_after_changes(stage: &mut Stage) -
     let first = store.add_step(keyed(build, "compile", "k")?).await?;
     store.add(build, "compile", "").await?;
     store.state(first.id, "done").await?;
-    store.link(first.id, "log", "u").await?;
+    store.add_named_url(first.id, "log", "u").await?;
     store.finish_step(first.id, FinishStep::new(Results::FAILURE).with_hidden(true)).await?;
     let before = store.steps(build).await?;
     expect_again(&first, store.add_step(keyed(build, "compile", "k")?).await?)?;

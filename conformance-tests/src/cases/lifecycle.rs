@@ -72,7 +72,7 @@ impl Change {
                 stage.set_clock(*now);
                 store.finish_step(id, *finish).await
             }
-            Self::Url(name, url) => store.link(id, *name, *url).await,
+            Self::Url(name, url) => store.add_named_url(id, *name, *url).await,
         }
     }
 

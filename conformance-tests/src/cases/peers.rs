@@ -37,9 +37,9 @@ async fn what_one_answered_the_other_reads(stage: &mut Stage) -> Checked {
         let added = writer.add(build, "compile", "waiting").await?;
         let n = i64::try_from(n).expect("it is small");
         expect_steps(Some(Clause::R3), "after an add", &reader.steps(build).await?, &writer.steps(build).await?)?;
-        reader.start(added.id, at(n)).await?;
+        reader.start_with_locks(added.id, at(n)).await?;
         writer.state(added.id, "running").await?;
-        reader.link(added.id, "log", "u").await?;
+        reader.add_named_url(added.id, "log", "u").await?;
         stage.set_clock(at(n + 10));
         writer.finish(added.id, Results::new(2)).await?;
         let (one, other) = (writer.step(added.id).await?, reader.step(added.id).await?);
@@ -80,7 +80,7 @@ async fn urls_are_shared(stage: &mut Stage) -> Checked {
     let (store, build) = (stage.store(), stage.build());
     let step = store.add(build, "compile", "").await?;
     for (place, url) in ["c", "a", "c", "b", "a", "d"].into_iter().enumerate() {
-        [store, &peer][place % 2].link(step.id, "log", url).await?;
+        [store, &peer][place % 2].add_named_url(step.id, "log", url).await?;
     }
     for handle in [store, &peer] {
         let steps = handle.steps(build).await?;

@@ -41,9 +41,9 @@ async fn what_one_answered_the_others_read(stage: &mut Stage) -> Checked {
         let [writer, other, reader] = [0, 1, 2].map(|place| &handles[(n + place) % 3]);
         expect_eq(Clause::R3, "how many steps another process reads", reader.steps(build).await?.len(), n)?;
         let added = writer.add(build, "compile", "waiting").await?;
-        other.start(added.id, at(1)).await?;
+        other.start_with_locks(added.id, at(1)).await?;
         reader.state(added.id, "running").await?;
-        writer.link(added.id, "log", "u").await?;
+        writer.add_named_url(added.id, "log", "u").await?;
         other.finish(added.id, Results::new(2)).await?;
         let read = writer.steps(build).await?;
         for handle in [other, reader] {
@@ -116,7 +116,7 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(stage:
                     let step = handle.add(build, "compile", "running").await?;
                     answered.push((step.clone(), 0));
                     for url in 1..=2 {
-                        handle.link(step.id, "log", url.to_string()).await?;
+                        handle.add_named_url(step.id, "log", url.to_string()).await?;
                         answered.last_mut().expect("it was just put there").1 = url;
                     }
                     handle.finish(step.id, Results::new(n)).await?;

@@ -48,8 +48,8 @@ async fn a_step_is_found_three_ways(stage: &mut Stage) -> Checked {
     let (store, build) = (stage.store(), stage.build());
     for name in ["compile", "compile", "test", "übersetzen"] {
         let added = store.add(build, name, "running").await?;
-        store.start(added.id, at(1)).await?;
-        store.link(added.id, "log", "u").await?;
+        store.start_with_locks(added.id, at(1)).await?;
+        store.add_named_url(added.id, "log", "u").await?;
         let step = expect_some(Clause::R1, "the step read by its id", store.step(added.id).await?)?;
         expect_eq(Clause::R1, "the id of the step read by its id", step.id, added.id)?;
         expect_everywhere(store, Clause::R1, &step).await?;

@@ -37,11 +37,11 @@ async fn everything_is_there(stage: &mut Stage, ending: Ending) -> Checked {
     let store = stage.store();
     for (n, name) in (0..).zip(["compile", "compile", "übersetzen", &"x".repeat(50), &"x".repeat(50)]) {
         let step = store.add(builds[0], name, "waiting").await?;
-        store.start(step.id, at(n)).await?;
+        store.start_with_locks(step.id, at(n)).await?;
         store.set_step_locks_acquired_at(step.id, at(n + 10)).await?;
         store.state(step.id, format!("state {n}")).await?;
         for url in ["b", "a", "b", "c"] {
-            store.link(step.id, "log", url).await?;
+            store.add_named_url(step.id, "log", url).await?;
         }
         stage.set_clock(at(n + 20));
         store.finish_step(step.id, FinishStep::new(Results::new(2)).with_hidden(n % 2 == 0)).await?;
@@ -111,7 +111,7 @@ async fn urls_that_are_there_are_known(stage: &mut Stage) -> Checked {
     let step = stage.store().add(build, "compile", "").await?;
     for urls in [["b", "a", "c"], ["a", "d", "b"], ["c", "d", "A"]] {
         for url in urls {
-            stage.store().link(step.id, "log", url).await?;
+            stage.store().add_named_url(step.id, "log", url).await?;
         }
         stage.reopen(Ending::Closed).await?;
     }

@@ -81,8 +81,8 @@ pub(super) async fn urls_at_once(stage: &Stage, handles: &[Handle]) -> Checked {
         let handle = handles[task % handles.len()].clone();
         async move {
             for number in 0..15 {
-                handle.link(step.id, format!("task {task}"), format!("{number:02}")).await?;
-                handle.link(step.id, "shared", format!("{number:02}")).await?;
+                handle.add_named_url(step.id, format!("task {task}"), format!("{number:02}")).await?;
+                handle.add_named_url(step.id, "shared", format!("{number:02}")).await?;
             }
             Ok(())
         }
@@ -112,7 +112,7 @@ async fn changes_at_once_of_missing_steps_are_not_found(stage: &mut Stage) -> Ch
             let changes = [
                 store.state(id, "running").await,
                 store.finish(id, Results::SUCCESS).await,
-                store.link(id, "log", "url").await,
+                store.add_named_url(id, "log", "url").await,
             ];
             for change in changes {
                 if is_there {
@@ -144,7 +144,7 @@ async fn reads_at_once_find_what_each_asked_for(stage: &mut Stage) -> Checked {
     for urls in 0..20 {
         let added = store.add(build, "compile", "").await?;
         for url in 0..urls {
-            store.link(added.id, "log", format!("{url:02}")).await?;
+            store.add_named_url(added.id, "log", format!("{url:02}")).await?;
         }
         let step = expect_some(Clause::R1, "the step, read alone", store.step(added.id).await?)?;
         expect_eq(Clause::U1, "how many urls it has", step.urls.len(), urls)?;

@@ -174,10 +174,10 @@ async fn urls_come_back_as_given(stage: &mut Stage) -> Checked {
     let (store, build) = (stage.store(), stage.build());
     let step = store.add(build, "compile", "").await?;
     for text in STRANGE {
-        store.link(step.id, *text, "u").await?;
-        store.link(step.id, "n", *text).await?;
+        store.add_named_url(step.id, *text, "u").await?;
+        store.add_named_url(step.id, "n", *text).await?;
         // It is there: whatever finds it again must find this and no other.
-        store.link(step.id, *text, "u").await?;
+        store.add_named_url(step.id, *text, "u").await?;
     }
     let one = expect_some(Clause::T1, "the step with the urls", store.step(step.id).await?)?.urls;
     let all = store.steps(build).await?.swap_remove(0).urls;
@@ -219,7 +219,7 @@ async fn control_characters_come_back(stage: &mut Stage) -> Checked {
     let each = all.chars().map(String::from).chain([all.clone()]);
     for text in each {
         store.state(step.id, &text).await?;
-        store.link(step.id, &text, &text).await?;
+        store.add_named_url(step.id, &text, &text).await?;
         let got = expect_some(Clause::T1, "the step just changed", store.step(step.id).await?)?;
         expect_text(Clause::T1, "the state string just set", got.state_string.as_str(), &text)?;
         let last = expect_some(Clause::T1, "the url just added", got.urls.last())?;

@@ -70,7 +70,7 @@ async fn every_digit_of_a_microsecond_comes_back(stage: &mut Stage) -> Checked {
 async fn comes_back(stage: &Stage, time: Timestamp) -> Checked {
     let (store, build) = (stage.store(), stage.build());
     let step = store.add(build, "compile", "").await?;
-    store.start(step.id, time).await?;
+    store.start_with_locks(step.id, time).await?;
     stage.set_clock(time);
     store.finish(step.id, Results::SUCCESS).await?;
     let got = expect_some(Clause::T2, "the step just finished", store.step(step.id).await?)?;
@@ -101,7 +101,7 @@ async fn results_are_any_i32(stage: &mut Stage) -> Checked {
 async fn no_time_is_not_the_epoch(stage: &mut Stage) -> Checked {
     let (store, build) = (stage.store(), stage.build());
     let (never, once) = (store.add(build, "never", "").await?, store.add(build, "once", "").await?);
-    store.start(once.id, Timestamp::UNIX_EPOCH).await?;
+    store.start_with_locks(once.id, Timestamp::UNIX_EPOCH).await?;
     stage.set_clock(Timestamp::UNIX_EPOCH);
     store.finish(once.id, Results::SUCCESS).await?;
     for (id, time, results) in [(never.id, None, None), (once.id, Some(Timestamp::UNIX_EPOCH), Some(Results::SUCCESS))]

@@ -170,7 +170,7 @@ impl NetStore {
             {
                 return Ok(done);
             }
-            let may_repeat = !sent || call.is_repeatable() || self.has(Net::RepeatsEverything);
+            let may_repeat = !sent || call.is_idempotent() || self.has(Net::RepeatsEverything);
             if !may_repeat || Instant::now() + Duration::from_millis(20) >= deadline {
                 return unavailable(sent, error.to_string());
             }

@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use steps::{Backend, ConnectOptions, Description};
-use steps_core::{Call, Error, ErrorKind, Operation, Result, StepsStore, SystemClock};
+use steps_core::{Backend, Call, ConnectOptions, Description, Error, ErrorKind, Operation, Result, StepsStore, SystemClock};
 
 use crate::{BACKEND, RedbFile, RedbStore, TIMEOUT};
 
@@ -25,6 +24,10 @@ async fn open(url: &str, options: &ConnectOptions) -> Result<RedbStore> {
 
 #[async_trait]
 impl Backend for RedbBackend {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["redb"]
+    }
+
     async fn connect(&self, url: &str, options: &ConnectOptions) -> Result<Arc<dyn StepsStore>> {
         Ok(Arc::new(open(url, options).await?))
     }

@@ -4,12 +4,12 @@ use std::{borrow::Cow, io};
 
 use redb::Error;
 use steps_core::ErrorKind;
-use steps_lane::Failure;
+use steps_batch::BatchError;
 
 use crate::tables::ReadError;
 
 /// What redb's error means.
-pub(crate) fn failure(error: impl Into<Error>) -> Failure {
+pub(crate) fn failure(error: impl Into<Error>) -> BatchError {
     let error = error.into();
     let (kind, message) = match &error {
         Error::Io(io) if matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
@@ -30,14 +30,14 @@ pub(crate) fn failure(error: impl Into<Error>) -> Failure {
         }
         Error::ValueTooLarge(_) => (ErrorKind::CapacityExceeded, "the value is too large for redb"),
         // Whoever has it may let it go.
-        Error::DatabaseAlreadyOpen => return Failure::busy("another process has the file open").with_source(error),
+        Error::DatabaseAlreadyOpen => return BatchError::transient("another process has the file open").with_source(error),
         _ => (ErrorKind::Unavailable, "redb failed; if it goes on, open the file again"),
     };
-    Failure::new(kind, message).with_source(error)
+    BatchError::new(kind, message).with_source(error)
 }
 
 /// Why a step could not be read.
-pub(crate) fn unreadable(error: ReadError) -> Failure {
+pub(crate) fn unreadable(error: ReadError) -> BatchError {
     match error {
         ReadError::Storage(error) => failure(error),
         ReadError::Input(error) => corrupt(error.to_string()),
@@ -45,6 +45,6 @@ pub(crate) fn unreadable(error: ReadError) -> Failure {
 }
 
 /// What is stored is no step.
-pub(crate) fn corrupt(message: impl Into<Cow<'static, str>>) -> Failure {
-    Failure::new(ErrorKind::Corrupt, message)
+pub(crate) fn corrupt(message: impl Into<Cow<'static, str>>) -> BatchError {
+    BatchError::new(ErrorKind::Corrupt, message)
 }

@@ -2,7 +2,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use redb::{Database, ReadableTable, TableHandle};
 use steps_core::{Call, ErrorKind, Operation, Result};
-use steps_lane::{Failure, lock_timeout};
+use steps_batch::{BatchError, lock_timeout};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until},
@@ -38,7 +38,7 @@ impl RedbFile {
             let opened = spawn_blocking(move || prepare(Database::create(path).map_err(failure)?)).await;
             let next_try = Instant::now() + lock_timeout(timeout) / 10;
             match opened.unwrap_or_else(|error| Err(gone().with_source(error))) {
-                Err(failure) if failure.is_busy() && next_try < deadline => sleep_until(next_try).await,
+                Err(failure) if failure.is_transient() && next_try < deadline => sleep_until(next_try).await,
                 opened => return opened.map_err(|failure| failure.into_error(call, BACKEND)),
             }
         }
@@ -47,8 +47,8 @@ impl RedbFile {
     /// Runs what waits for the disk, in a thread that may.
     pub(crate) async fn blocking<T: Send + 'static>(
         file: Option<&Self>,
-        work: impl FnOnce(&Database) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
+        work: impl FnOnce(&Database) -> Result<T, BatchError> + Send + 'static,
+    ) -> Result<T, BatchError> {
         let database = Arc::clone(&file.ok_or_else(gone)?.0);
         let done = spawn_blocking(move || work(&database)).await;
         // It panicked, or the runtime is going: how far it came is not known.
@@ -57,8 +57,8 @@ impl RedbFile {
 }
 
 /// Makes the tables, in a file that is empty or ours.
-fn prepare(database: Database) -> Result<RedbFile, Failure> {
-    let config = |message: &'static str| Failure::new(ErrorKind::Config, message);
+fn prepare(database: Database) -> Result<RedbFile, BatchError> {
+    let config = |message: &'static str| BatchError::new(ErrorKind::Config, message);
     let transaction = database.begin_write().map_err(failure)?;
     let tables: Vec<_> = transaction.list_tables().map_err(failure)?.collect();
     if !tables.is_empty() && !tables.iter().any(|table| table.name() == META.name()) {
@@ -86,8 +86,8 @@ fn prepare(database: Database) -> Result<RedbFile, Failure> {
     Ok(RedbFile(Arc::new(database)))
 }
 
-fn gone() -> Failure {
-    Failure::new(ErrorKind::Unavailable, "the store is closed, or its runtime is gone")
+fn gone() -> BatchError {
+    BatchError::new(ErrorKind::Unavailable, "the store is closed, or its runtime is gone")
 }
 
 impl fmt::Debug for RedbFile {

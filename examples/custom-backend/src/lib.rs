@@ -19,7 +19,7 @@ use steps_core::{
     AddedStep, BuildId, Call, Clock, FinishStep, NewStep, Operation, Result, StartStep, StateString, Step, StepId,
     StepSelector, StepUrl, StepsStore, SystemClock, Timestamp,
 };
-use steps_lane::{Change, Lane, Read, Write};
+use steps_batch::{StepUpdate, Batcher, Read, Write};
 
 use crate::{reader::Reader, writer::Writer};
 #[cfg(feature = "connect")]
@@ -36,8 +36,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct RedbStore {
     clock: Arc<dyn Clock>,
-    writer: Lane<Writer>,
-    reader: Lane<Reader>,
+    writer: Batcher<Writer>,
+    reader: Batcher<Reader>,
 }
 
 impl RedbStore {
@@ -50,13 +50,13 @@ impl RedbStore {
     /// As [`new`](Self::new), with the time from this clock (L4) and this long for each call (D4).
     #[must_use]
     pub fn with_options(file: RedbFile, clock: Arc<dyn Clock>, timeout: Duration) -> Self {
-        let writer = Lane::start(Writer::new(file.clone()), timeout);
-        let reader = Lane::start(Reader::new(file), timeout);
+        let writer = Batcher::start(Writer::new(file.clone()), timeout);
+        let reader = Batcher::start(Reader::new(file), timeout);
         Self { clock, writer, reader }
     }
 
-    async fn change(&self, operation: Operation, id: StepId, change: Change) -> Result<()> {
-        self.write(operation, id, Write::Change(id, change)).await
+    async fn change(&self, operation: Operation, id: StepId, change: StepUpdate) -> Result<()> {
+        self.write(operation, id, Write::UpdateStep(id, change)).await
     }
 
     async fn write(&self, operation: Operation, id: StepId, write: Write) -> Result<()> {
@@ -73,20 +73,20 @@ impl StepsStore for RedbStore {
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(Operation::StartStep, id, Change::start(start)).await
+        self.change(Operation::StartStep, id, StepUpdate::start(start)).await
     }
 
     async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(Operation::SetStepLocksAcquiredAt, id, Change::locks_acquired(at)).await
+        self.change(Operation::SetStepLocksAcquiredAt, id, StepUpdate::locks_acquired(at)).await
     }
 
     async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(Operation::SetStepStateString, id, Change::state(state_string)).await
+        self.change(Operation::SetStepStateString, id, StepUpdate::state(state_string)).await
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.clock.now(); // L4: once, and from the handle's clock
-        self.change(Operation::FinishStep, id, Change::finish(finish, now)).await
+        self.change(Operation::FinishStep, id, StepUpdate::finish(finish, now)).await
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {

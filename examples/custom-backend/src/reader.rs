@@ -2,7 +2,7 @@
 
 use redb::{Database, ReadableDatabase};
 use steps_core::{Step, StepSelector};
-use steps_lane::{Failure, Read, Worker};
+use steps_batch::{BatchError, Read, Worker};
 
 use crate::{
     BACKEND,
@@ -34,7 +34,7 @@ impl Worker for Reader {
         100
     }
 
-    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Vec<Step>, Failure>>, Failure> {
+    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Vec<Step>, BatchError>>, BatchError> {
         let requests = requests.to_vec();
         RedbFile::blocking(self.file.as_ref(), move |database| answer_all(database, requests)).await
     }
@@ -44,7 +44,7 @@ impl Worker for Reader {
     }
 }
 
-fn answer_all(database: &Database, requests: Vec<Read>) -> Result<Vec<Result<Vec<Step>, Failure>>, Failure> {
+fn answer_all(database: &Database, requests: Vec<Read>) -> Result<Vec<Result<Vec<Step>, BatchError>>, BatchError> {
     let snapshot = database.begin_read().map_err(failure)?;
     let steps = snapshot.open_table(STEPS).map_err(failure)?;
     let numbers = snapshot.open_table(NUMBERS).map_err(failure)?;

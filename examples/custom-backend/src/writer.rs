@@ -5,7 +5,7 @@ use steps_core::{
     AddedStep, BuildId, ErrorKind, NewStep, Results, StateString, StepId, StepName, StepNumber, StepUrl, Timestamp,
     UrlDigest, naming,
 };
-use steps_lane::{Change, Failure, Worker, Write, Written};
+use steps_batch::{StepUpdate, BatchError, Worker, Write, WriteResponse};
 
 use crate::{
     BACKEND,
@@ -28,7 +28,7 @@ impl Writer {
 
 impl Worker for Writer {
     type Request = Write;
-    type Answer = Written;
+    type Answer = WriteResponse;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 1024;
@@ -37,7 +37,7 @@ impl Worker for Writer {
         request.size()
     }
 
-    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
+    async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
         let requests = requests.to_vec();
         RedbFile::blocking(self.file.as_ref(), move |database| {
             let transaction = database.begin_write().map_err(failure)?;
@@ -57,21 +57,21 @@ impl Worker for Writer {
 
 /// Carries out the writes. An error here ends the transaction, and nothing of the batch is applied (D2); that
 /// a step is missing is an answer like others.
-fn apply_all(transaction: &WriteTransaction, requests: &[Write]) -> Result<Vec<Result<Written, Failure>>, Failure> {
-    let answer = |request: &Write| Ok(apply(transaction, request)?.ok_or_else(|| request.not_done()));
+fn apply_all(transaction: &WriteTransaction, requests: &[Write]) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
+    let answer = |request: &Write| Ok(apply(transaction, request)?.ok_or_else(|| request.unmatched_error()));
     requests.iter().map(answer).collect()
 }
 
 /// What a write answers; nothing where its step is missing (L6), or no number is left (I4).
-fn apply(transaction: &WriteTransaction, request: &Write) -> Result<Option<Written>, Failure> {
+fn apply(transaction: &WriteTransaction, request: &Write) -> Result<Option<WriteResponse>, BatchError> {
     Ok(match request {
-        Write::AddStep(step) => add_step(transaction, step)?.map(Written::Added),
-        Write::Change(id, change) => change_step(transaction, *id, change)?.map(|()| Written::Changed),
-        Write::AddUrl(id, url, digest) => add_url(transaction, *id, url, digest)?.map(|()| Written::Changed),
+        Write::AddStep(step) => add_step(transaction, step)?.map(WriteResponse::Added),
+        Write::UpdateStep(id, change) => change_step(transaction, *id, change)?.map(|()| WriteResponse::Changed),
+        Write::AddUrl(id, url, digest) => add_url(transaction, *id, url, digest)?.map(|()| WriteResponse::Changed),
     })
 }
 
-fn add_step(transaction: &WriteTransaction, new: &NewStep) -> Result<Option<AddedStep>, Failure> {
+fn add_step(transaction: &WriteTransaction, new: &NewStep) -> Result<Option<AddedStep>, BatchError> {
     let build = new.build_id.get();
     let mut steps = transaction.open_table(STEPS).map_err(failure)?;
     let mut numbers = transaction.open_table(NUMBERS).map_err(failure)?;
@@ -95,7 +95,7 @@ fn add_step(transaction: &WriteTransaction, new: &NewStep) -> Result<Option<Adde
     // I1: from a counter, so that no id comes again.
     let last_id = meta.get(LAST_ID).map_err(failure)?.map_or(0, |last| last.value());
     // Ends the batch, of which the lane then tries each alone.
-    let no_id_left = || Failure::new(ErrorKind::CapacityExceeded, "there are no ids left");
+    let no_id_left = || BatchError::new(ErrorKind::CapacityExceeded, "there are no ids left");
     let id = last_id.checked_add(1).ok_or_else(no_id_left)?;
     let name = free_name(transaction, &names, new.build_id, &new.name)?;
 
@@ -117,14 +117,14 @@ fn free_name(
     names: &Table<'_, (i64, &'static str), i64>,
     build: BuildId,
     requested: &StepName,
-) -> Result<StepName, Failure> {
+) -> Result<StepName, BatchError> {
     let is_taken = |name: &StepName| Ok(names.get((build.get(), name.as_str())).map_err(failure)?.is_some());
     if !is_taken(requested)? {
         return Ok(requested.clone());
     }
     let mut hints = transaction.open_table(SUFFIXES).map_err(failure)?;
     for digits in 1..=19 {
-        let hint = (build.get(), naming::cut(requested, digits), digits);
+        let hint = (build.get(), naming::truncated_prefix(requested, digits), digits);
         let (first, end) = (10_u64.pow(digits - 1), 10_u64.pow(digits));
         let mut k = hints.get(hint).map_err(failure)?.map_or(first, |hint| hint.value());
         while k < end {
@@ -141,7 +141,7 @@ fn free_name(
 }
 
 /// Changes a step. What the change does not name stays as it was (L2, L3).
-fn change_step(transaction: &WriteTransaction, id: StepId, change: &Change) -> Result<Option<()>, Failure> {
+fn change_step(transaction: &WriteTransaction, id: StepId, change: &StepUpdate) -> Result<Option<()>, BatchError> {
     let mut steps = transaction.open_table(STEPS).map_err(failure)?;
     let Some(row) = steps.get(id.get()).map_err(failure)? else { return Ok(None) };
     let (build, number, name, state, started, locks, complete, results, hidden) = row.value();
@@ -168,7 +168,7 @@ fn add_url(
     id: StepId,
     url: &StepUrl,
     digest: &UrlDigest,
-) -> Result<Option<()>, Failure> {
+) -> Result<Option<()>, BatchError> {
     let id = id.get();
     if transaction.open_table(STEPS).map_err(failure)?.get(id).map_err(failure)?.is_none() {
         return Ok(None);
@@ -185,7 +185,7 @@ fn add_url(
     Ok(Some(()))
 }
 
-fn added(id: i64, number: u32, name: &str) -> Result<AddedStep, Failure> {
+fn added(id: i64, number: u32, name: &str) -> Result<AddedStep, BatchError> {
     let id = StepId::new(id).map_err(|error| corrupt(error.to_string()))?;
     let name = StepName::new(name).map_err(|error| corrupt(error.to_string()))?;
     Ok(AddedStep::new(id, StepNumber::new(number), name))

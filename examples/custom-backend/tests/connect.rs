@@ -7,7 +7,7 @@ use steps_redb::RedbBackend;
 async fn a_file_is_chosen_by_its_url() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("redb:{}", folder.path().join("steps.redb").display());
-    let connector = Connector::builtin().with_scheme("redb", RedbBackend);
+    let connector = Connector::builtin().with_backend(RedbBackend);
     let store = connector.connect(&url).await?;
     let step = store.add(7, "compile", "running").await?;
     assert_eq!(step.name, "compile");

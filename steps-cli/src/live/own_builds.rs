@@ -199,7 +199,7 @@ mod tests {
         let refused = |result: Result<()>| assert!(result.unwrap_err().to_string().contains("somebody else"));
         refused(guarded.add(7, "compile", "").await.map(|_| ()));
         refused(guarded.state(others.id, "mine").await);
-        refused(guarded.link(others.id, "log", "url").await);
+        refused(guarded.add_named_url(others.id, "log", "url").await);
         refused(guarded.finish_step(others.id, FinishStep::new(steps::Results::SUCCESS)).await);
         refused(guarded.start_step(others.id, StartStep::new(Timestamp::UNIX_EPOCH)).await);
         refused(guarded.set_step_locks_acquired_at(others.id, Timestamp::UNIX_EPOCH).await);

@@ -120,7 +120,7 @@ async fn few_rights() -> TestResult {
     let user = user(&schema, "GRANT USAGE, CREATE ON SCHEMA TO USER").await?;
     let store = connect(&url_of(&schema, Some(&user), None)).await?;
     let step = store.add(7, "compile", "").await?.id;
-    store.link(step, "log", "").await?;
+    store.add_named_url(step, "log", "").await?;
     store.close().await?;
 
     // Without the right to make a schema, or to use this one.
@@ -149,7 +149,9 @@ async fn only_reading() -> TestResult {
     let read_only = connect(&format!("{}&options[default_transaction_read_only]=on", schema.url_with_schema())).await?;
     for store in [reader, read_only] {
         assert_eq!(store.steps(7).await?.len(), 1);
-        for error in [store.add(7, "test", "").await.unwrap_err(), store.link(step, "log", "").await.unwrap_err()] {
+        for error in
+            [store.add(7, "test", "").await.unwrap_err(), store.add_named_url(step, "log", "").await.unwrap_err()]
+        {
             assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
             assert!(!error.may_have_applied());
         }
@@ -179,7 +181,9 @@ async fn modes() -> TestResult {
         let store = connect(&format!("{reading}&pooler={pooler}")).await?;
         assert_eq!(store.steps(7).await?.len(), 2);
         assert_eq!(store.step(step).await?.map(|step| step.id), Some(step));
-        for error in [store.add(7, "test", "").await.unwrap_err(), store.link(step, "log", "").await.unwrap_err()] {
+        for error in
+            [store.add(7, "test", "").await.unwrap_err(), store.add_named_url(step, "log", "").await.unwrap_err()]
+        {
             assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
             assert!(!error.may_have_applied());
         }
@@ -213,7 +217,7 @@ async fn damaged_step() -> TestResult {
     let (good, bad) = (store.add(7, "good", "").await?.id, store.add(8, "bad", "").await?.id);
     let (worse, short) = (store.add(9, "worse", "").await?.id, store.add(10, "short", "").await?.id);
     for position in 0..3 {
-        store.link(short, "log", position.to_string()).await?;
+        store.add_named_url(short, "log", position.to_string()).await?;
     }
     let mut driver = driver(&schema).await?;
     driver.execute("UPDATE steps SET name = 'no name' WHERE name = 'bad'").await?;
@@ -288,7 +292,7 @@ async fn pooler() -> TestResult {
     let schema = shared_postgres()?;
     let store = connect(&format!("{}&pooler=transaction", schema.url_with_schema())).await?;
     let step = store.add(7, "compile", "").await?.id;
-    store.link(step, "log", "url").await?;
+    store.add_named_url(step, "log", "url").await?;
     assert_eq!(store.steps(7).await?[0].urls.len(), 1);
     assert!(store.describe().await?.warnings.iter().all(|warning| warning.contains("fsync")));
     let mut driver = driver(&schema).await?;

@@ -49,7 +49,7 @@ async fn restart() -> TestResult {
     });
     // What had not been sent waits for the server to come back.
     let (added, linked, read) =
-        tokio::join!(store.add(7, "compile", ""), store.link(step.id, "log", ""), store.steps(7));
+        tokio::join!(store.add(7, "compile", ""), store.add_named_url(step.id, "log", ""), store.steps(7));
     assert_eq!(added?.number.get(), 1);
     linked?;
     assert!(!read?.is_empty());
@@ -109,7 +109,8 @@ async fn hangs() -> TestResult {
     store.steps(7).await?;
     proxy.fail(Fault::silence(Direction::Answers));
     let start = Instant::now();
-    let (added, linked, read) = tokio::join!(store.add(7, "test", ""), store.link(step, "log", ""), store.steps(7));
+    let (added, linked, read) =
+        tokio::join!(store.add(7, "test", ""), store.add_named_url(step, "log", ""), store.steps(7));
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
     let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
     for error in [&added, &linked, &read] {
@@ -125,7 +126,7 @@ async fn hangs() -> TestResult {
 
     proxy.heal();
     store.add(7, "test", "").await?;
-    store.link(step, "log", "").await?;
+    store.add_named_url(step, "log", "").await?;
     store.steps(7).await?;
     Ok(())
 }
@@ -153,7 +154,7 @@ async fn cut() -> TestResult {
         proxy.heal();
         assert_eq!(store.steps(7).await?.len(), 5 + 4 * round);
         store.add_step(keyed("keyed", &format!("key-{round}"))?).await?;
-        store.link(step, "log", "").await?;
+        store.add_named_url(step, "log", "").await?;
         assert_eq!(store.steps(7).await?.len(), 5 + 4 * round);
     }
     Ok(())

@@ -85,7 +85,7 @@ async fn without_the_option() -> TestResult {
             for store in &stores {
                 store.add(7, "compile", "").await?;
                 store.steps(7).await?;
-                store.link(store.add(8, format!("test-{round}"), "").await?.id, "log", "").await?;
+                store.add_named_url(store.add(8, format!("test-{round}"), "").await?.id, "log", "").await?;
             }
         }
         Ok::<_, steps_core::Error>(())

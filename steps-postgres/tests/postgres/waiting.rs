@@ -118,7 +118,7 @@ async fn a_locked_step() -> TestResult {
         for round in 0..20 {
             store.add(7, "package", "").await?;
             store.add(8, "compile", "").await?;
-            store.link(other, "log", round.to_string()).await?;
+            store.add_named_url(other, "log", round.to_string()).await?;
             store.finish(other, Results::SUCCESS).await?;
         }
         assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
@@ -126,14 +126,14 @@ async fn a_locked_step() -> TestResult {
         TestResult::Ok(())
     };
     let (finished, linked, done) =
-        tokio::join!(store.finish(locked, Results::FAILURE), store.link(locked, "log", ""), others);
+        tokio::join!(store.finish(locked, Results::FAILURE), store.add_named_url(locked, "log", ""), others);
     done?;
     finished?;
     linked?;
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 
     driver.execute(sqlx::AssertSqlSafe(format!("BEGIN; SELECT FROM steps WHERE id = {locked} FOR UPDATE"))).await?;
-    let (kept, added) = tokio::join!(store.link(locked, "log", "later"), store.add(7, "package", ""));
+    let (kept, added) = tokio::join!(store.add_named_url(locked, "log", "later"), store.add(7, "package", ""));
     let kept = kept.unwrap_err();
     assert!(!kept.may_have_applied() && kept.is_retryable(), "{kept}");
     added?;
@@ -208,7 +208,7 @@ async fn several_lanes() -> TestResult {
         let store = Arc::clone(&store);
         adds.spawn(async move {
             let id = store.add(1 + add % BUILDS, "compile", "").await?.id;
-            store.link(id, "log", "url").await?;
+            store.add_named_url(id, "log", "url").await?;
             store.finish(id, Results::SUCCESS).await
         });
     }

@@ -171,8 +171,10 @@ async fn half_moved() -> TestResult {
             });
             let waited = tokio::task::block_in_place(|| {
                 tokio::runtime::Handle::current().block_on(async {
-                    let (added, linked) =
-                        tokio::join!(store.add(BUILD, "waited", ""), store.link(step, "log", round.to_string()));
+                    let (added, linked) = tokio::join!(
+                        store.add(BUILD, "waited", ""),
+                        store.add_named_url(step, "log", round.to_string())
+                    );
                     linked.and(added)
                 })
             });
@@ -384,7 +386,7 @@ async fn vanished() -> TestResult {
     let (added, keyed, linked, read) = tokio::join!(
         store.add(BUILD, "plain", ""),
         store.add_step(keyed("keyed", "key")?),
-        store.link(step, "log", "url"),
+        store.add_named_url(step, "log", "url"),
         store.steps(BUILD)
     );
     let plain = added.err().ok_or("an add without a key is not sent twice")?;

@@ -68,7 +68,7 @@ impl Scene {
             self.steps.push(self.store.add(7, "compile", "running").await?.id);
         }
         for url in ["a", "b"] {
-            self.store.link(self.steps[1], "log", url).await?;
+            self.store.add_named_url(self.steps[1], "log", url).await?;
         }
         self.steps.push(self.store.add_step(keyed("keyed", "key")?).await?.id);
         Ok(())
@@ -84,8 +84,8 @@ impl Scene {
             Locks => store.set_step_locks_acquired_at(id, at).await,
             State => store.state(id, "done").await,
             Finish => store.finish(id, Results::SUCCESS).await,
-            Link => store.link(id, "log", "c").await,
-            LinkAgain => store.link(id, "log", "a").await,
+            Link => store.add_named_url(id, "log", "c").await,
+            LinkAgain => store.add_named_url(id, "log", "a").await,
             GetById => store.step(id).await.map(drop),
             GetByName => {
                 let name = ["compile", "compile_1", "keyed"][step].parse()?;

@@ -57,8 +57,12 @@ async fn restart() -> TestResult {
         server.start_again().map(|()| server)
     });
     // What had not been sent waits for the server to come back, which does not know the scripts any more.
-    let (added, linked, read, all) =
-        tokio::join!(store.add(7, "compile", ""), store.link(step.id, "log", ""), store.step(step.id), store.steps(7));
+    let (added, linked, read, all) = tokio::join!(
+        store.add(7, "compile", ""),
+        store.add_named_url(step.id, "log", ""),
+        store.step(step.id),
+        store.steps(7)
+    );
     assert_eq!(added?.number.get(), 1);
     linked?;
     assert!(read?.is_some() && !all?.is_empty());
@@ -68,7 +72,7 @@ async fn restart() -> TestResult {
         server.query::<()>(&["SCRIPT", "FLUSH"])?;
         let added = store.add(7, "compile", "").await?;
         server.query::<()>(&["SCRIPT", "FLUSH"])?;
-        store.link(added.id, "log", "").await?;
+        store.add_named_url(added.id, "log", "").await?;
         server.query::<()>(&["SCRIPT", "FLUSH"])?;
         assert_eq!(store.step(added.id).await?.ok_or("it is there")?.urls.len(), 1);
         assert_eq!(store.steps(7).await?.len(), 3 + call);
@@ -144,7 +148,8 @@ async fn hangs() -> TestResult {
     store.steps(7).await?;
     server.pause()?;
     let start = Instant::now();
-    let (added, linked, read) = tokio::join!(store.add(7, "test", ""), store.link(step, "log", ""), store.steps(7));
+    let (added, linked, read) =
+        tokio::join!(store.add(7, "test", ""), store.add_named_url(step, "log", ""), store.steps(7));
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
     let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
     for error in [&added, &linked, &read] {
@@ -154,7 +159,7 @@ async fn hangs() -> TestResult {
     assert!(linked.may_have_applied() && linked.is_retryable() && read.is_retryable());
     server.resume()?;
     store.add(7, "compile", "").await?;
-    store.link(step, "log", "").await?;
+    store.add_named_url(step, "log", "").await?;
     let steps = store.steps(7).await?;
     assert!((2..=3).contains(&steps.len()) && steps[0].urls.len() == 1, "{steps:?}");
     Ok(())
@@ -198,7 +203,8 @@ async fn half_open() -> TestResult {
     for (round, direction) in (1..).zip([Direction::Requests, Direction::Answers]) {
         proxy.fail(Fault::silence(direction));
         let start = Instant::now();
-        let (added, linked, read) = tokio::join!(store.add(7, "test", ""), store.link(step, "log", ""), store.steps(7));
+        let (added, linked, read) =
+            tokio::join!(store.add(7, "test", ""), store.add_named_url(step, "log", ""), store.steps(7));
         assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
         let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
         assert!(added.may_have_applied() && !added.is_retryable(), "{added}");
@@ -209,7 +215,7 @@ async fn half_open() -> TestResult {
         proxy.heal();
         // No server says that the connection is gone, and yet nobody waits for it.
         store.add(7, format!("healed-{round}"), "").await?;
-        store.link(step, "log", "").await?;
+        store.add_named_url(step, "log", "").await?;
         let steps = store.steps(7).await?;
         assert!(steps.iter().all(|step| step.name != "never"));
         assert_eq!(steps[0].urls.len(), 1);
@@ -270,7 +276,7 @@ pub(crate) async fn told_honestly(proxy: &Proxy, store: RedisStore, other: Redis
         let added = store.add_step(keyed(&name, &name)?).await?;
         assert_eq!(added.name, *name, "I5: it was doubled");
         proxy.fail(fault);
-        store.link(step, "log", round.to_string()).await?;
+        store.add_named_url(step, "log", round.to_string()).await?;
         proxy.fail(fault);
         assert!(store.step(added.id).await?.is_some());
         proxy.fail(fault);

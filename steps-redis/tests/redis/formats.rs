@@ -102,7 +102,7 @@ async fn full_build() -> TestResult {
     assert_eq!(server.query::<u32>(&["HLEN", "{steps:7}:index"])?, before);
     assert_eq!(store.add_step(keyed).await?, first, "I5: nothing is added");
     assert_eq!(store.step(last.id).await?.ok_or("the last step is there")?.name, "compile");
-    store.link(last.id, "log", "").await?;
+    store.add_named_url(last.id, "log", "").await?;
     // The next build begins where this one ends.
     let next = store.add(8, "compile", "").await?;
     assert_eq!((next.id.get(), next.number.get()), (8 << 20, 0));

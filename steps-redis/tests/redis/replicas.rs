@@ -56,7 +56,7 @@ async fn answered() -> TestResult {
                 let key = format!("{{steps:{build}}}");
                 let field = step.number.to_string();
                 assert!(redis::cmd("HEXISTS").arg(&key).arg(&field).query::<bool>(&mut replica)?, "add_step");
-                store.link(step.id, "log", "").await?;
+                store.add_named_url(step.id, "log", "").await?;
                 assert!(redis::cmd("HEXISTS").arg(&key).arg(field + ":0").query::<bool>(&mut replica)?, "add_url");
             }
             TestResult::Ok(())
@@ -113,7 +113,8 @@ async fn hangs() -> TestResult {
     for round in 0..2 {
         replica.pause()?;
         let start = Instant::now();
-        let (added, linked) = tokio::join!(store.add(BUILD, "late", ""), other.link(step, "log", round.to_string()));
+        let (added, linked) =
+            tokio::join!(store.add(BUILD, "late", ""), other.add_named_url(step, "log", round.to_string()));
         assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
         unconfirmed(&added.unwrap_err(), false);
         unconfirmed(&linked.unwrap_err(), true);
@@ -125,7 +126,7 @@ async fn hangs() -> TestResult {
         assert!(start.elapsed() < TIMEOUT / 2, "{:?}", start.elapsed());
         replica.resume()?;
         store.finish(step, Results::SUCCESS).await?;
-        store.link(step, "log", round.to_string()).await?;
+        store.add_named_url(step, "log", round.to_string()).await?;
     }
     assert_eq!(store.steps(BUILD).await?[0].urls.len(), 2);
     Ok(())
@@ -171,7 +172,8 @@ async fn repeated() -> TestResult {
     let step = store.add(BUILD, "compile", "").await?.id;
     replica.pause()?;
     for (adding, linking) in [(&store, &other), (&other, &store)] {
-        let (added, linked) = tokio::join!(adding.add_step(keyed("keyed", "key")?), linking.link(step, "log", ""));
+        let (added, linked) =
+            tokio::join!(adding.add_step(keyed("keyed", "key")?), linking.add_named_url(step, "log", ""));
         unconfirmed(&added.unwrap_err(), true);
         unconfirmed(&linked.unwrap_err(), true);
     }
@@ -181,7 +183,7 @@ async fn repeated() -> TestResult {
         let before = writes(&primary)?;
         store.add_step(keyed("other", "key")?).await?;
         let between = writes(&primary)?;
-        store.link(step, "log", "").await?;
+        store.add_named_url(step, "log", "").await?;
         TestResult::Ok((between - before, writes(&primary)? - between))
     };
     assert_eq!(written(&store).await?, (1, 1));

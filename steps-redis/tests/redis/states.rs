@@ -37,10 +37,10 @@ async fn takes_no_writes(store: &RedisStore, kind: ErrorKind) -> TestResult {
     let start = Instant::now();
     for error in [
         store.add(BUILD, "compile", "").await.err(),
-        store.start(id, Timestamp::from_unix_micros(1)?).await.err(),
+        store.start_with_locks(id, Timestamp::from_unix_micros(1)?).await.err(),
         store.state(id, "other").await.err(),
         store.finish(id, Results::FAILURE).await.err(),
-        store.link(id, "other", "").await.err(),
+        store.add_named_url(id, "other", "").await.err(),
     ] {
         let error = error.ok_or("a write was answered with Ok")?;
         assert_eq!(error.kind(), kind, "{error}");
@@ -58,7 +58,7 @@ async fn takes_writes(store: &RedisStore) -> TestResult {
     let before = store.steps(BUILD).await?.len();
     let added = store.add(BUILD, "compile", "running").await?;
     assert_eq!(added.number.get() as usize, before);
-    store.link(added.id, "log", "").await?;
+    store.add_named_url(added.id, "log", "").await?;
     store.finish(added.id, Results::SUCCESS).await?;
     Ok(())
 }

@@ -66,7 +66,7 @@ async fn as_child(url: &str, is_trusted: bool) -> TestResult {
     };
     let step = store.add(7, "compile", "running").await?;
     for number in 0..5 {
-        store.link(step.id, "log", number.to_string()).await?;
+        store.add_named_url(step.id, "log", number.to_string()).await?;
     }
     let step = store.step(step.id).await?.ok_or("it is there")?;
     assert_eq!(step.urls.len(), 5);

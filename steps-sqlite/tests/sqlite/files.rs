@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use libtest_mimic::Trial;
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use steps_core::{BuildId, Error, ErrorKind, Results, StateString, Step, StepId, StepsStore, StepsStoreExt};
-use steps_sqlite::{Mode, SqliteOptions, SqliteStore};
+use steps_sqlite::{OpenMode, SqliteOptions, SqliteStore};
 use test_servers::{TestResult, children::BUILD, trial};
 
 use crate::children::Job;
@@ -66,14 +66,14 @@ async fn missing_folder() -> TestResult {
 async fn missing_file() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
-    for mode in [Mode::ReadWrite, Mode::ReadOnly] {
+    for mode in [OpenMode::ReadWrite, OpenMode::ReadOnly] {
         let error = SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!path.exists());
     }
     connect(&path).await?.close().await?;
     assert!(path.exists());
-    for mode in [Mode::ReadWrite, Mode::ReadOnly] {
+    for mode in [OpenMode::ReadWrite, OpenMode::ReadOnly] {
         SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await?.close().await?;
     }
     Ok(())
@@ -175,7 +175,7 @@ async fn empty_file() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
     fs::write(&path, "")?;
-    for mode in [Mode::ReadOnly, Mode::ReadWrite] {
+    for mode in [OpenMode::ReadOnly, OpenMode::ReadWrite] {
         let refused = SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Config);
         assert_eq!(fs::metadata(&path)?.len(), 0, "it is as it was");
@@ -269,7 +269,7 @@ async fn read_only_mode() -> TestResult {
     let path = folder.path().join("steps.db");
     let writer = connect(&path).await?;
     writer.add(7, "compile", "").await?;
-    let reader = SqliteStore::connect(SqliteOptions::new(&path).with_mode(Mode::ReadOnly)).await?;
+    let reader = SqliteStore::connect(SqliteOptions::new(&path).with_mode(OpenMode::ReadOnly)).await?;
     assert_eq!(reader.steps(7).await?.len(), 1);
     let error = reader.add(7, "compile", "").await.unwrap_err();
     assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::ReadOnly, false));
@@ -364,7 +364,7 @@ async fn step_to_come() -> TestResult {
     let store = connect(&folder.path().join("steps.db")).await?;
     let to_come = StepId::new(1)?;
     let refused = [
-        store.link(to_come, "log", "https://ci.example.org/").await,
+        store.add_named_url(to_come, "log", "https://ci.example.org/").await,
         store.state(to_come, "early").await,
         store.finish(to_come, Results::FAILURE).await,
     ];
@@ -372,7 +372,7 @@ async fn step_to_come() -> TestResult {
     // The last three wait for the first, and so share a batch.
     let shared = tokio::join!(
         store.state(to_come, "early"),
-        store.link(to_come, "log", "https://ci.example.org/"),
+        store.add_named_url(to_come, "log", "https://ci.example.org/"),
         store.state(to_come, "early"),
         store.finish(to_come, Results::FAILURE),
     );

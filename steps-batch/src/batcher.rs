@@ -4,28 +4,28 @@ use steps_core::{Call, Error, ErrorKind, Operation, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Failure, Worker,
-    inbox::{Inbox, Message, Waiter},
+    BatchError, Worker,
+    request_queue::{Inbox, Message, Waiter},
     task::Task,
 };
 
 /// The end of a lane that stores call. Dropped, the lane finishes what waits and closes its connection.
-pub struct Lane<W: Worker> {
+pub struct Batcher<W: Worker> {
     queue: mpsc::UnboundedSender<Message<W>>,
     timeout: Duration,
 }
 
-impl<W: Worker> fmt::Debug for Lane<W> {
+impl<W: Worker> fmt::Debug for Batcher<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("backend", &W::BACKEND).field("timeout", &self.timeout).finish()
+        f.debug_struct("Batcher").field("backend", &W::BACKEND).field("timeout", &self.timeout).finish()
     }
 }
 
-impl<W: Worker> Lane<W> {
+impl<W: Worker> Batcher<W> {
     /// Starts the lane's task on the current tokio runtime, which needs its time driver. Each call may take
     /// as long as `timeout`, waiting included (D4).
     pub fn start(worker: W, timeout: Duration) -> Self {
-        let timeout = bounded(timeout);
+        let timeout = clamp_timeout(timeout);
         let (queue, messages) = mpsc::unbounded_channel();
         tokio::spawn(Task::new(worker, Inbox::new(messages), timeout).run());
         Self { queue, timeout }
@@ -65,13 +65,13 @@ impl<W: Worker> Lane<W> {
             return Err(Error::closed(call).with_backend(W::BACKEND));
         }
         answer.await.unwrap_or_else(|_| {
-            let failure = Failure::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
+            let failure = BatchError::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
             Err(failure.with_may_have_applied(true).into_error(call, W::BACKEND))
         })
     }
 }
 
-/// How long a worker should wait for a lock before it gives up with [`Failure::busy`], so that the lane can
+/// How long a worker should wait for a lock before it gives up with [`BatchError::transient`], so that the lane can
 /// look after its callers.
 #[must_use]
 pub fn lock_timeout(timeout: Duration) -> Duration {
@@ -80,7 +80,7 @@ pub fn lock_timeout(timeout: Duration) -> Duration {
 
 /// A time-out that can be added to any time: at most a year.
 #[must_use]
-pub fn bounded(timeout: Duration) -> Duration {
+pub fn clamp_timeout(timeout: Duration) -> Duration {
     timeout.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 

@@ -62,10 +62,10 @@ impl Fake {
         self.lock.available_permits() == 0
     }
 
-    fn answers(requests: &[Request]) -> Vec<Result<u32, Failure>> {
+    fn answers(requests: &[Request]) -> Vec<Result<u32, BatchError>> {
         let answer = |request: &Request| match request {
             Number(number) => Ok(*number),
-            Missing => Err(Failure::new(ErrorKind::NotFound, "missing")),
+            Missing => Err(BatchError::new(ErrorKind::NotFound, "missing")),
             _ => Ok(0),
         };
         requests.iter().map(answer).collect()
@@ -83,17 +83,17 @@ impl Worker for Fake {
         1
     }
 
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), BatchError> {
         let server = *self.server.lock().unwrap();
         match server {
             Some(Server::Hangs) => std::future::pending().await,
-            Some(Server::Refuses) => Err(Failure::busy("refused")),
-            Some(Server::IsAnother) => Err(Failure::new(ErrorKind::Config, "another")),
+            Some(Server::Refuses) => Err(BatchError::transient("refused")),
+            Some(Server::IsAnother) => Err(BatchError::new(ErrorKind::Config, "another")),
             None => Ok(()),
         }
     }
 
-    async fn run(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, Failure>>, Failure> {
+    async fn run(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, BatchError>>, BatchError> {
         self.batches.lock().unwrap().push(requests.to_vec());
         self.gate.acquire().await.unwrap().forget();
         if requests.contains(&Stuck) {
@@ -102,24 +102,24 @@ impl Worker for Fake {
         if (requests.contains(&Locked) || requests.contains(&LockedRow)) && self.is_locked() {
             sleep(lock_timeout(TIMEOUT)).await;
             self.gate.add_permits(1);
-            return Err(Failure::busy("locked"));
+            return Err(BatchError::transient("locked"));
         }
         if requests.contains(&Lost) || (requests.contains(&LostOnce) && !self.was_lost.swap(true, Ordering::Relaxed)) {
-            return Err(Failure::new(ErrorKind::Unavailable, "lost").with_may_have_applied(true));
+            return Err(BatchError::new(ErrorKind::Unavailable, "lost").with_may_have_applied(true));
         }
         if requests.contains(&Bad) {
-            return Err(Failure::new(ErrorKind::Corrupt, "bad"));
+            return Err(BatchError::new(ErrorKind::Corrupt, "bad"));
         }
         Ok(Self::answers(requests))
     }
 
-    async fn run_without_waiting(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, Failure>>, Failure> {
+    async fn run_without_waiting(&mut self, requests: &[Request]) -> Result<Vec<Result<u32, BatchError>>, BatchError> {
         if !requests.contains(&LockedRow) || !self.is_locked() {
             return self.run(requests).await;
         }
         self.batches.lock().unwrap().push(requests.to_vec());
         sleep(SKIPPING).await;
-        let locked = |request: &Request| matches!(request, LockedRow).then(|| Err(Failure::busy("locked")));
+        let locked = |request: &Request| matches!(request, LockedRow).then(|| Err(BatchError::transient("locked")));
         let answers = requests.iter().zip(Self::answers(requests));
         Ok(answers.map(|(request, answer)| locked(request).unwrap_or(answer)).collect())
     }
@@ -132,7 +132,7 @@ impl Worker for Fake {
 
 /// A lane whose worker starts a batch for each permit of the gate.
 struct Fixture {
-    lane: Arc<Lane<Fake>>,
+    lane: Arc<Batcher<Fake>>,
     batches: Arc<Mutex<Vec<Vec<Request>>>>,
     gate: Arc<Semaphore>,
     lock: Arc<Semaphore>,
@@ -152,7 +152,7 @@ impl Fixture {
             was_lost: AtomicBool::new(false),
             is_closed: Arc::clone(&is_closed),
         };
-        Self { lane: Arc::new(Lane::start(worker, TIMEOUT)), batches: seen, gate, lock, server, is_closed }
+        Self { lane: Arc::new(Batcher::start(worker, TIMEOUT)), batches: seen, gate, lock, server, is_closed }
     }
 
     /// Calls, and gives the answer to come; the request is in the lane when this returns.
@@ -578,8 +578,8 @@ async fn a_close_ends_in_time_too() {
 
 #[test]
 fn a_timeout_has_a_year_at_most() {
-    assert_eq!(bounded(Duration::MAX), Duration::from_secs(31_536_000));
-    assert_eq!(bounded(TIMEOUT), TIMEOUT);
+    assert_eq!(clamp_timeout(Duration::MAX), Duration::from_secs(31_536_000));
+    assert_eq!(clamp_timeout(TIMEOUT), TIMEOUT);
 }
 
 #[test]

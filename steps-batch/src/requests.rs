@@ -3,11 +3,11 @@
 //! All of it is exhaustive on purpose: a store that does not know a request must not compile.
 
 use steps_core::{
-    AddedStep, BuildId, ErrorKind, FinishStep, NewStep, Results, StartStep, StateString, StepId, StepSelector, StepUrl,
-    Timestamp, UrlDigest, limits,
+    AddedStep, BuildId, FinishStep, NewStep, Results, StartStep, StateString, StepId, StepSelector, StepUrl, Timestamp,
+    UrlDigest,
 };
 
-use crate::Failure;
+use crate::BatchError;
 
 /// A read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,14 +24,14 @@ pub enum Write {
     /// A new step.
     AddStep(NewStep),
     /// A change of a step.
-    Change(StepId, Change),
+    UpdateStep(StepId, StepUpdate),
     /// A url of a step, and by what it is known whether the step has it already (U2).
     AddUrl(StepId, StepUrl, UrlDigest),
 }
 
 /// What columns of a step become; `None` leaves one as it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Change {
+pub struct StepUpdate {
     /// When it started.
     pub started_at: Option<Timestamp>,
     /// When it had all its locks.
@@ -48,7 +48,7 @@ pub struct Change {
 
 /// What a write answers.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Written {
+pub enum WriteResponse {
     /// A step was added.
     Added(AddedStep),
     /// A step was changed, or has the url.
@@ -68,7 +68,7 @@ impl Write {
     pub fn step(&self) -> Option<StepId> {
         match self {
             Self::AddStep(_) => None,
-            Self::Change(id, _) | Self::AddUrl(id, ..) => Some(*id),
+            Self::UpdateStep(id, _) | Self::AddUrl(id, ..) => Some(*id),
         }
     }
 
@@ -78,22 +78,22 @@ impl Write {
         const REST: usize = 200;
         REST + match self {
             Self::AddStep(step) => step.state_string.as_str().len(),
-            Self::Change(_, change) => change.state_string.as_ref().map_or(0, |state| state.as_str().len()),
+            Self::UpdateStep(_, change) => change.state_string.as_ref().map_or(0, |state| state.as_str().len()),
             Self::AddUrl(_, url, _) => url.name().len() + url.url().len(),
         }
     }
 
     /// What it answers where there was no step to change (L6), or no number to give (I4).
     #[must_use]
-    pub fn not_done(&self) -> Failure {
+    pub fn unmatched_error(&self) -> BatchError {
         match self {
-            Self::AddStep(_) => Failure::new(ErrorKind::CapacityExceeded, limits::NO_NUMBER_LEFT),
-            Self::Change(..) | Self::AddUrl(..) => Failure::new(ErrorKind::NotFound, "there is no such step"),
+            Self::AddStep(_) => BatchError::build_full(),
+            Self::UpdateStep(..) | Self::AddUrl(..) => BatchError::not_found(),
         }
     }
 }
 
-impl Change {
+impl StepUpdate {
     /// The step starts, perhaps with all its locks (L2).
     #[must_use]
     pub fn start(start: StartStep) -> Self {
@@ -121,22 +121,22 @@ impl Change {
     }
 }
 
-impl Written {
+impl WriteResponse {
     /// The step that an add added.
     ///
     /// # Errors
     /// `Corrupt` where the answer is that of another write. The step may have been added all the same.
-    pub fn added(self) -> Result<AddedStep, Failure> {
+    pub fn added(self) -> Result<AddedStep, BatchError> {
         match self {
             Self::Added(added) => Ok(added),
-            Self::Changed => Err(Failure::unreadable("the answer of an add is that of a change")),
+            Self::Changed => Err(BatchError::unreadable("the answer of an add is that of a change")),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use steps_core::{InputError, StepName, StepNumber};
+    use steps_core::{ErrorKind, InputError, StepName, StepNumber};
 
     use super::*;
 
@@ -148,7 +148,7 @@ mod tests {
         let (build, name) = (BuildId::new(7)?, StepName::new("compile")?);
         Ok([
             Write::AddStep(NewStep::new(build, name, StateString::new(text)?)),
-            Write::Change(id(1), Change::state(StateString::new(text)?)),
+            Write::UpdateStep(id(1), StepUpdate::state(StateString::new(text)?)),
             Write::url(id(1), StepUrl::new(text, "")?),
             Write::url(id(1), StepUrl::new("", text)?),
         ])
@@ -159,7 +159,7 @@ mod tests {
         for (short, long) in writes("").unwrap().iter().zip(&writes(&"x".repeat(5000)).unwrap()) {
             assert_eq!(long.size(), short.size() + 5000, "{short:?}");
         }
-        assert!(Write::Change(id(1), Change::locks_acquired(Timestamp::UNIX_EPOCH)).size() > 0);
+        assert!(Write::UpdateStep(id(1), StepUpdate::locks_acquired(Timestamp::UNIX_EPOCH)).size() > 0);
     }
 
     #[test]
@@ -169,8 +169,8 @@ mod tests {
                 Write::AddStep(_) => (None, ErrorKind::CapacityExceeded),
                 _ => (Some(id(1)), ErrorKind::NotFound),
             };
-            assert_eq!((write.step(), write.not_done().kind()), (step, kind));
-            assert!(write.not_done().is_certain());
+            assert_eq!((write.step(), write.unmatched_error().kind()), (step, kind));
+            assert!(!write.unmatched_error().may_have_applied());
         }
     }
 
@@ -178,24 +178,28 @@ mod tests {
     fn a_change_leaves_what_it_does_not_name() {
         let now = Timestamp::UNIX_EPOCH;
         let start = StartStep::new(now);
-        assert_eq!(Change::start(start), Change { started_at: Some(now), ..Change::default() });
-        let with_locks = Change { started_at: Some(now), locks_acquired_at: Some(now), ..Change::default() };
-        assert_eq!(Change::start(start.with_locks_acquired(true)), with_locks);
-        let locks = Change { locks_acquired_at: Some(now), ..Change::default() };
-        assert_eq!(Change::locks_acquired(now), locks);
+        assert_eq!(StepUpdate::start(start), StepUpdate { started_at: Some(now), ..StepUpdate::default() });
+        let with_locks = StepUpdate { started_at: Some(now), locks_acquired_at: Some(now), ..StepUpdate::default() };
+        assert_eq!(StepUpdate::start(start.with_locks_acquired(true)), with_locks);
+        let locks = StepUpdate { locks_acquired_at: Some(now), ..StepUpdate::default() };
+        assert_eq!(StepUpdate::locks_acquired(now), locks);
         let text = StateString::new("running").unwrap();
-        let state = Change { state_string: Some(text.clone()), ..Change::default() };
-        assert_eq!(Change::state(text), state);
+        let state = StepUpdate { state_string: Some(text.clone()), ..StepUpdate::default() };
+        assert_eq!(StepUpdate::state(text), state);
         let (results, hidden) = (Results::FAILURE, true);
-        let ended =
-            Change { complete_at: Some(now), results: Some(results), hidden: Some(hidden), ..Change::default() };
-        assert_eq!(Change::finish(FinishStep::new(results).with_hidden(hidden), now), ended);
+        let ended = StepUpdate {
+            complete_at: Some(now),
+            results: Some(results),
+            hidden: Some(hidden),
+            ..StepUpdate::default()
+        };
+        assert_eq!(StepUpdate::finish(FinishStep::new(results).with_hidden(hidden), now), ended);
     }
 
     #[test]
     fn only_an_add_has_added_something() {
         let added = AddedStep::new(id(3), StepNumber::new(0), StepName::new("compile").unwrap());
-        assert_eq!(Written::Added(added.clone()).added().unwrap(), added);
-        assert!(!Written::Changed.added().unwrap_err().is_certain());
+        assert_eq!(WriteResponse::Added(added.clone()).added().unwrap(), added);
+        assert!(WriteResponse::Changed.added().unwrap_err().may_have_applied());
     }
 }

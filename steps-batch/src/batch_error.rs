@@ -4,25 +4,37 @@ use steps_core::{Call, Error, ErrorKind};
 
 /// What went wrong, before it is known which calls it concerns: one failed batch fails many.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct BatchError {
     kind: ErrorKind,
     message: Cow<'static, str>,
     may_have_applied: bool,
-    is_busy: bool,
+    is_transient: bool,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-impl Failure {
+impl BatchError {
     /// A failure of this kind, after which it is certain that nothing was applied.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), may_have_applied: false, is_busy: false, source: None }
+        Self { kind, message: message.into(), may_have_applied: false, is_transient: false, source: None }
     }
 
     /// Somebody else has a lock: nothing was done, and the lane tries again while its callers have time.
     #[must_use]
-    pub fn busy(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { is_busy: true, ..Self::new(ErrorKind::Unavailable, message) }
+    pub fn transient(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { is_transient: true, ..Self::new(ErrorKind::Unavailable, message) }
+    }
+
+    /// The step that a write names does not exist (L6).
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(ErrorKind::NotFound, "there is no such step")
+    }
+
+    /// The build of an add has as many steps as there are numbers (I4).
+    #[must_use]
+    pub fn build_full() -> Self {
+        Self::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers")
     }
 
     /// An answer of a committed write that cannot be read: the write is there all the same.
@@ -51,16 +63,16 @@ impl Failure {
         self.kind
     }
 
-    /// Whether it is certain that nothing was applied.
+    /// Whether some of it may have been applied. `false` means that nothing was.
     #[must_use]
-    pub fn is_certain(&self) -> bool {
-        !self.may_have_applied
+    pub fn may_have_applied(&self) -> bool {
+        self.may_have_applied
     }
 
     /// Whether somebody else has a lock, and it helps to wait.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        self.is_busy
+    pub fn is_transient(&self) -> bool {
+        self.is_transient
     }
 
     /// What a caller is told.
@@ -79,13 +91,13 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl StdError for Failure {
+impl StdError for BatchError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }

@@ -5,6 +5,7 @@ use crate::{BuildId, IdempotencyKey, Results, StateString, StepId, StepName, Ste
 
 /// A step to add: see [`StepsStore::add_step`](crate::StepsStore::add_step).
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct NewStep {
     /// The build to add it to.
@@ -55,6 +56,7 @@ impl AddedStep {
 
 /// The start of a step: see [`StepsStore::start_step`](crate::StepsStore::start_step).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct StartStep {
     /// When it started.
@@ -80,6 +82,7 @@ impl StartStep {
 
 /// The end of a step: see [`StepsStore::finish_step`](crate::StepsStore::finish_step).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct FinishStep {
     /// How it ended.
@@ -108,6 +111,7 @@ impl FinishStep {
 /// It is exhaustive on purpose: a store that does not know a way to select must not compile, rather than
 /// find nothing.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StepSelector {
     /// The step with this id.
     Id(StepId),

@@ -1,6 +1,6 @@
 use std::future::Future;
 
-use crate::Failure;
+use crate::BatchError;
 
 /// What a lane does with its batches.
 pub trait Worker: Send + 'static {
@@ -23,22 +23,22 @@ pub trait Worker: Send + 'static {
     /// nobody waits any longer.
     ///
     /// # Errors
-    /// After a [busy](Failure::is_busy) failure the lane tries again while its callers have time; with any other
+    /// After a [busy](BatchError::is_transient) failure the lane tries again while its callers have time; with any other
     /// all who wait are answered.
-    fn connect(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
+    fn connect(&mut self) -> impl Future<Output = Result<(), BatchError>> + Send {
         async { Ok(()) }
     }
 
     /// Carries out the requests, all in one transaction, and gives an answer for each, in their order.
     ///
     /// # Errors
-    /// A failure of the batch as a whole. After a [busy](Failure::is_busy) one all requests wait again;
-    /// after one that is [certain](Failure::is_certain) to have applied nothing each is tried alone, since
+    /// A failure of the batch as a whole. After a [busy](BatchError::is_transient) one all requests wait again;
+    /// after one that [applied nothing](BatchError::may_have_applied) each is tried alone, since
     /// one may have spoilt it for all; after any other, calls that do no harm a second time are tried again (D6).
     fn run(
         &mut self,
         requests: &[Self::Request],
-    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, Failure>>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, BatchError>>, BatchError>> + Send;
 
     /// The same, but a request whose lock somebody else has is answered busy at once, and is tried again later:
     /// the others go on meanwhile. For workers that can tell who is kept from what; for others it is `run`.
@@ -48,7 +48,7 @@ pub trait Worker: Send + 'static {
     fn run_without_waiting(
         &mut self,
         requests: &[Self::Request],
-    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, Failure>>, Failure>> + Send {
+    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, BatchError>>, BatchError>> + Send {
         self.run(requests)
     }
 
@@ -59,7 +59,7 @@ pub trait Worker: Send + 'static {
 /// For each request of a batch, the place of the first that is equal to it: reads that ask for the same can share an
 /// answer.
 #[must_use]
-pub fn places_of_equals<R: PartialEq>(requests: &[R]) -> Vec<usize> {
+pub fn first_occurrence_indices<R: PartialEq>(requests: &[R]) -> Vec<usize> {
     let first_equal = |request| requests.iter().position(|other| other == request);
     requests.iter().enumerate().map(|(place, request)| first_equal(request).unwrap_or(place)).collect()
 }
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn each_request_has_the_place_of_its_first_equal() {
-        assert_eq!(places_of_equals(&["a", "b", "a", "c", "b"]), [0, 1, 0, 3, 1]);
-        assert_eq!(places_of_equals::<u8>(&[]), []);
+        assert_eq!(first_occurrence_indices(&["a", "b", "a", "c", "b"]), [0, 1, 0, 3, 1]);
+        assert_eq!(first_occurrence_indices::<u8>(&[]), []);
     }
 }

@@ -8,9 +8,9 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::{
-    Failure, Worker,
-    inbox::{Batch, Inbox, Waiter},
-    lane::lock_timeout,
+    BatchError, Worker,
+    batcher::lock_timeout,
+    request_queue::{Batch, Inbox, Waiter},
 };
 
 /// What runs a lane: one batch after the other, while it looks after all who wait.
@@ -19,7 +19,7 @@ pub(crate) struct Task<W: Worker> {
     inbox: Inbox<W>,
     timeout: Duration,
     /// What kept all who wait from being carried out.
-    obstacle: Option<Failure>,
+    obstacle: Option<BatchError>,
     /// Whether the batch in front was kept from being carried out by a lock.
     is_kept: bool,
     /// After a busy failure there is no other try before this.
@@ -57,7 +57,7 @@ impl<W: Worker> Task<W> {
                         self.run_batch(batch).await;
                     }
                 }
-                Some(Err(failure)) if failure.is_busy() => self.obstacle = Some(failure),
+                Some(Err(failure)) if failure.is_transient() => self.obstacle = Some(failure),
                 Some(Err(failure)) => self.inbox.refuse(&failure),
                 None => {}
             }
@@ -66,7 +66,7 @@ impl<W: Worker> Task<W> {
     }
 
     /// `None` when nobody waits for it any longer.
-    async fn connect(&mut self) -> Option<Result<(), Failure>> {
+    async fn connect(&mut self) -> Option<Result<(), BatchError>> {
         let (worker, again_at, pause) = (&mut self.worker, &mut self.again_at, pause(self.timeout));
         let connect = async {
             if *again_at > Instant::now() {
@@ -74,7 +74,7 @@ impl<W: Worker> Task<W> {
             }
             let start = Instant::now();
             let connected = worker.connect().await;
-            if connected.as_ref().is_err_and(Failure::is_busy) {
+            if connected.as_ref().is_err_and(BatchError::is_transient) {
                 *again_at = start + pause;
             }
             connected
@@ -96,25 +96,25 @@ impl<W: Worker> Task<W> {
         let Some(outcome) = outcome else { return };
         self.has_crowd = batch.requests.len() > 1 || self.inbox.has_crowd();
         let again_at = Instant::now() + pause(self.timeout);
-        self.obstacle = outcome.as_ref().err().filter(|failure| failure.is_busy()).cloned();
+        self.obstacle = outcome.as_ref().err().filter(|failure| failure.is_transient()).cloned();
         if !batch.from_aside {
             self.is_kept = self.obstacle.is_some();
         }
         match outcome {
             Ok(answers) => {
-                let missing = || Err(Failure::unreadable("the batch has no answer for this call"));
+                let missing = || Err(BatchError::unreadable("the batch has no answer for this call"));
                 self.inbox.answer(batch, answers.into_iter().chain(iter::repeat_with(missing)), again_at);
             }
             // Nothing was done: all wait again, but for those whose time could be up before the next try has
             // given up on the lock. On their way then, they could not be told that they were not applied.
-            Err(failure) if failure.is_busy() => {
+            Err(failure) if failure.is_transient() => {
                 self.again_at = start + pause(self.timeout);
                 self.inbox.put_back(batch, false);
                 self.inbox.end_requests(after_next_try(self.timeout), self.obstacle.as_ref());
             }
             // One request may have spoilt it for all: each gets a batch of its own.
-            Err(failure) if failure.is_certain() && batch.requests.len() > 1 => self.inbox.put_back(batch, true),
-            Err(failure) if failure.is_certain() => {
+            Err(failure) if !failure.may_have_applied() && batch.requests.len() > 1 => self.inbox.put_back(batch, true),
+            Err(failure) if !failure.may_have_applied() => {
                 batch.waiters.iter_mut().for_each(|waiter| waiter.answer(Err(failure.clone())));
             }
             Err(failure) => self.inbox.set_batch_aside(batch, &failure, again_at),
@@ -169,7 +169,7 @@ impl Alarm {
 async fn attend<W: Worker, T>(
     inbox: &mut Inbox<W>,
     on_their_way: &mut [Waiter<W::Answer>],
-    obstacle: Option<&Failure>,
+    obstacle: Option<&BatchError>,
     alarm: &mut Alarm,
     work: impl Future<Output = T>,
 ) -> Option<T> {

@@ -1,4 +1,4 @@
-//! For stores that have connections: a [`Lane`] takes all calls that wait as one batch, and keeps the
+//! For stores that have connections: a [`Batcher`] takes all calls that wait as one batch, and keeps the
 //! clauses about waiting, which are the same for all of them.
 //!
 //! A lane is a task with a [`Worker`], which has the connection and carries out the batches. Only the lane
@@ -7,18 +7,20 @@
 //! comes in any case: when the runtime is gone, and the lane with it, so is the other end of the answer's
 //! channel (D5). A lane that is closed finishes what waits and refuses what comes (D7).
 //!
-//! What such stores share beside that: what their lanes are asked for, [`Read`] and [`Write`], and their [`Mode`].
+//! What such stores share beside that: what their lanes are asked for, [`Read`] and [`Write`].
 
-mod failure;
-mod inbox;
-mod lane;
-mod mode;
+mod batch_error;
+mod batched_store;
+mod batcher;
+mod request_queue;
 mod requests;
+mod retry;
 mod task;
 mod worker;
 
-pub use failure::Failure;
-pub use lane::{Lane, bounded, lock_timeout};
-pub use mode::Mode;
-pub use requests::{Change, Read, Write, Written};
-pub use worker::{Worker, places_of_equals};
+pub use batch_error::BatchError;
+pub use batched_store::{BatchedStore, ReadAnswer};
+pub use batcher::{Batcher, clamp_timeout, lock_timeout};
+pub use requests::{Read, StepUpdate, Write, WriteResponse};
+pub use retry::retry_until;
+pub use worker::{Worker, first_occurrence_indices};

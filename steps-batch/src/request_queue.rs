@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{Failure, Worker, task::after_next_try};
+use crate::{BatchError, Worker, task::after_next_try};
 
 /// A batch has no more bytes than this, unless a single request has.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -28,7 +28,7 @@ pub(crate) struct Waiter<A> {
     /// Whether an earlier try may have applied it.
     may_have_applied: bool,
     /// Why it is tried again.
-    obstacle: Option<Failure>,
+    obstacle: Option<BatchError>,
 }
 
 impl<A> Waiter<A> {
@@ -42,11 +42,11 @@ impl<A> Waiter<A> {
         Self { backend, call, timeout, deadline, answer: Some(answer), may_have_applied: false, obstacle: None }
     }
 
-    pub(crate) fn answer(&mut self, answer: Result<A, Failure>) {
+    pub(crate) fn answer(&mut self, answer: Result<A, BatchError>) {
         if let Some(sender) = self.answer.take() {
             let may_have_applied = self.may_have_applied;
-            let error = |failure: Failure| {
-                let may_have_applied = may_have_applied || !failure.is_certain();
+            let error = |failure: BatchError| {
+                let may_have_applied = may_have_applied || failure.may_have_applied();
                 failure.with_may_have_applied(may_have_applied).into_error(self.call, self.backend)
             };
             // An error means that the caller no longer waits, which is its right (D5).
@@ -55,7 +55,7 @@ impl<A> Waiter<A> {
     }
 
     /// Ends the wait: `sent` says whether the request was on its way, `obstacle` what all wait for.
-    pub(crate) fn time_out(&mut self, sent: bool, obstacle: Option<&Failure>) {
+    pub(crate) fn time_out(&mut self, sent: bool, obstacle: Option<&BatchError>) {
         if let Some(sender) = self.answer.take() {
             let sent = sent || self.may_have_applied;
             let error = Error::timed_out(self.call, self.timeout, sent).with_backend(self.backend);
@@ -75,8 +75,8 @@ impl<A> Waiter<A> {
     }
 
     /// Whether it may be tried again after this failure (D6).
-    fn may_repeat(&self, failure: &Failure) -> bool {
-        failure.is_certain() || (failure.kind() == ErrorKind::Unavailable && self.call.is_repeatable())
+    fn may_repeat(&self, failure: &BatchError) -> bool {
+        !failure.may_have_applied() || (failure.kind() == ErrorKind::Unavailable && self.call.is_idempotent())
     }
 }
 
@@ -258,17 +258,17 @@ impl<W: Worker> Inbox<W> {
 
     /// Has the request tried again at this time, after a failure that allows it; gives its waiter back where it
     /// does not (D6).
-    fn set_aside(&mut self, mut waiting: Waiting<W>, failure: &Failure, again_at: Instant) {
+    fn set_aside(&mut self, mut waiting: Waiting<W>, failure: &BatchError, again_at: Instant) {
         if !waiting.waiter.is_waiting() {
             return;
         }
         if !waiting.waiter.may_repeat(failure) {
             return waiting.waiter.answer(Err(failure.clone()));
         }
-        waiting.waiter.may_have_applied |= !failure.is_certain();
+        waiting.waiter.may_have_applied |= failure.may_have_applied();
         waiting.waiter.obstacle = Some(failure.clone());
         // On its way when its time is up, it could not be told that it was not applied.
-        if failure.is_busy() && waiting.waiter.deadline <= after_next_try(waiting.waiter.timeout) {
+        if failure.is_transient() && waiting.waiter.deadline <= after_next_try(waiting.waiter.timeout) {
             return waiting.waiter.time_out(false, None);
         }
         self.note_aside(&waiting);
@@ -282,7 +282,7 @@ impl<W: Worker> Inbox<W> {
     }
 
     /// Sets the requests aside that may be tried again after this failure of their batch, and answers the others.
-    pub(crate) fn set_batch_aside(&mut self, batch: Batch<W>, failure: &Failure, again_at: Instant) {
+    pub(crate) fn set_batch_aside(&mut self, batch: Batch<W>, failure: &BatchError, again_at: Instant) {
         let alone = batch.alone;
         batch.into_waiting(alone).for_each(|waiting| self.set_aside(waiting, failure, again_at));
     }
@@ -291,20 +291,20 @@ impl<W: Worker> Inbox<W> {
     pub(crate) fn answer(
         &mut self,
         batch: Batch<W>,
-        answers: impl Iterator<Item = Result<W::Answer, Failure>>,
+        answers: impl Iterator<Item = Result<W::Answer, BatchError>>,
         again_at: Instant,
     ) {
         let alone = batch.alone;
         for (mut waiting, answer) in batch.into_waiting(alone).zip(answers) {
             match answer {
-                Err(failure) if failure.is_busy() => self.set_aside(waiting, &failure, again_at),
+                Err(failure) if failure.is_transient() => self.set_aside(waiting, &failure, again_at),
                 answer => waiting.waiter.answer(answer),
             }
         }
     }
 
     /// Ends the wait of all whose time is up at `now`.
-    pub(crate) fn end_waiting(&mut self, now: Instant, obstacle: Option<&Failure>) {
+    pub(crate) fn end_waiting(&mut self, now: Instant, obstacle: Option<&BatchError>) {
         self.end_requests(now, obstacle);
         for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
             waiter.time_out(false, obstacle);
@@ -312,7 +312,7 @@ impl<W: Worker> Inbox<W> {
     }
 
     /// Ends the wait of the requests whose time is up by then.
-    pub(crate) fn end_requests(&mut self, then: Instant, obstacle: Option<&Failure>) {
+    pub(crate) fn end_requests(&mut self, then: Instant, obstacle: Option<&BatchError>) {
         while let Some(mut first) = self.requests.pop_front_if(|first| first.waiter.deadline <= then) {
             first.waiter.time_out(false, obstacle);
         }
@@ -328,7 +328,7 @@ impl<W: Worker> Inbox<W> {
     }
 
     /// Answers all who wait for a batch.
-    pub(crate) fn refuse(&mut self, failure: &Failure) {
+    pub(crate) fn refuse(&mut self, failure: &BatchError) {
         self.aside_deadline = None;
         let aside = self.aside.drain(..).map(|(_, waiting)| waiting);
         for mut waiting in self.requests.drain(..).chain(aside) {

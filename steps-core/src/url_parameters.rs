@@ -1,0 +1,122 @@
+use percent_encoding::percent_decode_str;
+
+use crate::{Call, Error, ErrorKind, Operation, Result};
+
+/// The parameters of a store's URL: `name=value` pairs behind its `?`, separated by `&`.
+///
+/// Names and values are percent-decoded, and `+` is a blank. A backend takes the parameters that it knows, one after
+/// the other, and then calls [`finish`](Self::finish), which refuses the others. No message shows a value, since it
+/// may be a password.
+///
+/// ```
+/// use steps_core::{OpenMode, UrlParameters};
+///
+/// let mut parameters = UrlParameters::parse("sqlite", "mode=ro")?;
+/// let mode = parameters.take("mode", OpenMode::EXPECTED, |value| value.parse::<OpenMode>().ok())?;
+/// assert_eq!(mode, Some(OpenMode::ReadOnly));
+/// parameters.finish()?;
+/// # Ok::<(), steps_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct UrlParameters {
+    backend: &'static str,
+    remaining: Vec<(String, String)>,
+    known: Vec<&'static str>,
+}
+
+impl UrlParameters {
+    /// Splits and decodes the part of a URL behind its `?`.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for bytes that are not UTF-8.
+    pub fn parse(backend: &'static str, query: &str) -> Result<Self> {
+        let decode = |text: &str| {
+            let text = text.replace('+', " ");
+            let decoded = percent_decode_str(&text).decode_utf8().map(std::borrow::Cow::into_owned);
+            decoded.map_err(|_| config(backend, "invalid parameter in the URL: it is not UTF-8"))
+        };
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let remaining = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        });
+        Ok(Self { backend, remaining: remaining.collect::<Result<_>>()?, known: Vec::new() })
+    }
+
+    /// Takes the parameter `name`, if the URL has it. Of several with this name the last one counts.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) if `parse` returns `None`; the message says what is `expected`.
+    pub fn take<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.known.push(name);
+        let mut last = None;
+        for (_, value) in self.remaining.extract_if(.., |(given, _)| given == name) {
+            let parsed = parse(&value)
+                .ok_or_else(|| config(self.backend, format!("invalid `{name}` in the URL: expected {expected}")));
+            last = Some(parsed?);
+        }
+        Ok(last)
+    }
+
+    /// Refuses what was not taken.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for a parameter that the backend does not know.
+    pub fn finish(self) -> Result<()> {
+        let Some((name, _)) = self.remaining.first() else { return Ok(()) };
+        let expected = match self.known.split_last() {
+            Some((last, [])) => format!("expected {last}"),
+            Some((last, rest)) => format!("expected {} or {last}", rest.join(", ")),
+            None => "expected none".to_owned(),
+        };
+        Err(config(self.backend, format!("unknown parameter {name:?} in the URL: {expected}")))
+    }
+}
+
+fn config(backend: &'static str, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    let call = Call::on_store(Operation::Connect);
+    Error::new(ErrorKind::Config, message).with_call(call).with_backend(backend)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OpenMode;
+
+    fn mode(query: &str) -> Result<Option<OpenMode>> {
+        let mut parameters = UrlParameters::parse("test", query)?;
+        let mode = parameters.take("mode", OpenMode::EXPECTED, |value| value.parse().ok())?;
+        parameters.take("schema", "a name", |value| Some(value.to_owned()))?;
+        parameters.finish()?;
+        Ok(mode)
+    }
+
+    #[test]
+    fn the_last_of_several_counts_and_text_is_decoded() {
+        assert_eq!(mode("").unwrap(), None);
+        assert_eq!(mode("&mode=rw&&schema=a&%6dode=r%6f").unwrap(), Some(OpenMode::ReadOnly));
+        let mut parameters = UrlParameters::parse("test", "schema=a+b%2B").unwrap();
+        let schema = parameters.take("schema", "a name", |value| Some(value.to_owned())).unwrap();
+        assert_eq!(schema.as_deref(), Some("a b+"));
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_named_and_no_value_is_shown() {
+        for (query, message) in [
+            ("mode=secret", "invalid `mode` in the URL: expected rwc, rw or ro"),
+            ("mode=secret&mode=rw", "invalid `mode` in the URL: expected rwc, rw or ro"),
+            ("mode", "invalid `mode` in the URL: expected rwc, rw or ro"),
+            ("pasword=secret", "unknown parameter \"pasword\" in the URL: expected mode or schema"),
+            ("schema=%ff", "invalid parameter in the URL: it is not UTF-8"),
+        ] {
+            let error = mode(query).unwrap_err();
+            assert_eq!((error.kind(), error.message()), (ErrorKind::Config, message), "{query}");
+            assert_eq!(error.to_string(), format!("test: connect: {message}"));
+        }
+    }
+}
