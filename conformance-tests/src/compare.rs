@@ -7,12 +7,12 @@ use steps_core::{Step, StepUrl};
 use crate::{
     Clause,
     code::literal,
-    failure::{Checked, Failure, shortened},
+    failure::{CaseResult, Failure, shortened},
 };
 
 /// Expects a step to be what it should be. `clause`, if any, is blamed for whatever differs; otherwise the
 /// clause of the field is.
-pub(crate) fn expect_step(clause: Option<Clause>, what: impl Display, got: &Step, expected: &Step) -> Checked {
+pub(crate) fn expect_step(clause: Option<Clause>, what: impl Display, got: &Step, expected: &Step) -> CaseResult {
     let Some((field, of_field, expected_value, got_value)) = difference(got, expected) else { return Ok(()) };
     let number = expected.number;
     let name = literal(expected.name.as_str());
@@ -22,7 +22,7 @@ pub(crate) fn expect_step(clause: Option<Clause>, what: impl Display, got: &Step
 }
 
 /// Expects these steps and no others, in this order.
-pub(crate) fn expect_steps(clause: Option<Clause>, what: impl Display, got: &[Step], expected: &[Step]) -> Checked {
+pub(crate) fn expect_steps(clause: Option<Clause>, what: impl Display, got: &[Step], expected: &[Step]) -> CaseResult {
     for (got, expected) in got.iter().zip(expected) {
         expect_step(clause, &what, got, expected)?;
     }
@@ -40,7 +40,7 @@ pub(crate) fn expect_found(
     what: impl Display,
     got: Option<&Step>,
     expected: Option<&Step>,
-) -> Checked {
+) -> CaseResult {
     match (got, expected) {
         (None, None) => Ok(()),
         (Some(got), Some(expected)) => expect_step(clause, what, got, expected),

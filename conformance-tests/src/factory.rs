@@ -100,21 +100,21 @@ pub(crate) struct Faults {
 #[must_use]
 pub struct Fixture {
     pub(crate) store: Arc<dyn StepsStore>,
-    pub(crate) offers: Offers,
+    pub(crate) capabilities: Capabilities,
     /// Last, so that it is dropped after the store.
     pub(crate) guard: Option<Box<dyn Any + Send>>,
 }
 
 /// What a fixture has besides its store.
 #[derive(Default)]
-pub(crate) struct Offers {
+pub(crate) struct Capabilities {
     pub(crate) reopen: Option<Connect>,
     pub(crate) peer: Option<Connect>,
     pub(crate) token: Option<String>,
     pub(crate) faults: Option<Faults>,
 }
 
-impl Offers {
+impl Capabilities {
     /// Whether it has what this feature needs.
     pub(crate) fn has(&self, feature: Feature) -> bool {
         match feature {
@@ -129,7 +129,7 @@ impl Offers {
 impl Fixture {
     /// A fixture of this store, which has nothing else to offer yet.
     pub fn new(store: impl StepsStore + 'static) -> Self {
-        Self { store: Arc::new(store), offers: Offers::default(), guard: None }
+        Self { store: Arc::new(store), capabilities: Capabilities::default(), guard: None }
     }
 
     /// Keeps something alive for as long as the store is in use, such as a temporary folder or a server.
@@ -138,7 +138,7 @@ impl Fixture {
         self
     }
 
-    /// Offers [`Feature::Reopen`]: `reopen` gives a new handle on the same data, after a restart of what
+    /// Capabilities [`Feature::Reopen`]: `reopen` gives a new handle on the same data, after a restart of what
     /// the backend can restart. The suite has closed or dropped the handle before.
     ///
     /// The new handle takes the clock of the case, as the first one did.
@@ -147,11 +147,11 @@ impl Fixture {
         S: StepsStore + 'static,
         F: Future<Output = Result<S, BoxError>> + Send + 'static,
     {
-        self.offers.reopen = Some(connect(reopen));
+        self.capabilities.reopen = Some(connect(reopen));
         self
     }
 
-    /// Offers [`Feature::Peers`]: `peer` gives one more handle on the same store, independent of the first
+    /// Capabilities [`Feature::Peers`]: `peer` gives one more handle on the same store, independent of the first
     /// one, as another process would have it.
     ///
     /// It takes the clock of the case, as the first one does.
@@ -160,18 +160,18 @@ impl Fixture {
         S: StepsStore + 'static,
         F: Future<Output = Result<S, BoxError>> + Send + 'static,
     {
-        self.offers.peer = Some(connect(peer));
+        self.capabilities.peer = Some(connect(peer));
         self
     }
 
-    /// Offers [`Feature::Processes`]: with `token`, such as a path or a URL, another process
+    /// Capabilities [`Feature::Processes`]: with `token`, such as a path or a URL, another process
     /// [opens](StoreFactory::open) the same store.
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
-        self.offers.token = Some(token.into());
+        self.capabilities.token = Some(token.into());
         self
     }
 
-    /// Offers [`Feature::Faults`]: the suite puts a [proxy](crate::proxy) that fails on cue before `server`, the host and
+    /// Capabilities [`Feature::Faults`]: the suite puts a [proxy](crate::proxy) that fails on cue before `server`, the host and
     /// port such as `127.0.0.1:5432`, and `connect` gives one more handle on the same store, whose connections go to the
     /// proxy's address instead, and whose calls have this time-out (D4).
     ///
@@ -190,7 +190,7 @@ impl Fixture {
             let store = connect(address, timeout);
             Box::pin(async { Ok(Arc::new(store.await?) as Arc<dyn StepsStore>) }) as BoxFuture<'static, _>
         };
-        self.offers.faults = Some(Faults { server: server.into(), connect: Box::new(connect) });
+        self.capabilities.faults = Some(Faults { server: server.into(), connect: Box::new(connect) });
         self
     }
 }
@@ -199,10 +199,10 @@ impl fmt::Debug for Fixture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fixture")
             .field("store", &self.store)
-            .field("reopen", &self.offers.reopen.is_some())
-            .field("peer", &self.offers.peer.is_some())
-            .field("token", &self.offers.token)
-            .field("faults", &self.offers.faults.is_some())
+            .field("reopen", &self.capabilities.reopen.is_some())
+            .field("peer", &self.capabilities.peer.is_some())
+            .field("token", &self.capabilities.token)
+            .field("faults", &self.capabilities.faults.is_some())
             .field("guard", &self.guard.is_some())
             .finish()
     }

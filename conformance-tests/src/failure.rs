@@ -9,7 +9,7 @@ use steps_core::{Error, ErrorKind, InputError};
 use crate::{Clause, code};
 
 /// What a case gives: nothing, or how the store failed it.
-pub(crate) type Checked<T = ()> = Result<T, Failure>;
+pub(crate) type CaseResult<T = ()> = Result<T, Failure>;
 
 /// How a store failed a case: everything that its author needs to see it happen again.
 #[derive(Clone, Debug, Serialize)]
@@ -135,7 +135,7 @@ pub(crate) fn expect_eq<T: Debug + PartialEq<U>, U: Debug>(
     what: impl Display,
     got: T,
     expected: U,
-) -> Checked {
+) -> CaseResult {
     if got == expected {
         return Ok(());
     }
@@ -149,17 +149,17 @@ pub(crate) fn expect(
     got: impl Debug,
     expected: impl Display,
     holds: bool,
-) -> Checked {
+) -> CaseResult {
     if holds { Ok(()) } else { Err(Failure::of(clause, what).expected(expected.to_string()).got(shortened(&got))) }
 }
 
 /// Expects something to be there.
-pub(crate) fn expect_some<T>(clause: Clause, what: impl Display, got: Option<T>) -> Checked<T> {
+pub(crate) fn expect_some<T>(clause: Clause, what: impl Display, got: Option<T>) -> CaseResult<T> {
     got.ok_or_else(|| Failure::of(clause, what).expected("that it is found").got("None"))
 }
 
 /// Expects a text to come back as it was given, and says where it does not.
-pub(crate) fn expect_text(clause: Clause, what: impl Display, got: &str, expected: &str) -> Checked {
+pub(crate) fn expect_text(clause: Clause, what: impl Display, got: &str, expected: &str) -> CaseResult {
     if got == expected {
         return Ok(());
     }
@@ -180,7 +180,7 @@ pub(crate) fn expect_error<T: Debug>(
     what: impl Display,
     got: Result<T, Error>,
     kind: ErrorKind,
-) -> Checked<Error> {
+) -> CaseResult<Error> {
     let what = what.to_string();
     let error = match got {
         Ok(answer) => {

@@ -52,7 +52,7 @@ impl Handle {
 
     async fn call<T: Answered>(&self, call: Call, answer: impl Future<Output = Result<T>>) -> Result<T> {
         let place = self.log.begin(self.name, call);
-        let failure = match tokio::time::timeout(self.timeout, caught(answer)).await {
+        let failure = match tokio::time::timeout(self.timeout, catch_panic(answer)).await {
             Ok(Ok(answer)) => {
                 let seen = answer.as_ref().map_or_else(|error| Answer::Failed(error.to_string()), Answered::answer);
                 self.log.end(place, seen);
@@ -111,7 +111,7 @@ impl StepsStore for Handle {
 }
 
 /// What a future gives, or the message of its panic.
-pub(crate) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
+pub(crate) async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
     // A future that panicked is not polled again, and what it left behind is the store's own affair.
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {

@@ -20,11 +20,11 @@ use crate::{
     Config, Failure, Profile, StoreFactory,
     cases::{self, Body, Case, Needs},
     context::FreshBuilds,
-    failure::Checked,
+    failure::CaseResult,
     handle::message,
     process::child,
     report::{CaseReport, Outcome, Progress, Report},
-    stage::Setup,
+    test_env::CaseSetup,
 };
 
 /// How long the runtime of a case may take to end what the store left running.
@@ -158,7 +158,7 @@ impl Suite {
         let start = Instant::now();
         let outcome = match self.reason_to_skip(case) {
             Some(reason) => Outcome::Skipped { reason },
-            None => self.judge(case, self.perform(case)),
+            None => self.verify(case, self.perform(case)),
         };
         CaseReport {
             name: case.name.clone(),
@@ -180,7 +180,7 @@ impl Suite {
         }
     }
 
-    fn judge(&self, case: &Case, result: Checked) -> Outcome {
+    fn verify(&self, case: &Case, result: CaseResult) -> Outcome {
         let blamed = |failure: Failure| Box::new(failure.or_clause(case.clauses.first().copied()));
         match (result, self.profile.known_failure(&case.name)) {
             (Ok(()), None) => Outcome::Passed,
@@ -199,8 +199,8 @@ impl Suite {
 
     /// Runs the case in a thread of its own and waits for it, until it ends or has made no call for as long
     /// as it may.
-    fn perform(self: &Arc<Self>, case: &Case) -> Checked {
-        let setup = Setup::new(Arc::clone(self), &case.name);
+    fn perform(self: &Arc<Self>, case: &Case) -> CaseResult {
+        let setup = CaseSetup::new(Arc::clone(self), &case.name);
         let (sender, receiver) = mpsc::channel();
         let (log, body) = (Arc::clone(&setup.log), case.body.clone());
         let limit = self.config.case_timeout;
@@ -231,7 +231,7 @@ impl Suite {
     }
 }
 
-fn in_runtime(setup: Setup, body: Body) -> Checked {
+fn in_runtime(setup: CaseSetup, body: Body) -> CaseResult {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -240,15 +240,15 @@ fn in_runtime(setup: Setup, body: Body) -> Checked {
     let result = runtime.block_on(async {
         match body {
             Body::Example(example) => {
-                let mut stage = setup.stage().await?;
-                let result = example(&mut stage).await;
-                stage.end(result).await
+                let mut env = setup.env().await?;
+                let result = example(&mut env).await;
+                env.end(result).await
             }
             Body::Property(property) => property(&setup).await,
             Body::Scenario(scenario) => {
-                let stage = setup.stage().await?;
-                let result = scenario.replay(&stage).await;
-                stage.end(result).await
+                let env = setup.env().await?;
+                let result = scenario.replay(&env).await;
+                env.end(result).await
             }
         }
     });

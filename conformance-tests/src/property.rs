@@ -11,9 +11,9 @@ use proptest::{
 };
 
 use crate::{
-    failure::{Checked, Failure},
-    handle::caught,
-    stage::{Setup, Stage},
+    failure::{CaseResult, Failure},
+    handle::catch_panic,
+    test_env::{CaseSetup, TestEnv},
 };
 
 /// How long shrinking may take, and how many smaller values it may try.
@@ -25,18 +25,18 @@ const ATTEMPTS: usize = 5_000;
 /// They share a store, as histories in builds of their own do in life. A list that fails is tried again,
 /// and made smaller, on a new store each time.
 pub(crate) async fn check<T: Clone + Debug>(
-    setup: &Setup,
+    setup: &CaseSetup,
     lists: impl Strategy<Value = Vec<T>>,
-    test: impl AsyncFn(&mut Stage, Vec<T>) -> Checked,
-) -> Checked {
+    test: impl AsyncFn(&mut TestEnv, Vec<T>) -> CaseResult,
+) -> CaseResult {
     let mut runner = runner(setup.context.seed());
-    let mut stage = setup.stage().await?;
+    let mut env = setup.env().await?;
     for _ in 0..setup.suite.config.cases {
         let mut list = lists.new_tree(&mut runner).map_err(|reason| Failure::new(reason.message()))?;
         setup.log.clear();
-        if let Err(mut first) = attempt(&mut stage, &test, list.current()).await {
+        if let Err(mut first) = attempt(&mut env, &test, list.current()).await {
             // How the store ends after a failure says nothing more.
-            let _ = stage.end(Ok(())).await;
+            let _ = env.end(Ok(())).await;
             let mut shrinking = Shrinking { setup, test, start: Instant::now(), attempts: 0, smallest: None };
             if !shrinking.fails(list.current()).await {
                 first.what.push_str("\n(on a new store it did not fail again: what earlier histories left may matter)");
@@ -47,19 +47,19 @@ pub(crate) async fn check<T: Clone + Debug>(
             return Err(shrinking.smallest.map_or(first, |(_, failure)| failure));
         }
     }
-    stage.end(Ok(())).await
+    env.end(Ok(())).await
 }
 
-async fn attempt<T>(stage: &mut Stage, test: &impl AsyncFn(&mut Stage, T) -> Checked, value: T) -> Checked {
-    let result = caught(test(stage, value))
+async fn attempt<T>(env: &mut TestEnv, test: &impl AsyncFn(&mut TestEnv, T) -> CaseResult, value: T) -> CaseResult {
+    let result = catch_panic(test(env, value))
         .await
         .unwrap_or_else(|panic| Err(Failure::new("the case").expected("an end").got(format!("a panic: {panic}"))));
-    stage.judged(result)
+    env.judged(result)
 }
 
 /// The search for the smallest list that fails.
 struct Shrinking<'a, T, F> {
-    setup: &'a Setup,
+    setup: &'a CaseSetup,
     test: F,
     start: Instant,
     attempts: usize,
@@ -67,7 +67,7 @@ struct Shrinking<'a, T, F> {
     smallest: Option<(Vec<T>, Failure)>,
 }
 
-impl<T: Clone + Debug, F: AsyncFn(&mut Stage, Vec<T>) -> Checked> Shrinking<'_, T, F> {
+impl<T: Clone + Debug, F: AsyncFn(&mut TestEnv, Vec<T>) -> CaseResult> Shrinking<'_, T, F> {
     /// Whether the list fails on a new store. Without a store, or when it has taken too long, nothing more
     /// is found to fail.
     async fn fails(&mut self, list: Vec<T>) -> bool {
@@ -76,9 +76,9 @@ impl<T: Clone + Debug, F: AsyncFn(&mut Stage, Vec<T>) -> Checked> Shrinking<'_, 
             return false;
         }
         self.setup.log.reset();
-        let Ok(mut stage) = self.setup.stage().await else { return false };
-        let result = attempt(&mut stage, &self.test, list.clone()).await;
-        match stage.end(result).await {
+        let Ok(mut env) = self.setup.env().await else { return false };
+        let result = attempt(&mut env, &self.test, list.clone()).await;
+        match env.end(result).await {
             Ok(()) => false,
             Err(failure) => {
                 self.smallest = Some((list, failure));

@@ -26,10 +26,10 @@ use steps_core::{
 
 use crate::{
     Clause, Config, Failure, Progress, StoreFactory,
-    failure::{Checked, shortened},
+    failure::{CaseResult, shortened},
     harness::Suite,
-    players::Play,
-    stage::Stage,
+    replay_pool::Play,
+    test_env::TestEnv,
 };
 
 /// The scenarios that were recorded from Buildbot 4.3.0.
@@ -92,13 +92,13 @@ struct Selected {
 }
 
 /// Where a scenario and a store part, and what that means.
-pub(crate) struct Parting {
+pub(crate) struct Mismatch {
     pub(crate) reason: Reason,
     pub(crate) operation: Option<String>,
     pub(crate) failure: Box<Failure>,
 }
 
-impl Parting {
+impl Mismatch {
     /// The store is to blame, though it did not answer.
     pub(crate) fn error(failure: Failure) -> Self {
         Self::new(Reason::Error, failure)
@@ -131,14 +131,14 @@ impl Parting {
 }
 
 /// The store did not answer with `Ok`.
-impl From<Error> for Parting {
+impl From<Error> for Mismatch {
     fn from(error: Error) -> Self {
         Self::new(Reason::Error, error.into())
     }
 }
 
 /// The contract refuses an input.
-impl From<InputError> for Parting {
+impl From<InputError> for Mismatch {
     fn from(error: InputError) -> Self {
         Self::new(Reason::Refused, Failure::new("an input that the contract refuses").got(error.to_string()))
     }
@@ -157,13 +157,13 @@ impl Scenario {
     }
 
     /// Plays it in fresh builds and compares every answer.
-    pub(crate) async fn replay(&self, stage: &Stage) -> Checked {
-        self.play(stage).await.map_err(|parting| *parting.failure)
+    pub(crate) async fn replay(&self, env: &TestEnv) -> CaseResult {
+        self.play(env).await.map_err(|parting| *parting.failure)
     }
 
-    pub(crate) async fn play(&self, stage: &Stage) -> Result<(), Parting> {
-        let builds = self.builds.iter().map(|build| (*build, stage.build())).collect();
-        let mut replay = Replay { stage, builds, steps: Vec::new() };
+    pub(crate) async fn play(&self, env: &TestEnv) -> Result<(), Mismatch> {
+        let builds = self.builds.iter().map(|build| (*build, env.build())).collect();
+        let mut replay = Replay { env, builds, steps: Vec::new() };
         for (place, Recorded { op, out }) in self.ops.iter().enumerate() {
             let answer = replay.answer(op).await;
             let result = answer.and_then(|got| expect_same(op.clause(), &got, out));
@@ -207,7 +207,7 @@ impl Op {
 
 /// A scenario while it is played.
 struct Replay<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
     builds: BTreeMap<i64, BuildId>,
     /// By index.
     steps: Vec<StepId>,
@@ -215,8 +215,8 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     /// Calls the store and gives its answer as it would have been recorded.
-    async fn answer(&mut self, op: &Op) -> Result<Value, Parting> {
-        let store = self.stage.store();
+    async fn answer(&mut self, op: &Op) -> Result<Value, Mismatch> {
+        let store = self.env.store();
         match op {
             Op::AddStep { build, name, state_string } => {
                 let state = StateString::new(state_string)?;
@@ -236,7 +236,7 @@ impl Replay<'_> {
                 store.set_step_state_string(self.step(*step)?, StateString::new(state_string)?).await?;
             }
             Op::FinishStep { step, results, hidden, now } => {
-                let _turn = self.stage.set_clock_in_turn(time(*now)?).await;
+                let _turn = self.env.set_clock_in_turn(time(*now)?).await;
                 let finish = FinishStep::new(Results::new(*results)).with_hidden(*hidden);
                 store.finish_step(self.step(*step)?, finish).await?;
             }
@@ -253,7 +253,7 @@ impl Replay<'_> {
                         StepSelector::name(self.build(*build)?, StepName::new(name)?)
                     }
                     _ => {
-                        return Err(Parting::new(
+                        return Err(Mismatch::new(
                             Reason::Scenario,
                             Failure::new("it selects in none of the three ways"),
                         ));
@@ -267,16 +267,16 @@ impl Replay<'_> {
         Ok(Value::Null)
     }
 
-    async fn steps_of(&self, build: BuildId) -> Result<Value, Parting> {
-        let steps = self.stage.store().get_steps(build).await?;
+    async fn steps_of(&self, build: BuildId) -> Result<Value, Mismatch> {
+        let steps = self.env.store().get_steps(build).await?;
         Ok(steps.iter().map(|step| self.recorded(step)).collect())
     }
 
-    fn build(&self, build: i64) -> Result<BuildId, Parting> {
+    fn build(&self, build: i64) -> Result<BuildId, Mismatch> {
         self.builds.get(&build).copied().ok_or_else(|| unknown(format_args!("the build {build}")))
     }
 
-    fn step(&self, index: usize) -> Result<StepId, Parting> {
+    fn step(&self, index: usize) -> Result<StepId, Mismatch> {
         self.steps.get(index).copied().ok_or_else(|| unknown(format_args!("the step {index}")))
     }
 
@@ -314,17 +314,17 @@ fn seconds(time: Option<Timestamp>) -> Value {
     }
 }
 
-fn unknown(what: impl fmt::Display) -> Parting {
-    Parting::new(Reason::Scenario, Failure::new(format_args!("it names {what}, which the scenario does not have")))
+fn unknown(what: impl fmt::Display) -> Mismatch {
+    Mismatch::new(Reason::Scenario, Failure::new(format_args!("it names {what}, which the scenario does not have")))
 }
 
 /// Compares an answer with the recorded one and names the first place where they part.
-fn expect_same(clause: Clause, got: &Value, expected: &Value) -> Result<(), Parting> {
+fn expect_same(clause: Clause, got: &Value, expected: &Value) -> Result<(), Mismatch> {
     let Some(Difference { path, got, expected }) = difference(String::new(), got, expected) else { return Ok(()) };
     let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".into(), |value| shortened(&Plain(value)));
     let clause = clause_of(&path).unwrap_or(clause);
     let failure = Failure::of(clause, format_args!("answer{path}")).expected(shown(expected)).got(shown(got));
-    Err(Parting::new(Reason::Answer, failure))
+    Err(Mismatch::new(Reason::Answer, failure))
 }
 
 /// The clause that the last field on a path is under.

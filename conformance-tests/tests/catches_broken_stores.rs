@@ -35,7 +35,7 @@ struct Caught {
 
 impl Caught {
     /// Takes down which cases blame the clause. Each failure must say what was expected and what was there.
-    fn judge<F: Debug>(&mut self, broken: &Broken<F>, report: &Report) {
+    fn verify<F: Debug>(&mut self, broken: &Broken<F>, report: &Report) {
         for (case, failure) in report.failed() {
             assert!(failure.expected.is_some() && failure.got.is_some(), "{broken:?}; {}: {failure}", case.name);
         }
@@ -79,10 +79,10 @@ async fn a_store_that_others_use_passes_again_and_again() {
 async fn each_flaw_is_caught_by_an_example_of_the_clause_that_it_breaks() {
     let mut caught = Caught::default();
     for broken in FLAWS {
-        caught.judge(broken, &report(Plain::new(Some(broken.flaw)), broken.cases, 1, 2).await);
+        caught.verify(broken, &report(Plain::new(Some(broken.flaw)), broken.cases, 1, 2).await);
     }
     for broken in SPOILERS {
-        caught.judge(broken, &report(Spoiled(broken.flaw), broken.cases, 1, 30).await);
+        caught.verify(broken, &report(Spoiled(broken.flaw), broken.cases, 1, 30).await);
     }
     caught.check(table::ONE_CALL);
 }
@@ -145,7 +145,7 @@ async fn no_race_is_caught_where_calls_do_not_meet() {
 async fn a_store_that_does_not_stand_dropped_calls_is_caught() {
     let mut caught = Caught::default();
     for broken in DROPPED {
-        caught.judge(broken, &report(Dropping(broken.flaw), broken.cases, 64, 2).await);
+        caught.verify(broken, &report(Dropping(broken.flaw), broken.cases, 64, 2).await);
     }
     caught.check(table::DROPPED);
 }
@@ -171,7 +171,7 @@ async fn a_store_that_is_wrong_about_connections_is_caught() {
         .collect();
     let mut caught = [Caught::default(), Caught::default()];
     for (place, (broken, run)) in runs.into_iter().enumerate() {
-        caught[place % 2].judge(broken, &run.await.unwrap());
+        caught[place % 2].verify(broken, &run.await.unwrap());
     }
     for caught in caught {
         caught.check(table::CONNECTIONS);

@@ -7,14 +7,14 @@ use steps_core::{BuildId, Step, StepsStore, StepsStoreExt};
 use crate::{
     Clause,
     cases::{
-        at_once::add_at_once,
         cases,
+        concurrently::add_concurrently,
         values::{name, named, new_step},
     },
     compare::{expect_found, expect_step},
-    failure::{Checked, expect, expect_eq, expect_some, expect_text},
+    failure::{CaseResult, expect, expect_eq, expect_some, expect_text},
     model::names_of,
-    stage::Stage,
+    test_env::TestEnv,
 };
 
 cases! { Example add_step:
@@ -46,8 +46,8 @@ cases! { Example add_step:
     an_underscore_is_no_wildcard [N4];
 }
 
-async fn a_new_step_has_its_state_string_and_nothing_else(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_new_step_has_its_state_string_and_nothing_else(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for state in ["waiting for locks", ""] {
         let added = store.add(build, "compile", state).await?;
         let got = expect_some(Clause::L1, "the step just added", store.step(added.id).await?)?;
@@ -57,8 +57,8 @@ async fn a_new_step_has_its_state_string_and_nothing_else(stage: &mut Stage) -> 
     Ok(())
 }
 
-async fn answers_what_is_then_read(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn answers_what_is_then_read(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for (number, expected) in (0..).zip(["compile", "compile_1", "test"]) {
         let added = store.add(build, expected.trim_end_matches("_1"), "").await?;
         expect_eq(Clause::I2, "the number that the add answers", added.number.get(), number)?;
@@ -70,8 +70,8 @@ async fn answers_what_is_then_read(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn numbers_count_from_zero(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn numbers_count_from_zero(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for number in 0..25 {
         // Every other one collides: a suffix must cost no number.
         let added = store.add(build, if number % 2 == 0 { "same".into() } else { format!("own-{number}") }, "").await?;
@@ -81,8 +81,8 @@ async fn numbers_count_from_zero(stage: &mut Stage) -> Checked {
     expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..25).collect::<Vec<_>>())
 }
 
-async fn numbers_are_counted_for_each_build_alone(stage: &mut Stage) -> Checked {
-    let (store, builds) = (stage.store(), [stage.build(), stage.build(), stage.build()]);
+async fn numbers_are_counted_for_each_build_alone(env: &mut TestEnv) -> CaseResult {
+    let (store, builds) = (env.store(), [env.build(), env.build(), env.build()]);
     for number in 0..5 {
         for build in builds {
             let added = store.add(build, "compile", "").await?;
@@ -99,8 +99,8 @@ async fn numbers_are_counted_for_each_build_alone(stage: &mut Stage) -> Checked 
     Ok(())
 }
 
-async fn ids_are_unique_and_grow_within_a_build(stage: &mut Stage) -> Checked {
-    let (store, builds) = (stage.store(), [stage.build(), stage.build(), stage.build()]);
+async fn ids_are_unique_and_grow_within_a_build(env: &mut TestEnv) -> CaseResult {
+    let (store, builds) = (env.store(), [env.build(), env.build(), env.build()]);
     let (mut ids, mut last) = (HashSet::new(), [0; 3]);
     for turn in 0..30 {
         let place = turn * 7 % builds.len();
@@ -114,13 +114,13 @@ async fn ids_are_unique_and_grow_within_a_build(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn great_builds_are_told_apart(stage: &mut Stage) -> Checked {
+async fn great_builds_are_told_apart(env: &mut TestEnv) -> CaseResult {
     // Neighbours past 2^53 are the same to what counts in floating point.
-    let great = stage.great_build();
+    let great = env.large_build();
     let neighbours = (-2..=2).filter_map(|by| BuildId::new(great.get() + by).ok());
-    let within = |build: &BuildId| stage.greatest_build_id().is_none_or(|greatest| *build <= greatest);
+    let within = |build: &BuildId| env.greatest_build_id().is_none_or(|greatest| *build <= greatest);
     let builds: Vec<_> = neighbours.filter(within).collect();
-    let store = stage.store();
+    let store = env.store();
     for build in &builds {
         let added = store.add(*build, "compile", "").await?;
         expect_eq(Clause::I3, format!("the number in the fresh build {build}"), added.number.get(), 0)?;
@@ -133,18 +133,18 @@ async fn great_builds_are_told_apart(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_free_name_is_used_as_it_is(stage: &mut Stage) -> Checked {
+async fn a_free_name_is_used_as_it_is(env: &mut TestEnv) -> CaseResult {
     let (x50, rocket) = ("x".repeat(50), "🚀".repeat(50));
-    become_themselves(stage, Clause::N2, &["compile", "a", "A-b_c9", "-", "_", "übersetzen", &x50, &rocket]).await
+    become_themselves(env, Clause::N2, &["compile", "a", "A-b_c9", "-", "_", "übersetzen", &x50, &rocket]).await
 }
 
-async fn a_free_name_that_looks_like_a_suffix_is_used_as_it_is(stage: &mut Stage) -> Checked {
+async fn a_free_name_that_looks_like_a_suffix_is_used_as_it_is(env: &mut TestEnv) -> CaseResult {
     let long = format!("{}_1", "x".repeat(48));
-    become_themselves(stage, Clause::N2, &["foo_1", "foo", "foo_3", "_1", "__1", "_", "-_9", &long]).await
+    become_themselves(env, Clause::N2, &["foo_1", "foo", "foo_3", "_1", "__1", "_", "-_9", &long]).await
 }
 
-async fn the_same_name_is_free_in_another_build(stage: &mut Stage) -> Checked {
-    let (store, builds) = (stage.store(), [stage.build(), stage.build()]);
+async fn the_same_name_is_free_in_another_build(env: &mut TestEnv) -> CaseResult {
+    let (store, builds) = (env.store(), [env.build(), env.build()]);
     for expected in ["compile", "compile_1"] {
         for build in builds {
             let added = store.add(build, "compile", "").await?;
@@ -155,67 +155,67 @@ async fn the_same_name_is_free_in_another_build(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn collision_takes_smallest_suffix(stage: &mut Stage) -> Checked {
-    names_become(stage, &["foo", "foo", "foo", "bar", "foo"], &["foo", "foo_1", "foo_2", "bar", "foo_3"]).await
+async fn collision_takes_smallest_suffix(env: &mut TestEnv) -> CaseResult {
+    names_become(env, &["foo", "foo", "foo", "bar", "foo"], &["foo", "foo_1", "foo_2", "bar", "foo_3"]).await
 }
 
-async fn a_suffix_is_appended_to_the_name_as_requested(stage: &mut Stage) -> Checked {
+async fn a_suffix_is_appended_to_the_name_as_requested(env: &mut TestEnv) -> CaseResult {
     names_become(
-        stage,
+        env,
         &["foo", "foo", "foo_1", "foo_1", "foo_1_1", "foo"],
         &["foo", "foo_1", "foo_1_1", "foo_1_2", "foo_1_1_1", "foo_2"],
     )
     .await
 }
 
-async fn gaps_are_filled(stage: &mut Stage) -> Checked {
+async fn gaps_are_filled(env: &mut TestEnv) -> CaseResult {
     names_become(
-        stage,
+        env,
         &["new", "new_2", "new_4", "new", "new", "new", "new_3"],
         &["new", "new_2", "new_4", "new_1", "new_3", "new_5", "new_3_1"],
     )
     .await
 }
 
-async fn explicit_names_in_the_way_are_stepped_over(stage: &mut Stage) -> Checked {
+async fn explicit_names_in_the_way_are_stepped_over(env: &mut TestEnv) -> CaseResult {
     // They come after the search has begun, where a remembered place could miss them.
     names_become(
-        stage,
+        env,
         &["new", "new", "new_7", "new_2", "new_3", "new", "new", "new", "new", "new_9", "new", "new"],
         &["new", "new_1", "new_7", "new_2", "new_3", "new_4", "new_5", "new_6", "new_8", "new_9", "new_10", "new_11"],
     )
     .await
 }
 
-async fn a_suffix_with_a_leading_zero_is_no_suffix(stage: &mut Stage) -> Checked {
-    names_become(stage, &["foo", "foo_01", "foo_0", "foo", "foo_01"], &["foo", "foo_01", "foo_0", "foo_1", "foo_01_1"])
+async fn a_suffix_with_a_leading_zero_is_no_suffix(env: &mut TestEnv) -> CaseResult {
+    names_become(env, &["foo", "foo_01", "foo_0", "foo", "foo_01"], &["foo", "foo_01", "foo_0", "foo_1", "foo_01_1"])
         .await
 }
 
-async fn long_names_are_cut_to_fit(stage: &mut Stage) -> Checked {
+async fn long_names_are_cut_to_fit(env: &mut TestEnv) -> CaseResult {
     for length in 46..=50 {
         let requested = format!("{}yz", "x".repeat(length - 2));
         let first: String = requested.chars().take(48).collect::<String>() + "_1";
         let second: String = requested.chars().take(48).collect::<String>() + "_2";
-        names_become(stage, &[&requested; 3], &[&requested, &first, &second]).await?;
+        names_become(env, &[&requested; 3], &[&requested, &first, &second]).await?;
     }
     Ok(())
 }
 
-async fn long_names_share_the_suffixes_of_their_cut_prefix(stage: &mut Stage) -> Checked {
+async fn long_names_share_the_suffixes_of_their_cut_prefix(env: &mut TestEnv) -> CaseResult {
     let cut = "x".repeat(48);
     let [a, b, c] = ["aa", "bb", "c"].map(|end| format!("{cut}{end}"));
     let [first, second, third, fourth] = [1, 2, 3, 4].map(|k| format!("{cut}_{k}"));
-    names_become(stage, &[&a, &b, &c, &a, &b, &c, &a], &[&a, &b, &c, &first, &second, &third, &fourth]).await
+    names_become(env, &[&a, &b, &c, &a, &b, &c, &a], &[&a, &b, &c, &first, &second, &third, &fourth]).await
 }
 
-async fn a_cut_prefix_may_be_a_name_of_its_own(stage: &mut Stage) -> Checked {
+async fn a_cut_prefix_may_be_a_name_of_its_own(env: &mut TestEnv) -> CaseResult {
     // A name that fits with its suffix, and one that is cut to the same.
     let cut = "x".repeat(48);
     let long = format!("{cut}ab");
     let [first, second, third] = [1, 2, 3].map(|k| format!("{cut}_{k}"));
     names_become(
-        stage,
+        env,
         &[&cut, &long, &cut, &long, &first, &cut],
         &[
             &cut,
@@ -230,36 +230,36 @@ async fn a_cut_prefix_may_be_a_name_of_its_own(stage: &mut Stage) -> Checked {
     .await
 }
 
-async fn the_cut_counts_code_points(stage: &mut Stage) -> Checked {
+async fn the_cut_counts_code_points(env: &mut TestEnv) -> CaseResult {
     for character in ["é", "中", "🚀", "\u{a0}", "\u{10ffff}"] {
         let (requested, kept) = (character.repeat(50), character.repeat(48));
-        names_become(stage, &[&requested; 3], &[&requested, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
+        names_become(env, &[&requested; 3], &[&requested, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
     }
     Ok(())
 }
 
-async fn the_cut_may_part_what_belongs_together(stage: &mut Stage) -> Checked {
+async fn the_cut_may_part_what_belongs_together(env: &mut TestEnv) -> CaseResult {
     // Of `e` and its accent, of a family and its joiners, of a flag's two letters, the cut takes what it takes.
     for pair in ["e\u{301}", "👩\u{200d}", "🇩🇪"] {
         let characters: Vec<char> = pair.chars().cycle().skip(1).take(50).collect();
         let start: String = std::iter::once('x').chain(characters.iter().copied()).take(50).collect();
         let kept: String = start.chars().take(48).collect();
-        names_become(stage, &[&start; 3], &[&start, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
+        names_become(env, &[&start; 3], &[&start, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
     }
     Ok(())
 }
 
-async fn suffixes_of_three_digits(stage: &mut Stage) -> Checked {
-    names_at_once_become(stage, &vec!["é".repeat(50); 300]).await
+async fn suffixes_of_three_digits(env: &mut TestEnv) -> CaseResult {
+    names_at_once_become(env, &vec!["é".repeat(50); 300]).await
 }
 
-async fn suffixes_of_four_digits(stage: &mut Stage) -> Checked {
+async fn suffixes_of_four_digits(env: &mut TestEnv) -> CaseResult {
     // The suffixes to 999 are there under names that were asked for: 999 collisions would take whoever
     // searches plainly very long.
-    let (store, build, long) = (stage.store(), stage.build(), "x".repeat(47));
+    let (store, build, long) = (env.store(), env.build(), "x".repeat(47));
     let suffixed = |k: usize| format!("{}_{k}", &long[..long.len().min(49 - k.to_string().len())]);
     let explicit = (1..1_000).map(|k| new_step(build, suffixed(k), ""));
-    add_at_once(store, explicit.collect::<Result<_, _>>()?).await?;
+    add_concurrently(store, explicit.collect::<Result<_, _>>()?).await?;
     for expected in [long.clone(), suffixed(1_000), suffixed(1_001), suffixed(1_002)] {
         let added = store.add(build, &long, "").await?;
         expect_text(Clause::N3, "the name that the last add answers", added.name.as_str(), &expected)?;
@@ -267,13 +267,13 @@ async fn suffixes_of_four_digits(stage: &mut Stage) -> Checked {
     expect_eq(Clause::I2, "how many steps the build has", store.steps(build).await?.len(), 1_003)
 }
 
-async fn many_long_names_share_suffixes_of_two_digits(stage: &mut Stage) -> Checked {
+async fn many_long_names_share_suffixes_of_two_digits(env: &mut TestEnv) -> CaseResult {
     // 40 names, each twice; the second time they come to one prefix. At `_10` the cut moves.
     let names: Vec<_> = (0..80).map(|number| format!("{}-{:02}", "x".repeat(47), number % 40)).collect();
-    names_at_once_become(stage, &names).await
+    names_at_once_become(env, &names).await
 }
 
-async fn names_at_the_edges_of_the_rule(stage: &mut Stage) -> Checked {
+async fn names_at_the_edges_of_the_rule(env: &mut TestEnv) -> CaseResult {
     let longest = ["x", "9", "_", "-", "é", "🚀", "\u{a0}", "\u{10ffff}"].map(|text| format!("a{}", text.repeat(49)));
     let longest = longest.iter().map(String::as_str);
     let short = ["a", "z", "A", "Z", "_", "-", "\u{a0}", "\u{ad}", "\u{d7ff}", "\u{e000}", "\u{ffff}", "\u{10000}"];
@@ -308,10 +308,10 @@ async fn names_at_the_edges_of_the_rule(stage: &mut Stage) -> Checked {
         "x0",
     ];
     let names: Vec<&str> = short.into_iter().chain(strange).chain(longest).collect();
-    become_themselves(stage, Clause::N1, &names).await
+    become_themselves(env, Clause::N1, &names).await
 }
 
-async fn names_differ_when_their_code_points_do(stage: &mut Stage) -> Checked {
+async fn names_differ_when_their_code_points_do(env: &mut TestEnv) -> CaseResult {
     let names = [
         "straße",
         "strasse",
@@ -356,21 +356,21 @@ async fn names_differ_when_their_code_points_do(stage: &mut Stage) -> Checked {
         "\u{ac00}",
         "\u{1100}\u{1161}",
     ];
-    become_themselves(stage, Clause::N4, &names).await
+    become_themselves(env, Clause::N4, &names).await
 }
 
-async fn names_that_differ_in_case_have_suffixes_of_their_own(stage: &mut Stage) -> Checked {
+async fn names_that_differ_in_case_have_suffixes_of_their_own(env: &mut TestEnv) -> CaseResult {
     // Each pair is one where case or form does not count. The second name of each comes when the first has suffixes.
     for (one, other) in [("compile", "COMPILE"), ("é", "É"), ("é", "e\u{301}")] {
         let requested = [one, one, one, other, other, other];
         let expected = [one, other].map(|name| [name.to_owned(), format!("{name}_1"), format!("{name}_2")]);
-        names_become(stage, &requested, expected.as_flattened()).await?;
+        names_become(env, &requested, expected.as_flattened()).await?;
     }
     Ok(())
 }
 
-async fn an_underscore_is_no_wildcard(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn an_underscore_is_no_wildcard(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for name in ["axb", "foo", "foox1"] {
         store.add(build, name, "").await?;
     }
@@ -384,19 +384,19 @@ async fn an_underscore_is_no_wildcard(stage: &mut Stage) -> Checked {
 }
 
 /// Adds steps to a fresh build that ask for these names, one after the other, and expects what they become.
-async fn names_become(stage: &Stage, requested: &[impl AsRef<str>], expected: &[impl AsRef<str>]) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn names_become(env: &TestEnv, requested: &[impl AsRef<str>], expected: &[impl AsRef<str>]) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for (requested, expected) in requested.iter().map(AsRef::as_ref).zip(expected.iter().map(AsRef::as_ref)) {
         let added = store.add(build, requested, "").await?;
         let clause = if requested == expected { Clause::N2 } else { Clause::N3 };
         expect_text(clause, "the name that the last add answers", added.name.as_str(), expected)?;
     }
-    expect_names(stage, build, expected).await
+    expect_names(env, build, expected).await
 }
 
 /// Adds steps to a fresh build, each with a name that no other has, and expects to find each under it.
-async fn become_themselves(stage: &Stage, clause: Clause, names: &[&str]) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn become_themselves(env: &TestEnv, clause: Clause, names: &[&str]) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for name in names {
         let added = store.add(build, *name, "").await?;
         expect_text(clause, "the name that the last add answers", added.name.as_str(), name)?;
@@ -407,16 +407,16 @@ async fn become_themselves(stage: &Stage, clause: Clause, names: &[&str]) -> Che
         expect_eq(clause, "the number of the step with this name", got.number.get(), number)?;
         expect_text(clause, "the name of the step with this name", got.name.as_str(), name)?;
     }
-    expect_names(stage, build, names).await
+    expect_names(env, build, names).await
 }
 
 /// Adds steps to a fresh build that ask for these names, many at a time, and expects what they become in
 /// the order of their numbers.
-async fn names_at_once_become(stage: &Stage, requested: &[String]) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn names_at_once_become(env: &TestEnv, requested: &[String]) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     // The state string remembers the name that was asked for.
     let new = requested.iter().map(|name| new_step(build, name, name)).collect::<Result<Vec<_>, _>>()?;
-    add_at_once(store, new).await?;
+    add_concurrently(store, new).await?;
     let steps = store.steps(build).await?;
     expect_eq(Clause::I2, "how many steps the build has", steps.len(), requested.len())?;
     let expected = names_of(steps.iter().map(|step| step.state_string.as_str()));
@@ -427,8 +427,8 @@ async fn names_at_once_become(stage: &Stage, requested: &[String]) -> Checked {
     Ok(())
 }
 
-async fn expect_names(stage: &Stage, build: BuildId, expected: &[impl AsRef<str>]) -> Checked {
-    let steps = stage.store().steps(build).await?;
+async fn expect_names(env: &TestEnv, build: BuildId, expected: &[impl AsRef<str>]) -> CaseResult {
+    let steps = env.store().steps(build).await?;
     for (step, expected) in steps.iter().zip(expected) {
         let what = format!("the name of the step number {}, read back", step.number);
         expect_text(Clause::N3, what, step.name.as_str(), expected.as_ref())?;

@@ -5,8 +5,8 @@ use steps_core::{StepUrl, StepsStore, StepsStoreExt};
 use crate::{
     Clause,
     cases::{cases, values::url},
-    failure::{Checked, expect_eq, expect_some, expect_text},
-    stage::Stage,
+    failure::{CaseResult, expect_eq, expect_some, expect_text},
+    test_env::TestEnv,
 };
 
 cases! { Example add_url:
@@ -25,8 +25,8 @@ cases! { Example add_url:
 }
 
 /// Adds these to a new step and expects to read those, in that order.
-async fn urls_become(stage: &Stage, clause: Clause, added: &[(&str, &str)], expected: &[(&str, &str)]) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn urls_become(env: &TestEnv, clause: Clause, added: &[(&str, &str)], expected: &[(&str, &str)]) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     for (name, url) in added {
         store.add_named_url(step.id, *name, *url).await?;
@@ -38,7 +38,7 @@ async fn urls_become(stage: &Stage, clause: Clause, added: &[(&str, &str)], expe
     expect_urls(clause, &expect_some(clause, "the step with the urls", steps.first())?.urls, expected)
 }
 
-fn expect_urls(clause: Clause, got: &[StepUrl], expected: &[(&str, &str)]) -> Checked {
+fn expect_urls(clause: Clause, got: &[StepUrl], expected: &[(&str, &str)]) -> CaseResult {
     for (place, (got, (name, url))) in got.iter().zip(expected).enumerate() {
         expect_text(clause, format!("the name of the url number {place}"), got.name(), name)?;
         expect_text(clause, format!("the url number {place}"), got.url(), url)?;
@@ -46,13 +46,13 @@ fn expect_urls(clause: Clause, got: &[StepUrl], expected: &[(&str, &str)]) -> Ch
     expect_eq(clause, "how many urls the step has", got.len(), expected.len())
 }
 
-async fn urls_are_read_in_the_order_in_which_they_were_added(stage: &mut Stage) -> Checked {
+async fn urls_are_read_in_the_order_in_which_they_were_added(env: &mut TestEnv) -> CaseResult {
     let urls = [("log", "z"), ("page", "a"), ("about", "m"), ("log", "b"), ("Log", "b"), ("", ""), ("a", "z")];
-    urls_become(stage, Clause::U1, &urls, &urls).await
+    urls_become(env, Clause::U1, &urls, &urls).await
 }
 
-async fn many_urls_keep_their_order(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn many_urls_keep_their_order(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     // Neither names nor urls come in any order, and every third pair was there before.
     let urls: Vec<_> = (0..150).map(|n| (format!("log {}", n * 37 % 101), format!("u{}", n * 53 % 97))).collect();
@@ -68,26 +68,26 @@ async fn many_urls_keep_their_order(stage: &mut Stage) -> Checked {
     expect_urls(Clause::U1, &got, &expected)
 }
 
-async fn a_pair_that_is_there_is_ignored(stage: &mut Stage) -> Checked {
-    urls_become(stage, Clause::U2, &[("log", "a"), ("log", "a"), ("log", "a")], &[("log", "a")]).await
+async fn a_pair_that_is_there_is_ignored(env: &mut TestEnv) -> CaseResult {
+    urls_become(env, Clause::U2, &[("log", "a"), ("log", "a"), ("log", "a")], &[("log", "a")]).await
 }
 
-async fn a_pair_that_is_there_is_ignored_wherever_it_stands(stage: &mut Stage) -> Checked {
+async fn a_pair_that_is_there_is_ignored_wherever_it_stands(env: &mut TestEnv) -> CaseResult {
     let [a, b, c] = [("log", "a"), ("log", "b"), ("page", "c")];
-    urls_become(stage, Clause::U2, &[a, b, a, c, b, a, c], &[a, b, c]).await
+    urls_become(env, Clause::U2, &[a, b, a, c, b, a, c], &[a, b, c]).await
 }
 
-async fn the_same_name_with_another_url_is_kept(stage: &mut Stage) -> Checked {
+async fn the_same_name_with_another_url_is_kept(env: &mut TestEnv) -> CaseResult {
     let urls = [("log", "a"), ("log", "b"), ("log", "")];
-    urls_become(stage, Clause::U2, &urls, &urls).await
+    urls_become(env, Clause::U2, &urls, &urls).await
 }
 
-async fn the_same_url_with_another_name_is_kept(stage: &mut Stage) -> Checked {
+async fn the_same_url_with_another_name_is_kept(env: &mut TestEnv) -> CaseResult {
     let urls = [("log", "a"), ("page", "a"), ("", "a")];
-    urls_become(stage, Clause::U2, &urls, &urls).await
+    urls_become(env, Clause::U2, &urls, &urls).await
 }
 
-async fn name_and_url_are_told_apart(stage: &mut Stage) -> Checked {
+async fn name_and_url_are_told_apart(env: &mut TestEnv) -> CaseResult {
     let urls = [
         ("a", "bc"),
         ("ab", "c"),
@@ -111,10 +111,10 @@ async fn name_and_url_are_told_apart(stage: &mut Stage) -> Checked {
         ("a b", "c"),
         ("a", "b c"),
     ];
-    urls_become(stage, Clause::U2, &urls, &urls).await
+    urls_become(env, Clause::U2, &urls, &urls).await
 }
 
-async fn pairs_differ_when_their_code_points_do(stage: &mut Stage) -> Checked {
+async fn pairs_differ_when_their_code_points_do(env: &mut TestEnv) -> CaseResult {
     let urls = [
         ("log", "a"),
         ("Log", "a"),
@@ -137,18 +137,18 @@ async fn pairs_differ_when_their_code_points_do(stage: &mut Stage) -> Checked {
         ("log", "0"),
         ("log", "00"),
     ];
-    urls_become(stage, Clause::U2, &urls, &urls).await
+    urls_become(env, Clause::U2, &urls, &urls).await
 }
 
-async fn long_pairs_differ_in_their_last_character(stage: &mut Stage) -> Checked {
+async fn long_pairs_differ_in_their_last_character(env: &mut TestEnv) -> CaseResult {
     let long = "x".repeat(64 * 1024 - 1);
     let [a, b] = ["a", "b"].map(|end| format!("{long}{end}"));
     let urls = [(a.as_str(), a.as_str()), (&a, &b), (&b, &a), (&b, &b), (&long, &a)];
-    urls_become(stage, Clause::U2, &[urls, urls].concat(), &urls).await
+    urls_become(env, Clause::U2, &[urls, urls].concat(), &urls).await
 }
 
-async fn the_same_pair_is_kept_on_each_step(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn the_same_pair_is_kept_on_each_step(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let (first, second) = (store.add(build, "compile", "").await?, store.add(build, "test", "").await?);
     for id in [first.id, second.id, first.id] {
         store.add_url(id, url("log", "a")?).await?;
@@ -159,7 +159,7 @@ async fn the_same_pair_is_kept_on_each_step(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn any_text_is_a_url(stage: &mut Stage) -> Checked {
+async fn any_text_is_a_url(env: &mut TestEnv) -> CaseResult {
     let urls = [
         ("log", "not a url"),
         ("log", "http://"),
@@ -175,10 +175,10 @@ async fn any_text_is_a_url(stage: &mut Stage) -> Checked {
         ("log", "file:///C:\\x"),
         ("log", "%zz"),
     ];
-    urls_become(stage, Clause::U4, &urls, &urls).await
+    urls_become(env, Clause::U4, &urls, &urls).await
 }
 
-async fn the_empty_text_is_a_url(stage: &mut Stage) -> Checked {
+async fn the_empty_text_is_a_url(env: &mut TestEnv) -> CaseResult {
     let urls = [("", ""), ("", "a"), ("a", ""), (" ", ""), ("", " ")];
-    urls_become(stage, Clause::U4, &[urls, urls].concat(), &urls).await
+    urls_become(env, Clause::U4, &[urls, urls].concat(), &urls).await
 }

@@ -7,13 +7,12 @@ use steps_core::{
 use crate::{
     Clause,
     cases::{
-        PEERS, REOPEN,
-        at_once::at_once,
-        cases,
+        PEERS, REOPEN, cases,
+        concurrently::concurrently,
         values::{named, new_step, numbered, url},
     },
-    failure::{Checked, expect, expect_eq, expect_error},
-    stage::{Ending, Stage},
+    failure::{CaseResult, expect, expect_eq, expect_error},
+    test_env::{Ending, TestEnv},
 };
 
 cases! { Example close:
@@ -25,8 +24,8 @@ cases! { Example close:
     a_peer_goes_on [D7] needs PEERS;
 }
 
-async fn every_later_call_is_closed(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn every_later_call_is_closed(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     let id = step.id;
     store.close().await?;
@@ -51,17 +50,17 @@ async fn every_later_call_is_closed(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_second_close_is_fine(stage: &mut Stage) -> Checked {
-    let store = stage.store();
-    store.add(stage.build(), "compile", "").await?;
+async fn a_second_close_is_fine(env: &mut TestEnv) -> CaseResult {
+    let store = env.store();
+    store.add(env.build(), "compile", "").await?;
     for _ in 0..3 {
         store.close().await?;
     }
     Ok(())
 }
 
-async fn all_who_share_the_handle_are_closed(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn all_who_share_the_handle_are_closed(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let shared = store.clone();
     store.add(build, "compile", "").await?;
     shared.close().await?;
@@ -69,8 +68,8 @@ async fn all_who_share_the_handle_are_closed(stage: &mut Stage) -> Checked {
         .map(drop)
 }
 
-async fn calls_that_wait_end(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn calls_that_wait_end(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let call = |number: u32| {
         let store = store.clone();
         async move {
@@ -80,7 +79,7 @@ async fn calls_that_wait_end(stage: &mut Stage) -> Checked {
         }
     };
     // Whether an add is finished or gets an error is its luck; that it ends is what the time-out of a call sees to.
-    for (number, result) in at_once((0..60).map(call)).await? {
+    for (number, result) in concurrently((0..60).map(call)).await? {
         match result {
             Err(error) if number != 30 => {
                 let is_right = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unavailable);
@@ -93,8 +92,8 @@ async fn calls_that_wait_end(stage: &mut Stage) -> Checked {
     expect_error(Clause::D7, "a read after close", store.steps(build).await, ErrorKind::Closed).map(drop)
 }
 
-async fn what_was_answered_stays(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn what_was_answered_stays(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let call = |number: u32| {
         let store = store.clone();
         async move {
@@ -105,9 +104,9 @@ async fn what_was_answered_stays(stage: &mut Stage) -> Checked {
             Ok(Some((number.to_string(), store.add(build, "compile", number.to_string()).await)))
         }
     };
-    let answers: Vec<_> = at_once((0..60).map(call)).await?.into_iter().flatten().collect();
-    stage.reopen(Ending::Closed).await?;
-    let steps = stage.store().steps(build).await?;
+    let answers: Vec<_> = concurrently((0..60).map(call)).await?.into_iter().flatten().collect();
+    env.reopen(Ending::Closed).await?;
+    let steps = env.store().steps(build).await?;
     for (state, answer) in answers {
         let got = steps.iter().find(|step| step.state_string == *state).map(|step| step.id);
         match answer {
@@ -120,9 +119,9 @@ async fn what_was_answered_stays(stage: &mut Stage) -> Checked {
     expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())
 }
 
-async fn a_peer_goes_on(stage: &mut Stage) -> Checked {
-    let peer = stage.peer().await?;
-    let (store, build) = (stage.store(), stage.build());
+async fn a_peer_goes_on(env: &mut TestEnv) -> CaseResult {
+    let peer = env.peer().await?;
+    let (store, build) = (env.store(), env.build());
     store.add(build, "compile", "").await?;
     store.close().await?;
     let added = peer.add(build, "compile", "").await?;

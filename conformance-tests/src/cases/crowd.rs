@@ -9,11 +9,11 @@ use tokio::{runtime, sync::Barrier, task::JoinSet};
 
 use crate::{
     cases::values::{keyed, named, new_step, numbered, time_number, url},
-    draw::Draw,
-    failure::{Checked, Failure},
+    failure::{CaseResult, Failure},
     handle::Handle,
     linear::{History, Recorded, Recorder},
-    stage::Stage,
+    rng::Rng,
+    test_env::TestEnv,
 };
 
 /// How many callers there are, and how many calls each of them makes.
@@ -21,7 +21,7 @@ const CALLERS: usize = 8;
 const CALLS: usize = 20;
 
 /// Callers on one build.
-pub(super) struct Crowd {
+pub(super) struct Workload {
     build: BuildId,
     now: Timestamp,
     seed: u64,
@@ -33,12 +33,12 @@ pub(super) struct Crowd {
     may_fail: bool,
 }
 
-impl Crowd {
+impl Workload {
     /// On a fresh build.
-    pub(super) fn new(stage: &Stage, seed: u64, round: u64) -> Self {
+    pub(super) fn new(env: &TestEnv, seed: u64, round: u64) -> Self {
         Self {
-            build: stage.build(),
-            now: stage.now(),
+            build: env.build(),
+            now: env.now(),
             seed: seed.wrapping_add(round),
             steps: Mutex::default(),
             recorder: Recorder::new(),
@@ -53,7 +53,7 @@ impl Crowd {
     }
 
     /// Lets the callers loose, each on one of these handles, and gives what they did and saw.
-    pub(super) async fn run(self, handles: &[Handle], on_threads: bool) -> Checked<History> {
+    pub(super) async fn run(self, handles: &[Handle], on_threads: bool) -> CaseResult<History> {
         let crowd = Arc::new(self);
         // There is something to read and to change from the beginning.
         let first = crowd.recorder.caller("first", &handles[0]);
@@ -82,7 +82,7 @@ impl Crowd {
         }
         for handle in handles {
             let last = crowd.recorder.caller(format!("last on {}", handle.name()), handle);
-            crowd.judge(last.get_steps(crowd.build).await)?;
+            crowd.verify(last.get_steps(crowd.build).await)?;
         }
         Ok(crowd.recorder.history(crowd.build, crowd.now))
     }
@@ -92,8 +92,8 @@ impl Crowd {
     }
 
     /// Makes the calls of one caller. What each writes, no other writes, so that reads tell them apart.
-    async fn call(&self, caller: &Recorded, number: usize) -> Checked {
-        let mut draw = Draw::new(self.seed, number as u64);
+    async fn call(&self, caller: &Recorded, number: usize) -> CaseResult {
+        let mut rng = Rng::new(self.seed, number as u64);
         for turn in 0..self.calls {
             let own = number * 1_000 + turn;
             let state = format!("s{number}.{turn}");
@@ -101,54 +101,54 @@ impl Crowd {
             let step = {
                 let steps = self.steps();
                 // Mostly the same few, so that they meet.
-                if draw.percent(70) { steps[draw.below(2)] } else { *draw.of(&steps) }
+                if rng.percent(70) { steps[rng.below(2)] } else { *rng.of(&steps) }
             };
-            match draw.below(100) {
-                0..18 => self.add(caller.add_step(new_step(self.build, *draw.of(&["a", "a_1", "b"]), state)?).await)?,
+            match rng.below(100) {
+                0..18 => self.add(caller.add_step(new_step(self.build, *rng.of(&["a", "a_1", "b"]), state)?).await)?,
                 18..24 => {
-                    let mut new = keyed(self.build, *draw.of(&["a", "k"]), format!("key-{}", draw.below(4)))?;
+                    let mut new = keyed(self.build, *rng.of(&["a", "k"]), format!("key-{}", rng.below(4)))?;
                     new.state_string = StateString::new(state)?;
                     self.add(caller.add_step(new).await)?;
                 }
                 24..42 => {
-                    let shared = draw.percent(40);
-                    let url = if shared { url("all", draw.below(3).to_string()) } else { url("own", state) };
-                    self.judge(caller.add_url(step, url?).await)?;
+                    let shared = rng.percent(40);
+                    let url = if shared { url("all", rng.below(3).to_string()) } else { url("own", state) };
+                    self.verify(caller.add_url(step, url?).await)?;
                 }
-                42..50 => self.judge(caller.set_step_state_string(step, StateString::new(state)?).await)?,
+                42..50 => self.verify(caller.set_step_state_string(step, StateString::new(state)?).await)?,
                 50..55 => {
-                    let start = StartStep::new(at).with_locks_acquired(draw.percent(50));
-                    self.judge(caller.start_step(step, start).await)?;
+                    let start = StartStep::new(at).with_locks_acquired(rng.percent(50));
+                    self.verify(caller.start_step(step, start).await)?;
                 }
-                55..58 => self.judge(caller.set_step_locks_acquired_at(step, at).await)?,
+                55..58 => self.verify(caller.set_step_locks_acquired_at(step, at).await)?,
                 58..65 => {
                     let results = Results::new(i32::try_from(own).expect("it is small"));
-                    let finish = FinishStep::new(results).with_hidden(draw.percent(30));
-                    self.judge(caller.finish_step(step, finish).await)?;
+                    let finish = FinishStep::new(results).with_hidden(rng.percent(30));
+                    self.verify(caller.finish_step(step, finish).await)?;
                 }
-                65..82 => self.judge(caller.get_steps(self.build).await)?,
-                82..90 => self.judge(caller.get_step(step.into()).await)?,
+                65..82 => self.verify(caller.get_steps(self.build).await)?,
+                82..90 => self.verify(caller.get_step(step.into()).await)?,
                 90..95 => {
-                    let selector = numbered(self.build, draw.below(30));
-                    self.judge(caller.get_step(selector).await)?;
+                    let selector = numbered(self.build, rng.below(30));
+                    self.verify(caller.get_step(selector).await)?;
                 }
                 _ => {
-                    let selector: StepSelector = named(self.build, *draw.of(&["a", "a_1", "a_2", "b_1", "k"]))?;
-                    self.judge(caller.get_step(selector).await)?;
+                    let selector: StepSelector = named(self.build, *rng.of(&["a", "a_1", "a_2", "b_1", "k"]))?;
+                    self.verify(caller.get_step(selector).await)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn add(&self, answer: steps_core::Result<steps_core::AddedStep>) -> Checked {
+    fn add(&self, answer: steps_core::Result<steps_core::AddedStep>) -> CaseResult {
         if let Ok(added) = &answer {
             self.steps().push(added.id);
         }
-        self.judge(answer)
+        self.verify(answer)
     }
 
-    fn judge<T>(&self, answer: steps_core::Result<T>) -> Checked {
+    fn verify<T>(&self, answer: steps_core::Result<T>) -> CaseResult {
         match answer {
             Err(error) if self.may_fail && error.kind() == ErrorKind::Unavailable => Ok(()),
             answer => Ok(answer.map(drop)?),

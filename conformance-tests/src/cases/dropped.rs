@@ -5,15 +5,15 @@ use steps_core::{AddedStep, FinishStep, Results, StartStep, Step, StepsStore, St
 use crate::{
     Clause,
     cases::{
-        at_once::at_once,
         cases,
+        concurrently::concurrently,
         values::{new_step, time_number as at, url},
         writes::{Attempt, WRITES, Write},
     },
-    failure::{Checked, expect, expect_eq, expect_some, expect_text},
+    failure::{CaseResult, expect, expect_eq, expect_some, expect_text},
     handle::{dropped_at, polled},
     model::names_of,
-    stage::Stage,
+    test_env::TestEnv,
 };
 
 cases! { Example dropped:
@@ -29,8 +29,8 @@ cases! { Example dropped:
 /// How often a call is polled before it is dropped: never, and until it has got somewhere.
 const POLLS: std::ops::Range<usize> = 0..6;
 
-async fn an_add_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn an_add_is_whole_or_not_at_all(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let mut answered = Vec::new();
     for round in 0..30 {
         let add = store.add_step(new_step(build, "compile", "")?);
@@ -53,7 +53,7 @@ async fn an_add_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
 }
 
 /// Expects the steps that adds answered.
-fn expect_answered(steps: &[Step], answered: &[AddedStep]) -> Checked {
+fn expect_answered(steps: &[Step], answered: &[AddedStep]) -> CaseResult {
     for added in answered {
         let got = steps.iter().find(|step| step.id == added.id).map(|step| step.number);
         let what = format_args!("the number of the step {}, whose add was answered", added.id);
@@ -62,9 +62,9 @@ fn expect_answered(steps: &[Step], answered: &[AddedStep]) -> Checked {
     Ok(())
 }
 
-async fn a_change_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
-    stage.set_clock(at(3));
+async fn a_change_is_whole_or_not_at_all(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
+    env.set_clock(at(3));
     for polls in POLLS {
         let step = store.add(build, "compile", "waiting").await?;
         let _ = polled(polls, store.start_step(step.id, StartStep::new(at(1)).with_locks_acquired(true))).await;
@@ -86,8 +86,8 @@ async fn a_change_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_url_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_url_is_whole_or_not_at_all(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     for round in 0..20 {
         let _ = polled(round % POLLS.len(), store.add_url(step.id, url("log", round.to_string())?)).await;
@@ -101,8 +101,8 @@ async fn a_url_is_whole_or_not_at_all(stage: &mut Stage) -> Checked {
     expect_eq(Clause::U2, "the urls, each of which was added twice", rounds, (0..20).collect::<Vec<_>>())
 }
 
-async fn a_read_harms_nothing(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_read_harms_nothing(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     for round in 0..30 {
         let _ = polled(round % POLLS.len(), store.get_steps(build)).await;
@@ -113,8 +113,8 @@ async fn a_read_harms_nothing(stage: &mut Stage) -> Checked {
     expect_eq(Clause::D5, "how many steps the build has", store.steps(build).await?.len(), 2)
 }
 
-async fn a_close_harms_nothing(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_close_harms_nothing(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     store.add(build, "compile", "").await?;
     for polls in POLLS {
         let _ = polled(polls, store.close()).await;
@@ -127,8 +127,8 @@ async fn a_close_harms_nothing(stage: &mut Stage) -> Checked {
 /// More than any call waits.
 const MOST_AWAITS: usize = 100;
 
-async fn each_write_is_whole_or_not_at_all_at_every_await(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn each_write_is_whole_or_not_at_all_at_every_await(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for (first_mark, write) in (0..).step_by(MOST_AWAITS).zip(WRITES) {
         // Further each time, until it is answered.
         for (awaits, mark) in (0..MOST_AWAITS).zip(first_mark..) {
@@ -161,8 +161,8 @@ async fn each_write_is_whole_or_not_at_all_at_every_await(stage: &mut Stage) -> 
     expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())
 }
 
-async fn no_other_call_is_harmed(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn no_other_call_is_harmed(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let calls = (0..8).map(|caller: usize| {
         let store = store.clone();
         async move {
@@ -178,7 +178,7 @@ async fn no_other_call_is_harmed(stage: &mut Stage) -> Checked {
             Ok(answered)
         }
     });
-    let answered: Vec<_> = at_once(calls).await?.into_iter().flatten().collect();
+    let answered: Vec<_> = concurrently(calls).await?.into_iter().flatten().collect();
     let steps = store.steps(build).await?;
     expect_answered(&steps, &answered)
 }

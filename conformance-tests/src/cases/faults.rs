@@ -14,18 +14,17 @@ use tokio::time::sleep;
 use crate::{
     Clause, Feature,
     cases::{
-        Needs,
-        at_once::at_once,
-        cases,
-        crowd::Crowd,
+        Needs, cases,
+        concurrently::concurrently,
+        crowd::Workload,
         values::new_step,
         writes::{Attempt, WRITES, Write},
     },
-    draw::Draw,
-    failure::{Checked, Failure, expect, expect_eq},
+    failure::{CaseResult, Failure, expect, expect_eq},
     handle::Handle,
     proxy::{Direction, Fault, Proxy},
-    stage::{Setup, Stage},
+    rng::Rng,
+    test_env::{CaseSetup, TestEnv},
 };
 
 const FAULTS: Needs = Needs::Feature(Feature::Faults);
@@ -54,7 +53,7 @@ const SLACK: Duration = Duration::from_secs(4);
 const RECOVERY: Duration = Duration::from_secs(15);
 
 /// Holds the answer to what is there now (D3). Whether a write that may have been applied was, is its luck.
-async fn judge(attempt: &Attempt, answer: &Result<(), Error>, healthy: &Handle) -> Checked {
+async fn verify(attempt: &Attempt, answer: &Result<(), Error>, healthy: &Handle) -> CaseResult {
     let applied = attempt.applied(&healthy.steps(attempt.build).await?)?;
     let what = format!("how often the {:?} was applied that was answered {}", attempt.write, shown(answer));
     match answer {
@@ -74,12 +73,12 @@ fn shown(answer: &Result<(), Error>) -> String {
 }
 
 /// A connection that is lost is `Unavailable`.
-fn expect_unavailable(error: &Error) -> Checked {
+fn expect_unavailable(error: &Error) -> CaseResult {
     expect_eq(Clause::D3, format_args!("the kind of the error \"{error}\""), error.kind(), ErrorKind::Unavailable)
 }
 
 /// Makes a call and expects an answer, of whatever kind, about when its time-out is over (D4).
-async fn in_time<T>(call: impl Future<Output = T>) -> Checked<T> {
+async fn in_time<T>(call: impl Future<Output = T>) -> CaseResult<T> {
     let start = Instant::now();
     let answer = call.await;
     let took = start.elapsed();
@@ -89,7 +88,7 @@ async fn in_time<T>(call: impl Future<Output = T>) -> Checked<T> {
 }
 
 /// What the cases share: a store that can be reached, and one that can be made to fail.
-struct Bench {
+struct FaultRig {
     proxy: Proxy,
     store: Handle,
     healthy: Handle,
@@ -98,25 +97,25 @@ struct Bench {
     next: AtomicI32,
 }
 
-impl Bench {
-    async fn new(stage: &Stage) -> Checked<Self> {
-        Self::with_timeout(stage, TIMEOUT).await
+impl FaultRig {
+    async fn new(env: &TestEnv) -> CaseResult<Self> {
+        Self::with_timeout(env, TIMEOUT).await
     }
 
-    async fn with_timeout(stage: &Stage, timeout: Duration) -> Checked<Self> {
-        let (proxy, store) = stage.proxied(timeout, RECOVERY).await?;
-        let (healthy, build) = (stage.store().clone(), stage.build());
-        let bench = Self { proxy, store, healthy, build, next: AtomicI32::new(1_000_000) };
-        bench.ready(Write::Add).await?;
-        Ok(bench)
+    async fn with_timeout(env: &TestEnv, timeout: Duration) -> CaseResult<Self> {
+        let (proxy, store) = env.proxied(timeout, RECOVERY).await?;
+        let (healthy, build) = (env.store().clone(), env.build());
+        let rig = Self { proxy, store, healthy, build, next: AtomicI32::new(1_000_000) };
+        rig.ready(Write::Add).await?;
+        Ok(rig)
     }
 
-    async fn attempt(&self, write: Write, mark: i32) -> Checked<Attempt> {
+    async fn attempt(&self, write: Write, mark: i32) -> CaseResult<Attempt> {
         Attempt::new(write, &self.healthy, self.build, mark).await
     }
 
     /// A write that no round makes.
-    async fn another(&self, write: Write) -> Checked<Attempt> {
+    async fn another(&self, write: Write) -> CaseResult<Attempt> {
         self.attempt(write, self.next.fetch_add(1, Ordering::Relaxed)).await
     }
 
@@ -124,7 +123,7 @@ impl Bench {
     ///
     /// The next one then meets a connection that is open and knows it: a store that prepares its statements would
     /// otherwise lose that, and nothing would reach its data.
-    async fn ready(&self, write: Write) -> Checked {
+    async fn ready(&self, write: Write) -> CaseResult {
         let start = Instant::now();
         loop {
             let answer = match in_time(self.store.steps(self.build)).await? {
@@ -143,7 +142,7 @@ impl Bench {
     }
 
     /// How many bytes the requests and the answers of such a write have, about, for a store that is ready for it.
-    async fn size(&self, write: Write) -> Checked<[u64; 2]> {
+    async fn size(&self, write: Write) -> CaseResult<[u64; 2]> {
         self.ready(write).await?;
         let attempt = self.another(write).await?;
         let passed = || [Direction::Requests, Direction::Answers].map(|direction| self.proxy.bytes(direction));
@@ -160,107 +159,107 @@ impl Bench {
 }
 
 /// Runs a case on a stage of its own.
-async fn on_stage(setup: &Setup, case: impl AsyncFn(&Stage, Draw) -> Checked) -> Checked {
-    let stage = setup.stage().await?;
-    let result = case(&stage, Draw::new(setup.context.seed(), 0)).await;
-    stage.end(result).await
+async fn on_stage(setup: &CaseSetup, case: impl AsyncFn(&TestEnv, Rng) -> CaseResult) -> CaseResult {
+    let env = setup.env().await?;
+    let result = case(&env, Rng::new(setup.context.seed(), 0)).await;
+    env.end(result).await
 }
 
 /// How many rounds a case has, where it would have this many with the usual number of random cases.
-fn rounds(setup: &Setup, usual: u32) -> i32 {
+fn rounds(setup: &CaseSetup, usual: u32) -> i32 {
     i32::try_from(setup.suite.config.cases.saturating_mul(usual).div_ceil(64)).unwrap_or(i32::MAX)
 }
 
-fn ending(draw: &mut Draw, direction: Direction) -> Fault {
-    if draw.percent(50) { Fault::cut(direction) } else { Fault::reset(direction) }
+fn ending(rng: &mut Rng, direction: Direction) -> Fault {
+    if rng.percent(50) { Fault::cut(direction) } else { Fault::reset(direction) }
 }
 
-async fn a_connection_that_ends_is_told_honestly(setup: &Setup) -> Checked {
-    on_stage(setup, async |stage, mut draw| {
-        let bench = Bench::new(stage).await?;
-        let Bench { proxy, store, healthy, .. } = &bench;
+async fn a_connection_that_ends_is_told_honestly(setup: &CaseSetup) -> CaseResult {
+    on_stage(setup, async |env, mut rng| {
+        let rig = FaultRig::new(env).await?;
+        let FaultRig { proxy, store, healthy, .. } = &rig;
         let mut sizes = Vec::new();
         for write in WRITES {
-            sizes.push(bench.size(write).await?);
+            sizes.push(rig.size(write).await?);
         }
         for round in 0..rounds(setup, 28) {
             setup.log.clear();
             // Each write in both directions, in turn.
             let (place, way) = (round as usize % WRITES.len(), round as usize / WRITES.len() % 2);
             let direction = [Direction::Requests, Direction::Answers][way];
-            let after = draw.below(1 + sizes[place][way] as usize) as u64;
-            bench.ready(WRITES[place]).await?;
-            let attempt = bench.attempt(WRITES[place], round).await?;
-            proxy.fail(ending(&mut draw, direction).after(after).once());
+            let after = rng.below(1 + sizes[place][way] as usize) as u64;
+            rig.ready(WRITES[place]).await?;
+            let attempt = rig.attempt(WRITES[place], round).await?;
+            proxy.fail(ending(&mut rng, direction).after(after).once());
             let answer = in_time(attempt.call(store)).await??;
             proxy.heal();
-            let judged = judge(&attempt, &answer, healthy).await;
+            let judged = verify(&attempt, &answer, healthy).await;
             judged.map_err(|failure| failure.after(format_args!("{direction:?} ended after {after} bytes")))?;
         }
-        bench.ready(Write::Add).await
+        rig.ready(Write::Add).await
     })
     .await
 }
 
-async fn a_server_that_falls_silent_is_given_up_in_time(setup: &Setup) -> Checked {
-    on_stage(setup, async |stage, mut draw| {
+async fn a_server_that_falls_silent_is_given_up_in_time(setup: &CaseSetup) -> CaseResult {
+    on_stage(setup, async |env, mut rng| {
         let mut rounds = Vec::new();
         for mark in 0..self::rounds(setup, 14).min(42) {
             // All at once, since each takes as long as its time-out.
-            let bench = Bench::new(stage).await?;
+            let rig = FaultRig::new(env).await?;
             let write = WRITES[mark as usize % WRITES.len()];
-            bench.ready(write).await?;
-            let direction = if draw.percent(50) { Direction::Requests } else { Direction::Answers };
-            let after = if draw.percent(50) { 0 } else { draw.below(40) as u64 };
-            let fault = if draw.percent(70) { Fault::silence(direction) } else { Fault::delay(direction, 2 * TIMEOUT) };
+            rig.ready(write).await?;
+            let direction = if rng.percent(50) { Direction::Requests } else { Direction::Answers };
+            let after = if rng.percent(50) { 0 } else { rng.below(40) as u64 };
+            let fault = if rng.percent(70) { Fault::silence(direction) } else { Fault::delay(direction, 2 * TIMEOUT) };
             rounds.push(async move {
-                let Bench { proxy, store, healthy, build, .. } = &bench;
-                let attempt = bench.attempt(write, mark).await?;
+                let FaultRig { proxy, store, healthy, build, .. } = &rig;
+                let attempt = rig.attempt(write, mark).await?;
                 proxy.fail(fault.after(after));
                 let answer = in_time(attempt.call(store)).await??;
                 // Whoever else writes to the build is not kept from it (D4).
                 healthy.add(*build, "other", "").await?;
-                judge(&attempt, &answer, healthy).await?;
+                verify(&attempt, &answer, healthy).await?;
                 let read = in_time(store.steps(*build)).await?;
                 read.err().as_ref().map_or(Ok(()), expect_unavailable)?;
                 proxy.heal();
-                bench.ready(write).await?;
+                rig.ready(write).await?;
                 // What was only late has come by now.
                 sleep(2 * TIMEOUT).await;
-                judge(&attempt, &answer, healthy).await
+                verify(&attempt, &answer, healthy).await
             });
         }
-        at_once(rounds).await.map(drop)
+        concurrently(rounds).await.map(drop)
     })
     .await
 }
 
-async fn a_slow_server_is_waited_for(setup: &Setup) -> Checked {
-    on_stage(setup, async |stage, _| {
+async fn a_slow_server_is_waited_for(setup: &CaseSetup) -> CaseResult {
+    on_stage(setup, async |env, _| {
         let mut ways = Vec::new();
         for (direction, marks) in [(Direction::Requests, 0..), (Direction::Answers, 100..)] {
-            let Bench { proxy, store, healthy, build, .. } = Bench::with_timeout(stage, PATIENT).await?;
+            let FaultRig { proxy, store, healthy, build, .. } = FaultRig::with_timeout(env, PATIENT).await?;
             ways.push(async move {
                 proxy.fail(Fault::delay(direction, SLOW));
                 for (mark, write) in marks.zip(WRITES) {
                     let attempt = Attempt::new(write, &healthy, build, mark).await?;
                     attempt.call(&store).await?.map_err(|error| Failure::from(error).or_clause(Some(Clause::D4)))?;
-                    judge(&attempt, &Ok(()), &healthy).await?;
+                    verify(&attempt, &Ok(()), &healthy).await?;
                 }
                 store.steps(build).await?;
                 Ok(())
             });
         }
-        at_once(ways).await.map(drop)
+        concurrently(ways).await.map(drop)
     })
     .await
 }
 
-async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &Setup) -> Checked {
-    on_stage(setup, async |stage, mut draw| {
-        let bench = Bench::new(stage).await?;
-        let [_, size] = bench.size(Write::KeyedAdd).await?;
-        let Bench { proxy, store, healthy, build, .. } = bench;
+async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &CaseSetup) -> CaseResult {
+    on_stage(setup, async |env, mut rng| {
+        let rig = FaultRig::new(env).await?;
+        let [_, size] = rig.size(Write::KeyedAdd).await?;
+        let FaultRig { proxy, store, healthy, build, .. } = rig;
         for round in 0..rounds(setup, 12) {
             setup.log.clear();
             let new = new_step(build, "compile", format!("mark {round}"))?
@@ -268,10 +267,10 @@ async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &Setup) -> Chec
             let start = Instant::now();
             let added = loop {
                 if start.elapsed() < TIMEOUT / 2 {
-                    let fault = ending(&mut draw, Direction::Answers).after(draw.below(1 + size as usize) as u64);
+                    let fault = ending(&mut rng, Direction::Answers).after(rng.below(1 + size as usize) as u64);
                     // Whoever repeats inside gets through the second time, or not at all: where statements are prepared
                     // on each connection, only the first of these reaches the data.
-                    proxy.fail(if draw.percent(50) { fault.once() } else { fault });
+                    proxy.fail(if rng.percent(50) { fault.once() } else { fault });
                 } else {
                     proxy.heal();
                 }
@@ -300,16 +299,16 @@ async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &Setup) -> Chec
     .await
 }
 
-async fn a_write_is_not_repeated_over_a_newer_one(setup: &Setup) -> Checked {
-    on_stage(setup, async |stage, _| {
+async fn a_write_is_not_repeated_over_a_newer_one(setup: &CaseSetup) -> CaseResult {
+    on_stage(setup, async |env, _| {
         let mut overtaken = 0;
         for write in [Write::State, Write::Finish, Write::Start, Write::Locks] {
-            let bench = Bench::new(stage).await?;
-            let [_, size] = bench.size(write).await?;
+            let rig = FaultRig::new(env).await?;
+            let [_, size] = rig.size(write).await?;
             // The first answer is lost, or of several, as those in a transaction have them, the end of the last one.
             for (mark, after) in (0..).zip([0, size.saturating_sub(1)]) {
                 setup.log.clear();
-                overtaken += u32::from(is_overtaken(&bench, write, mark, after).await?);
+                overtaken += u32::from(is_overtaken(&rig, write, mark, after).await?);
             }
         }
         // Where each of them was late, or none of them was applied, nothing was seen.
@@ -324,10 +323,10 @@ async fn a_write_is_not_repeated_over_a_newer_one(setup: &Setup) -> Checked {
 }
 
 /// Whether a newer write overtook one whose answer was lost after so many bytes; then it stays.
-async fn is_overtaken(bench: &Bench, write: Write, mark: i32, after: u64) -> Checked<bool> {
-    let Bench { proxy, store, healthy, build, .. } = bench;
-    bench.ready(write).await?;
-    let older = bench.attempt(write, mark).await?;
+async fn is_overtaken(rig: &FaultRig, write: Write, mark: i32, after: u64) -> CaseResult<bool> {
+    let FaultRig { proxy, store, healthy, build, .. } = rig;
+    rig.ready(write).await?;
+    let older = rig.attempt(write, mark).await?;
     let newer = Attempt { mark: mark + 100, ..older.clone() };
     // The write arrives, and its answer does not; nor does that of any other until the proxy is healed.
     proxy.fail(Fault::cut(Direction::Answers).after(after));
@@ -349,48 +348,48 @@ async fn is_overtaken(bench: &Bench, write: Write, mark: i32, after: u64) -> Che
     let (answer, overtaken) = (answer??, overtaken?);
     if overtaken {
         // Nobody repeats it later, either.
-        bench.ready(write).await?;
+        rig.ready(write).await?;
         let applied = newer.applied(&healthy.steps(*build).await?)?;
         let what = format_args!("how often a newer {:?} than one whose answer was lost is there", newer.write);
         expect_eq(Clause::D6, what, applied, 1)?;
     } else if newer.applied(&healthy.steps(*build).await?)? == 0 {
-        judge(&older, &answer, healthy).await?;
+        verify(&older, &answer, healthy).await?;
     }
     Ok(overtaken)
 }
 
-async fn connections_at_rest_may_end(setup: &Setup) -> Checked {
-    on_stage(setup, async |stage, _| {
-        let bench = Bench::new(stage).await?;
-        let Bench { proxy, store, healthy, .. } = &bench;
+async fn connections_at_rest_may_end(setup: &CaseSetup) -> CaseResult {
+    on_stage(setup, async |env, _| {
+        let rig = FaultRig::new(env).await?;
+        let FaultRig { proxy, store, healthy, .. } = &rig;
         for round in 0..rounds(setup, 14) {
             setup.log.clear();
             let write = WRITES[round as usize % WRITES.len()];
-            bench.ready(write).await?;
-            let attempt = bench.attempt(write, round).await?;
+            rig.ready(write).await?;
+            let attempt = rig.attempt(write, round).await?;
             proxy.reset_all();
             let answer = in_time(attempt.call(store)).await??;
-            judge(&attempt, &answer, healthy).await?;
+            verify(&attempt, &answer, healthy).await?;
         }
-        bench.ready(Write::Add).await
+        rig.ready(Write::Add).await
     })
     .await
 }
 
-async fn histories_with_lost_connections_are_linearizable(setup: &Setup) -> Checked {
-    on_stage(setup, async |stage, mut draw| {
-        let bench = Bench::new(stage).await?;
-        let Bench { proxy, store, healthy, .. } = &bench;
+async fn histories_with_lost_connections_are_linearizable(setup: &CaseSetup) -> CaseResult {
+    on_stage(setup, async |env, mut rng| {
+        let rig = FaultRig::new(env).await?;
+        let FaultRig { proxy, store, healthy, .. } = &rig;
         for round in 0..rounds(setup, 4) {
             setup.log.clear();
-            let crowd = Crowd::new(stage, setup.context.seed(), round as u64).that_may_fail();
+            let crowd = Workload::new(env, setup.context.seed(), round as u64).that_may_fail();
             let handles = [healthy.clone(), store.clone()];
             let crowd = crowd.run(&handles, round % 2 == 1);
             let losing = async {
                 loop {
-                    let direction = if draw.percent(30) { Direction::Requests } else { Direction::Answers };
-                    proxy.fail(ending(&mut draw, direction).after(draw.below(4_000) as u64).once());
-                    sleep(Duration::from_millis(draw.below(30) as u64)).await;
+                    let direction = if rng.percent(30) { Direction::Requests } else { Direction::Answers };
+                    proxy.fail(ending(&mut rng, direction).after(rng.below(4_000) as u64).once());
+                    sleep(Duration::from_millis(rng.below(30) as u64)).await;
                 }
             };
             let history = tokio::select! {
@@ -399,7 +398,7 @@ async fn histories_with_lost_connections_are_linearizable(setup: &Setup) -> Chec
             };
             proxy.heal();
             history.check()?;
-            bench.ready(Write::Add).await?;
+            rig.ready(Write::Add).await?;
         }
         Ok(())
     })

@@ -2,10 +2,10 @@
 
 use crate::{
     Feature,
-    cases::{Needs, PEERS, cases, crowd::Crowd},
-    failure::Checked,
+    cases::{Needs, PEERS, cases, crowd::Workload},
+    failure::CaseResult,
     handle::Handle,
-    stage::{Setup, Stage},
+    test_env::{CaseSetup, TestEnv},
 };
 
 cases! { Property histories:
@@ -14,32 +14,31 @@ cases! { Property histories:
     of_processes_are_linearizable [R3, R2, I2, I5, N3, U3] needs Needs::Feature(Feature::Processes);
 }
 
-async fn of_tasks_are_linearizable(setup: &Setup) -> Checked {
-    of_handles(setup, async |stage| Ok(vec![stage.store().clone()])).await
+async fn of_tasks_are_linearizable(setup: &CaseSetup) -> CaseResult {
+    of_handles(setup, async |env| Ok(vec![env.store().clone()])).await
 }
 
-async fn of_peers_are_linearizable(setup: &Setup) -> Checked {
-    of_handles(setup, async |stage| Ok(vec![stage.store().clone(), stage.peer().await?, stage.peer().await?])).await
+async fn of_peers_are_linearizable(setup: &CaseSetup) -> CaseResult {
+    of_handles(setup, async |env| Ok(vec![env.store().clone(), env.peer().await?, env.peer().await?])).await
 }
 
-async fn of_processes_are_linearizable(setup: &Setup) -> Checked {
-    of_handles(setup, async |stage| Ok(vec![stage.store().clone(), stage.process().await?, stage.process().await?]))
-        .await
+async fn of_processes_are_linearizable(setup: &CaseSetup) -> CaseResult {
+    of_handles(setup, async |env| Ok(vec![env.store().clone(), env.process().await?, env.process().await?])).await
 }
 
 /// Records histories of callers on these handles, and checks them.
-async fn of_handles(setup: &Setup, handles: impl AsyncFn(&mut Stage) -> Checked<Vec<Handle>>) -> Checked {
-    let mut stage = setup.stage().await?;
+async fn of_handles(setup: &CaseSetup, handles: impl AsyncFn(&mut TestEnv) -> CaseResult<Vec<Handle>>) -> CaseResult {
+    let mut env = setup.env().await?;
     let result = async {
-        let handles = handles(&mut stage).await?;
+        let handles = handles(&mut env).await?;
         for round in 0..setup.suite.config.cases.div_ceil(8) {
             setup.log.clear();
-            let crowd = Crowd::new(&stage, setup.context.seed(), u64::from(round));
+            let crowd = Workload::new(&env, setup.context.seed(), u64::from(round));
             // In turn as tasks, and on threads of their own, which the machine interrupts anywhere.
             crowd.run(&handles, round % 2 == 1).await?.check()?;
         }
         Ok(())
     };
     let result = result.await;
-    stage.end(result).await
+    env.end(result).await
 }

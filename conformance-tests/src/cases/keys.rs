@@ -5,13 +5,13 @@ use steps_core::{AddedStep, FinishStep, IdempotencyKey, Results, StepsStore, Ste
 use crate::{
     Clause,
     cases::{
-        at_once::add_at_once,
         cases,
+        concurrently::add_concurrently,
         values::{keyed, new_step},
     },
     compare::expect_steps,
-    failure::{Checked, expect_eq},
-    stage::Stage,
+    failure::{CaseResult, expect_eq},
+    test_env::TestEnv,
 };
 
 cases! { Example keys:
@@ -26,8 +26,8 @@ cases! { Example keys:
     repeated_adds_at_once_add_one_step [I5, I2];
 }
 
-async fn a_repeated_add_gets_the_first_answer(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_repeated_add_gets_the_first_answer(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     store.add(build, "compile", "").await?;
     let first = store.add_step(keyed(build, "compile", "k")?).await?;
     for name in ["compile", "compile_1", "other"] {
@@ -36,8 +36,8 @@ async fn a_repeated_add_gets_the_first_answer(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_repeated_add_changes_nothing(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_repeated_add_changes_nothing(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let key = IdempotencyKey::new("k")?;
     store.add_step(new_step(build, "compile", "first")?.with_idempotency_key(key.clone())).await?;
     let before = store.steps(build).await?;
@@ -45,8 +45,8 @@ async fn a_repeated_add_changes_nothing(stage: &mut Stage) -> Checked {
     expect_steps(Some(Clause::I5), "after the repeated add", &store.steps(build).await?, &before)
 }
 
-async fn a_repeated_add_uses_up_no_number_and_no_name(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_repeated_add_uses_up_no_number_and_no_name(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for _ in 0..3 {
         store.add_step(keyed(build, "compile", "k")?).await?;
         store.add_step(keyed(build, "test", "k")?).await?;
@@ -59,8 +59,8 @@ async fn a_repeated_add_uses_up_no_number_and_no_name(stage: &mut Stage) -> Chec
     Ok(())
 }
 
-async fn a_repeated_add_gets_the_first_answer_after_changes(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_repeated_add_gets_the_first_answer_after_changes(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let first = store.add_step(keyed(build, "compile", "k")?).await?;
     store.add(build, "compile", "").await?;
     store.state(first.id, "done").await?;
@@ -71,8 +71,8 @@ async fn a_repeated_add_gets_the_first_answer_after_changes(stage: &mut Stage) -
     expect_steps(Some(Clause::I5), "after the repeated add", &store.steps(build).await?, &before)
 }
 
-async fn a_key_holds_in_its_build_alone(stage: &mut Stage) -> Checked {
-    let (store, builds) = (stage.store(), [stage.build(), stage.build()]);
+async fn a_key_holds_in_its_build_alone(env: &mut TestEnv) -> CaseResult {
+    let (store, builds) = (env.store(), [env.build(), env.build()]);
     let first = store.add_step(keyed(builds[0], "compile", "k")?).await?;
     store.add(builds[1], "compile", "").await?;
     let other = store.add_step(keyed(builds[1], "compile", "k")?).await?;
@@ -82,8 +82,8 @@ async fn a_key_holds_in_its_build_alone(stage: &mut Stage) -> Checked {
     expect_again(&other, store.add_step(keyed(builds[1], "x", "k")?).await?)
 }
 
-async fn keys_differ_when_their_characters_do(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn keys_differ_when_their_characters_do(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let (longest, other) = ("~".repeat(64), format!("{}!", "~".repeat(63)));
     let keys = [
         "k",
@@ -141,8 +141,8 @@ async fn keys_differ_when_their_characters_do(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_key_is_no_name(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_key_is_no_name(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     store.add_step(keyed(build, "a", "b")?).await?;
     store.add_step(keyed(build, "b", "a")?).await?;
     store.add_step(keyed(build, "c", "0")?).await?;
@@ -150,8 +150,8 @@ async fn a_key_is_no_name(stage: &mut Stage) -> Checked {
     expect_eq(Clause::N2, "the names, none of which is taken", names, ["a", "b", "c"])
 }
 
-async fn an_add_without_a_key_is_never_a_repetition(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn an_add_without_a_key_is_never_a_repetition(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let new = new_step(build, "compile", "same")?;
     for number in 0..3 {
         let added = store.add_step(new.clone()).await?;
@@ -160,10 +160,10 @@ async fn an_add_without_a_key_is_never_a_repetition(stage: &mut Stage) -> Checke
     Ok(())
 }
 
-async fn repeated_adds_at_once_add_one_step(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn repeated_adds_at_once_add_one_step(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let new = (0..40).map(|number| keyed(build, "compile", format!("k{}", number % 4)));
-    let answers = add_at_once(store, new.collect::<Result<_, _>>()?).await?;
+    let answers = add_concurrently(store, new.collect::<Result<_, _>>()?).await?;
     for (place, answer) in answers.iter().enumerate() {
         expect_again(&answers[place % 4], answer.clone())?;
     }
@@ -173,6 +173,6 @@ async fn repeated_adds_at_once_add_one_step(stage: &mut Stage) -> Checked {
     expect_eq(Clause::N3, "their names", names, ["compile", "compile_1", "compile_2", "compile_3"])
 }
 
-fn expect_again(first: &AddedStep, got: AddedStep) -> Checked {
+fn expect_again(first: &AddedStep, got: AddedStep) -> CaseResult {
     expect_eq(Clause::I5, "the answer of an add under a key that was used before", got, first.clone())
 }

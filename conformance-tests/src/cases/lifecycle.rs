@@ -12,10 +12,10 @@ use crate::{
         values::{missing_ids, time, time_number as at, url},
     },
     compare::{expect_step, expect_steps},
-    failure::{Checked, expect_eq, expect_error, expect_some},
+    failure::{CaseResult, expect_eq, expect_error, expect_some},
     handle::Handle,
     model,
-    stage::Stage,
+    test_env::TestEnv,
 };
 
 cases! { Example lifecycle:
@@ -62,14 +62,14 @@ impl Change {
         ]
     }
 
-    async fn make(&self, stage: &Stage, id: StepId) -> steps_core::Result<()> {
-        let store = stage.store();
+    async fn make(&self, env: &TestEnv, id: StepId) -> steps_core::Result<()> {
+        let store = env.store();
         match self {
             Self::Start(start) => store.start_step(id, *start).await,
             Self::Locks(at) => store.set_step_locks_acquired_at(id, *at).await,
             Self::State(state) => store.state(id, *state).await,
             Self::Finish(finish, now) => {
-                stage.set_clock(*now);
+                env.set_clock(*now);
                 store.finish_step(id, *finish).await
             }
             Self::Url(name, url) => store.add_named_url(id, *name, *url).await,
@@ -77,7 +77,7 @@ impl Change {
     }
 
     /// What it makes of a step.
-    fn apply(&self, step: &mut Step) -> Checked {
+    fn apply(&self, step: &mut Step) -> CaseResult {
         match self {
             Self::Start(start) => model::start(step, *start),
             Self::Locks(at) => step.locks_acquired_at = Some(*at),
@@ -100,11 +100,11 @@ impl Change {
 }
 
 /// Makes these changes to a new step and expects after each what they come to. Whatever is wrong breaks `clause`.
-async fn changes_make(stage: &Stage, clause: Clause, changes: &[Change]) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn changes_make(env: &TestEnv, clause: Clause, changes: &[Change]) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let mut expected = added(store, build, "compile").await?;
     for change in changes {
-        change.make(stage, expected.id).await?;
+        change.make(env, expected.id).await?;
         change.apply(&mut expected)?;
         let got = expect_some(clause, "the step just changed", store.step(expected.id).await?)?;
         expect_step(Some(clause), "after the last change", &got, &expected)?;
@@ -113,7 +113,7 @@ async fn changes_make(stage: &Stage, clause: Clause, changes: &[Change]) -> Chec
 }
 
 /// Adds a step and reads it.
-async fn added(store: &Handle, build: BuildId, name: &str) -> Checked<Step> {
+async fn added(store: &Handle, build: BuildId, name: &str) -> CaseResult<Step> {
     let added = store.add(build, name, "waiting").await?;
     expect_some(Clause::R3, "the step just added", store.step(added.id).await?)
 }
@@ -130,52 +130,52 @@ fn finish(results: i32, hidden: bool, n: i64) -> Change {
     Change::Finish(FinishStep::new(Results::new(results)).with_hidden(hidden), at(n))
 }
 
-async fn start_sets_when_it_started(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L2, &[start(1)]).await
+async fn start_sets_when_it_started(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L2, &[start(1)]).await
 }
 
-async fn start_with_locks_sets_both_times(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L2, &[start_with_locks(1)]).await?;
-    changes_make(stage, Clause::L2, &[Change::Locks(at(1)), start_with_locks(2)]).await
+async fn start_with_locks_sets_both_times(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L2, &[start_with_locks(1)]).await?;
+    changes_make(env, Clause::L2, &[Change::Locks(at(1)), start_with_locks(2)]).await
 }
 
-async fn start_without_locks_leaves_their_time_as_it_was(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L2, &[Change::Locks(at(1)), start(2)]).await?;
-    changes_make(stage, Clause::L2, &[start_with_locks(1), start(2)]).await
+async fn start_without_locks_leaves_their_time_as_it_was(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L2, &[Change::Locks(at(1)), start(2)]).await?;
+    changes_make(env, Clause::L2, &[start_with_locks(1), start(2)]).await
 }
 
-async fn start_again_overwrites(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L2, &[start(2), start(3), start(1), start_with_locks(5), start_with_locks(4)]).await
+async fn start_again_overwrites(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L2, &[start(2), start(3), start(1), start_with_locks(5), start_with_locks(4)]).await
 }
 
-async fn locks_acquired_sets_only_that(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L3, &[Change::Locks(at(2)), Change::Locks(at(1))]).await?;
+async fn locks_acquired_sets_only_that(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L3, &[Change::Locks(at(2)), Change::Locks(at(1))]).await?;
     let [start, locks, state, finish, url] = Change::each(4);
-    changes_make(stage, Clause::L3, &[start, state, finish, url, locks, Change::Locks(at(9))]).await
+    changes_make(env, Clause::L3, &[start, state, finish, url, locks, Change::Locks(at(9))]).await
 }
 
-async fn state_string_sets_only_that(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L3, &[Change::State("running"), Change::State(""), Change::State("done")]).await?;
+async fn state_string_sets_only_that(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L3, &[Change::State("running"), Change::State(""), Change::State("done")]).await?;
     let [start, locks, state, finish, url] = Change::each(4);
-    changes_make(stage, Clause::L3, &[start, locks, finish, url, state, Change::State("done")]).await
+    changes_make(env, Clause::L3, &[start, locks, finish, url, state, Change::State("done")]).await
 }
 
-async fn finish_sets_time_results_and_hidden(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L4, &[finish(0, false, 1)]).await?;
-    changes_make(stage, Clause::L4, &[finish(2, true, 1)]).await
+async fn finish_sets_time_results_and_hidden(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L4, &[finish(0, false, 1)]).await?;
+    changes_make(env, Clause::L4, &[finish(2, true, 1)]).await
 }
 
-async fn finish_again_overwrites_all_three(stage: &mut Stage) -> Checked {
-    changes_make(stage, Clause::L4, &[finish(2, true, 5), finish(0, false, 9), finish(6, true, 1), finish(6, false, 1)])
+async fn finish_again_overwrites_all_three(env: &mut TestEnv) -> CaseResult {
+    changes_make(env, Clause::L4, &[finish(2, true, 5), finish(0, false, 9), finish(6, true, 1), finish(6, false, 1)])
         .await
 }
 
-async fn finish_takes_the_time_from_its_clock(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn finish_takes_the_time_from_its_clock(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     for now in ["2001-09-09T01:46:40Z", "1970-01-01T00:00:00Z", "2038-01-19T03:14:08.000001Z", "1999-12-31T23:59:59Z"] {
         let now = time(now)?;
-        stage.set_clock(now);
+        env.set_clock(now);
         store.finish(step.id, Results::SUCCESS).await?;
         let got = expect_some(Clause::L4, "the step just finished", store.step(step.id).await?)?;
         expect_eq(Clause::L4, "complete_at, by the clock of the handle", got.complete_at, Some(now))?;
@@ -183,31 +183,31 @@ async fn finish_takes_the_time_from_its_clock(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn finish_leaves_the_rest_as_it_was(stage: &mut Stage) -> Checked {
+async fn finish_leaves_the_rest_as_it_was(env: &mut TestEnv) -> CaseResult {
     let [start, locks, state, finish, url] = Change::each(4);
-    changes_make(stage, Clause::L4, &[start, locks, state, url, finish]).await
+    changes_make(env, Clause::L4, &[start, locks, state, url, finish]).await
 }
 
-async fn changes_come_in_any_order(stage: &mut Stage) -> Checked {
+async fn changes_come_in_any_order(env: &mut TestEnv) -> CaseResult {
     let changes = Change::each(1);
     for rotated in 0..changes.len() {
         for skipped in 1..changes.len() {
             // Steps of 1 to 4 through five changes: each pair of changes comes in both orders.
             let order: Vec<_> =
                 (0..changes.len()).map(|n| changes[(rotated + n * skipped) % changes.len()].clone()).collect();
-            changes_make(stage, Clause::L5, &order).await?;
+            changes_make(env, Clause::L5, &order).await?;
         }
     }
     Ok(())
 }
 
-async fn the_last_change_wins(stage: &mut Stage) -> Checked {
+async fn the_last_change_wins(env: &mut TestEnv) -> CaseResult {
     let twice: Vec<_> = [5, 3, 8, 1].into_iter().flat_map(Change::each).collect();
-    changes_make(stage, Clause::L5, &twice).await
+    changes_make(env, Clause::L5, &twice).await
 }
 
-async fn changes_touch_no_other_step(stage: &mut Stage) -> Checked {
-    let (store, builds) = (stage.store(), [stage.build(), stage.build()]);
+async fn changes_touch_no_other_step(env: &mut TestEnv) -> CaseResult {
+    let (store, builds) = (env.store(), [env.build(), env.build()]);
     for build in builds {
         for _ in 0..3 {
             store.add(build, "compile", "waiting").await?;
@@ -218,7 +218,7 @@ async fn changes_touch_no_other_step(stage: &mut Stage) -> Checked {
     for (n, place) in (0..).zip([(0, 1), (1, 1), (0, 0), (1, 2), (0, 2), (1, 0)]) {
         let step = &mut expected[place.0][place.1];
         for change in Change::each(n) {
-            change.make(stage, step.id).await?;
+            change.make(env, step.id).await?;
             change.apply(step)?;
         }
         for (build, expected) in builds.into_iter().zip(&expected) {
@@ -229,10 +229,10 @@ async fn changes_touch_no_other_step(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_change_of_a_missing_step_is_not_found(stage: &mut Stage) -> Checked {
+async fn a_change_of_a_missing_step_is_not_found(env: &mut TestEnv) -> CaseResult {
     for id in missing_ids()? {
         for change in Change::each(1) {
-            let got = change.make(stage, id).await;
+            let got = change.make(env, id).await;
             let error = expect_error(Clause::L6, "a change of a missing step", got, ErrorKind::NotFound)?;
             let call = error.call().map(|call| (call.operation(), call.step_id()));
             expect_eq(Clause::D3, "the call that the error names", call, Some((change.operation(), Some(id))))?;
@@ -241,13 +241,13 @@ async fn a_change_of_a_missing_step_is_not_found(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_change_of_a_missing_step_changes_nothing(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_change_of_a_missing_step_changes_nothing(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     store.add(build, "compile", "waiting").await?;
     let before = store.steps(build).await?;
     for id in missing_ids()? {
         for change in Change::each(1) {
-            expect_error(Clause::L6, "a change of a missing step", change.make(stage, id).await, ErrorKind::NotFound)?;
+            expect_error(Clause::L6, "a change of a missing step", change.make(env, id).await, ErrorKind::NotFound)?;
         }
         expect_eq(Clause::L6, "the missing step, after changes of it", store.step(id).await?, None)?;
     }

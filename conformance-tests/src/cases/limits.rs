@@ -6,8 +6,8 @@ use crate::{
     Clause,
     cases::{Needs, cases, values::named},
     compare::expect_found,
-    failure::{Checked, expect_eq, expect_error},
-    stage::Stage,
+    failure::{CaseResult, expect_eq, expect_error},
+    test_env::TestEnv,
 };
 
 cases! { Example limits:
@@ -16,15 +16,15 @@ cases! { Example limits:
 }
 
 /// Builds past the greatest that the store takes.
-fn builds_past(stage: &Stage) -> Vec<BuildId> {
-    let greatest = stage.greatest_build_id().map_or(i64::MAX, BuildId::get);
+fn builds_past(env: &TestEnv) -> Vec<BuildId> {
+    let greatest = env.greatest_build_id().map_or(i64::MAX, BuildId::get);
     let past = [greatest.checked_add(1), greatest.checked_mul(2), Some(i64::MAX)];
     past.into_iter().flatten().filter(|id| *id > greatest).filter_map(|id| BuildId::new(id).ok()).collect()
 }
 
-async fn an_add_past_the_greatest_build_is_refused(stage: &mut Stage) -> Checked {
-    let store = stage.store();
-    for build in builds_past(stage) {
+async fn an_add_past_the_greatest_build_is_refused(env: &mut TestEnv) -> CaseResult {
+    let store = env.store();
+    for build in builds_past(env) {
         for _ in 0..2 {
             let what = format!("an add to build {build}, past the greatest");
             let error =
@@ -33,14 +33,14 @@ async fn an_add_past_the_greatest_build_is_refused(stage: &mut Stage) -> Checked
             expect_eq(Clause::D3, "the build that the error names", named, Some(build))?;
         }
     }
-    let build = stage.great_build();
+    let build = env.large_build();
     let added = store.add(build, "compile", "").await?;
     expect_eq(Clause::I4, "the number of an add to a build within the limit", added.number.get(), 0)
 }
 
-async fn reads_past_the_greatest_build_find_nothing(stage: &mut Stage) -> Checked {
-    let store = stage.store();
-    for build in builds_past(stage) {
+async fn reads_past_the_greatest_build_find_nothing(env: &mut TestEnv) -> CaseResult {
+    let store = env.store();
+    for build in builds_past(env) {
         let _ = store.add(build, "compile", "").await;
         expect_eq(Clause::I4, "the steps of a build past the greatest", store.steps(build).await?, [])?;
         for selector in [StepSelector::number(build, StepNumber::FIRST), named(build, "compile")?] {

@@ -2,8 +2,8 @@
 
 mod add_step;
 mod add_url;
-mod at_once;
 mod close;
+mod concurrently;
 mod crowd;
 mod dropped;
 mod faults;
@@ -29,9 +29,9 @@ use std::sync::Arc;
 use crate::{
     Clause, Feature,
     factory::LocalBoxFuture,
-    failure::Checked,
+    failure::CaseResult,
     recorded::Scenario,
-    stage::{Setup, Stage},
+    test_env::{CaseSetup, TestEnv},
 };
 
 /// Something that the suite looks at.
@@ -59,9 +59,9 @@ const PEERS: Needs = Needs::Feature(Feature::Peers);
 #[derive(Clone)]
 pub(crate) enum Body {
     /// Once, on a store of its own.
-    Example(for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, Checked>),
+    Example(for<'a> fn(&'a mut TestEnv) -> LocalBoxFuture<'a, CaseResult>),
     /// Many times, with what is drawn at random.
-    Property(for<'a> fn(&'a Setup) -> LocalBoxFuture<'a, Checked>),
+    Property(for<'a> fn(&'a CaseSetup) -> LocalBoxFuture<'a, CaseResult>),
     /// Once, on a store of its own, as it was recorded.
     Scenario(Arc<Scenario>),
 }

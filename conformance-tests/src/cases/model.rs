@@ -15,12 +15,12 @@ use crate::{
         values::{missing_ids, new_step},
     },
     compare::{expect_found, expect_steps},
-    failure::{Checked, expect, expect_eq, expect_error, expect_text},
+    failure::{CaseResult, expect, expect_eq, expect_error, expect_text},
     handle::Handle,
     history::{Abilities, BUILDS, Operation, Target, Turn, adds, histories, long_names, names, urls},
     model::{self, ExpectedAdd, Model, names_of},
     property::check,
-    stage::{Ending, Setup, Stage},
+    test_env::{CaseSetup, Ending, TestEnv},
 };
 
 cases! { Property model:
@@ -33,20 +33,20 @@ cases! { Property model:
 /// How many operations a history has at most.
 const LONGEST: usize = 40;
 
-async fn random_histories_agree(setup: &Setup) -> Checked {
+async fn random_histories_agree(setup: &CaseSetup) -> CaseResult {
     let abilities = Abilities { reopen: setup.claims(Feature::Reopen), peers: setup.claims(Feature::Peers) };
-    check(setup, histories(LONGEST, abilities), async |stage, turns| play(stage, turns).await).await
+    check(setup, histories(LONGEST, abilities), async |env, turns| play(env, turns).await).await
 }
 
-async fn random_adds_are_numbered(setup: &Setup) -> Checked {
+async fn random_adds_are_numbered(setup: &CaseSetup) -> CaseResult {
     let turns = vec(adds(names()).prop_map(|operation| Turn { by_peer: false, operation }), 1..=LONGEST);
-    check(setup, turns, async |stage, turns| play(stage, turns).await).await
+    check(setup, turns, async |env, turns| play(env, turns).await).await
 }
 
-async fn random_names_get_the_smallest_suffix(setup: &Setup) -> Checked {
+async fn random_names_get_the_smallest_suffix(setup: &CaseSetup) -> CaseResult {
     let requested = vec(long_names(), 1..=2 * LONGEST);
-    check(setup, requested, async |stage, requested| {
-        let (store, build) = (stage.store(), stage.build());
+    check(setup, requested, async |env, requested| {
+        let (store, build) = (env.store(), env.build());
         for (requested, expected) in requested.iter().zip(names_of(requested.iter().map(String::as_str))) {
             let added = store.add_step(new_step(build, requested, "")?).await?;
             let clause = if *requested == expected { Clause::N2 } else { Clause::N3 };
@@ -57,29 +57,29 @@ async fn random_names_get_the_smallest_suffix(setup: &Setup) -> Checked {
     .await
 }
 
-async fn random_urls_keep_their_order(setup: &Setup) -> Checked {
+async fn random_urls_keep_their_order(setup: &CaseSetup) -> CaseResult {
     let urls = urls((0..2_usize).prop_map(Target::Added));
     let urls = vec(urls.prop_map(|operation| Turn { by_peer: false, operation }), 1..=LONGEST);
-    check(setup, urls, async |stage, urls| {
+    check(setup, urls, async |env, urls| {
         let add = |name: &str| Operation::Add { build: 0, name: name.into(), state: String::new(), key: None };
         let adds = ["a", "b"].map(|name| Turn { by_peer: false, operation: add(name) });
-        play(stage, adds.into_iter().chain(urls).collect()).await
+        play(env, adds.into_iter().chain(urls).collect()).await
     })
     .await
 }
 
 /// Plays a history in builds of its own and compares each answer, the build that was changed, and at the
 /// end everything.
-async fn play(stage: &mut Stage, turns: Vec<Turn>) -> Checked {
-    let mut player = Player::new(stage)?;
+async fn play(env: &mut TestEnv, turns: Vec<Turn>) -> CaseResult {
+    let mut player = Player::new(env)?;
     for Turn { by_peer, operation } in turns {
         if let Operation::Reopen { close } = operation {
             player.peer = None;
-            player.stage.reopen(if close { Ending::Closed } else { Ending::Dropped }).await?;
+            player.env.reopen(if close { Ending::Closed } else { Ending::Dropped }).await?;
             continue;
         }
         if by_peer && player.peer.is_none() {
-            player.peer = Some(player.stage.peer().await?);
+            player.peer = Some(player.env.peer().await?);
         }
         player.turn(by_peer, operation).await?;
     }
@@ -87,7 +87,7 @@ async fn play(stage: &mut Stage, turns: Vec<Turn>) -> Checked {
 }
 
 struct Player<'a> {
-    stage: &'a mut Stage,
+    env: &'a mut TestEnv,
     peer: Option<Handle>,
     builds: [BuildId; BUILDS],
     model: Model,
@@ -97,14 +97,14 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn new(stage: &'a mut Stage) -> Checked<Self> {
-        let builds = std::array::from_fn(|_| stage.build());
+    fn new(env: &'a mut TestEnv) -> CaseResult<Self> {
+        let builds = std::array::from_fn(|_| env.build());
         let [missing, ..] = missing_ids()?;
-        Ok(Self { stage, peer: None, builds, model: Model::default(), steps: Vec::new(), missing })
+        Ok(Self { env, peer: None, builds, model: Model::default(), steps: Vec::new(), missing })
     }
 
     fn handle(&self, by_peer: bool) -> &Handle {
-        self.peer.as_ref().filter(|_| by_peer).unwrap_or_else(|| self.stage.store())
+        self.peer.as_ref().filter(|_| by_peer).unwrap_or_else(|| self.env.store())
     }
 
     fn id(&self, target: Target) -> StepId {
@@ -114,7 +114,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    async fn turn(&mut self, by_peer: bool, operation: Operation) -> Checked {
+    async fn turn(&mut self, by_peer: bool, operation: Operation) -> CaseResult {
         match operation {
             Operation::Add { build, name, state, key } => {
                 let mut new = NewStep::new(self.builds[build], StepName::new(name)?, StateString::new(state)?);
@@ -140,7 +140,7 @@ impl<'a> Player<'a> {
             }
             Operation::Finish(step, finish, now) => {
                 let id = self.id(step);
-                self.stage.set_clock(now);
+                self.env.set_clock(now);
                 let got = self.handle(by_peer).finish_step(id, finish).await;
                 self.changed(by_peer, id, got, |step| model::finish(step, finish, now)).await
             }
@@ -161,7 +161,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    async fn add(&mut self, by_peer: bool, new: NewStep) -> Checked {
+    async fn add(&mut self, by_peer: bool, new: NewStep) -> CaseResult {
         let build = new.build_id;
         let expected = self.model.expected_add(&new);
         let added = self.handle(by_peer).add_step(new.clone()).await?;
@@ -195,7 +195,7 @@ impl<'a> Player<'a> {
         id: StepId,
         got: steps_core::Result<()>,
         change: impl FnOnce(&mut steps_core::Step),
-    ) -> Checked {
+    ) -> CaseResult {
         let Some(step) = self.model.step_mut(id) else {
             expect_error(Clause::L6, "the last change, of a missing step", got, ErrorKind::NotFound)?;
             return expect_found(
@@ -211,25 +211,25 @@ impl<'a> Player<'a> {
         self.compare(by_peer, build, None).await
     }
 
-    async fn get(&self, by_peer: bool, selector: StepSelector) -> Checked {
+    async fn get(&self, by_peer: bool, selector: StepSelector) -> CaseResult {
         let got = self.handle(by_peer).get_step(selector.clone()).await?;
         expect_found(Some(Clause::R1), "the answer of the last read", got.as_ref(), self.model.step(&selector))
     }
 
     /// Compares a build. `clause`, if any, is blamed for whatever differs.
-    async fn compare(&self, by_peer: bool, build: BuildId, clause: Option<Clause>) -> Checked {
+    async fn compare(&self, by_peer: bool, build: BuildId, clause: Option<Clause>) -> CaseResult {
         let got = self.handle(by_peer).steps(build).await?;
         expect_steps(clause, "the steps of the build", &got, self.model.steps(build))
     }
 
     /// Compares everything, read in every way, through every handle.
-    async fn compare_all(&self) -> Checked {
+    async fn compare_all(&self) -> CaseResult {
         for by_peer in [false, true].into_iter().take(1 + usize::from(self.peer.is_some())) {
             for build in self.builds {
                 self.compare(by_peer, build, None).await?;
             }
         }
-        let store = self.stage.store();
+        let store = self.env.store();
         for expected in self.model.all() {
             let ways = [
                 StepSelector::Id(expected.id),

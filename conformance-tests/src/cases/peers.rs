@@ -7,15 +7,14 @@ use steps_core::{Results, StepsStore, StepsStoreExt};
 use crate::{
     Clause,
     cases::{
-        PEERS,
-        at_once::at_once,
-        cases,
+        PEERS, cases,
+        concurrently::concurrently,
         values::{keyed, time_number as at},
     },
     compare::expect_steps,
-    failure::{Checked, expect_eq, expect_text},
+    failure::{CaseResult, expect_eq, expect_text},
     model::names_of,
-    stage::Stage,
+    test_env::TestEnv,
 };
 
 cases! { Example peers:
@@ -27,9 +26,9 @@ cases! { Example peers:
     urls_of_both_at_once_are_neither_lost_nor_doubled [U3] needs PEERS;
 }
 
-async fn what_one_answered_the_other_reads(stage: &mut Stage) -> Checked {
-    let peer = stage.peer().await?;
-    let (store, build) = (stage.store(), stage.build());
+async fn what_one_answered_the_other_reads(env: &mut TestEnv) -> CaseResult {
+    let peer = env.peer().await?;
+    let (store, build) = (env.store(), env.build());
     for n in 0..4 {
         let (writer, reader) = if n % 2 == 0 { (store, &peer) } else { (&peer, store) };
         // Both have read the build before.
@@ -40,7 +39,7 @@ async fn what_one_answered_the_other_reads(stage: &mut Stage) -> Checked {
         reader.start_with_locks(added.id, at(n)).await?;
         writer.state(added.id, "running").await?;
         reader.add_named_url(added.id, "log", "u").await?;
-        stage.set_clock(at(n + 10));
+        env.set_clock(at(n + 10));
         writer.finish(added.id, Results::new(2)).await?;
         let (one, other) = (writer.step(added.id).await?, reader.step(added.id).await?);
         expect_steps(Some(Clause::R3), "after changes by both", other.as_slice(), one.as_slice())?;
@@ -50,9 +49,9 @@ async fn what_one_answered_the_other_reads(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn numbers_and_names_are_shared(stage: &mut Stage) -> Checked {
-    let peers = [stage.peer().await?, stage.peer().await?];
-    let (store, build) = (stage.store(), stage.build());
+async fn numbers_and_names_are_shared(env: &mut TestEnv) -> CaseResult {
+    let peers = [env.peer().await?, env.peer().await?];
+    let (store, build) = (env.store(), env.build());
     let handles = [store, &peers[0], &peers[1]];
     let long = "x".repeat(50);
     let requested: Vec<&str> = (0..30).map(|n| ["foo", "foo_1", &long, "foo_7"][n * n % 4]).collect();
@@ -64,9 +63,9 @@ async fn numbers_and_names_are_shared(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn keys_are_shared(stage: &mut Stage) -> Checked {
-    let peer = stage.peer().await?;
-    let (store, build) = (stage.store(), stage.build());
+async fn keys_are_shared(env: &mut TestEnv) -> CaseResult {
+    let peer = env.peer().await?;
+    let (store, build) = (env.store(), env.build());
     let first = store.add_step(keyed(build, "compile", "k")?).await?;
     for handle in [&peer, store] {
         let again = handle.add_step(keyed(build, "test", "k")?).await?;
@@ -75,9 +74,9 @@ async fn keys_are_shared(stage: &mut Stage) -> Checked {
     expect_eq(Clause::I5, "how many steps the build has", peer.steps(build).await?.len(), 1)
 }
 
-async fn urls_are_shared(stage: &mut Stage) -> Checked {
-    let peer = stage.peer().await?;
-    let (store, build) = (stage.store(), stage.build());
+async fn urls_are_shared(env: &mut TestEnv) -> CaseResult {
+    let peer = env.peer().await?;
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     for (place, url) in ["c", "a", "c", "b", "a", "d"].into_iter().enumerate() {
         [store, &peer][place % 2].add_named_url(step.id, "log", url).await?;
@@ -90,14 +89,14 @@ async fn urls_are_shared(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn adds_of_both_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
-    let peer = stage.peer().await?;
-    let (store, build) = (stage.store(), stage.build());
+async fn adds_of_both_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
+    let peer = env.peer().await?;
+    let (store, build) = (env.store(), env.build());
     let add = |number: usize| {
         let handle = [store, &peer][number % 2].clone();
         async move { Ok(handle.add(build, "compile", "").await?) }
     };
-    let answers = at_once((0..100).map(add)).await?;
+    let answers = concurrently((0..100).map(add)).await?;
     let numbers: BTreeSet<_> = answers.iter().map(|added| added.number.get()).collect();
     expect_eq(Clause::I2, "the numbers that the adds answer", numbers, (0..100).collect::<BTreeSet<_>>())?;
     for step in peer.steps(build).await? {
@@ -108,7 +107,7 @@ async fn adds_of_both_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn urls_of_both_at_once_are_neither_lost_nor_doubled(stage: &mut Stage) -> Checked {
-    let peer = stage.peer().await?;
-    super::tasks::urls_at_once(stage, &[stage.store().clone(), peer]).await
+async fn urls_of_both_at_once_are_neither_lost_nor_doubled(env: &mut TestEnv) -> CaseResult {
+    let peer = env.peer().await?;
+    super::tasks::urls_at_once(env, &[env.store().clone(), peer]).await
 }

@@ -8,15 +8,14 @@ use tokio::sync::Semaphore;
 use crate::{
     Clause, Feature,
     cases::{
-        Needs,
-        at_once::at_once,
-        cases,
+        Needs, cases,
+        concurrently::concurrently,
         values::{keyed, time_number as at},
     },
     compare::expect_steps,
-    failure::{Checked, expect, expect_eq, expect_text},
+    failure::{CaseResult, expect, expect_eq, expect_text},
     handle::Handle,
-    stage::Stage,
+    test_env::TestEnv,
 };
 
 const PROCESSES: Needs = Needs::Feature(Feature::Processes);
@@ -30,13 +29,13 @@ cases! { Example processes:
 }
 
 /// Handles on the store, in this process and in others.
-async fn handles(stage: &mut Stage) -> Checked<Vec<Handle>> {
-    Ok(vec![stage.store().clone(), stage.process().await?, stage.process().await?])
+async fn handles(env: &mut TestEnv) -> CaseResult<Vec<Handle>> {
+    Ok(vec![env.store().clone(), env.process().await?, env.process().await?])
 }
 
-async fn what_one_answered_the_others_read(stage: &mut Stage) -> Checked {
-    let now = stage.now();
-    let (handles, build) = (handles(stage).await?, stage.build());
+async fn what_one_answered_the_others_read(env: &mut TestEnv) -> CaseResult {
+    let now = env.now();
+    let (handles, build) = (handles(env).await?, env.build());
     for n in 0..6 {
         let [writer, other, reader] = [0, 1, 2].map(|place| &handles[(n + place) % 3]);
         expect_eq(Clause::R3, "how many steps another process reads", reader.steps(build).await?.len(), n)?;
@@ -55,13 +54,13 @@ async fn what_one_answered_the_others_read(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn adds_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
-    let (handles, build) = (handles(stage).await?, stage.build());
+async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
+    let (handles, build) = (handles(env).await?, env.build());
     let add = |number: usize| {
         let handle = handles[number % handles.len()].clone();
         async move { Ok(handle.add(build, "compile", "").await?) }
     };
-    let mut answers = at_once((0..240).map(add)).await?;
+    let mut answers = concurrently((0..240).map(add)).await?;
     answers.sort_by_key(|added| added.number);
     let numbers: Vec<_> = answers.iter().map(|added| added.number.get()).collect();
     expect_eq(Clause::I2, "the numbers that the adds answer", numbers, (0..240).collect::<Vec<_>>())?;
@@ -76,15 +75,15 @@ async fn adds_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn repeated_adds_at_once_add_one_step(stage: &mut Stage) -> Checked {
-    let (handles, build) = (handles(stage).await?, stage.build());
+async fn repeated_adds_at_once_add_one_step(env: &mut TestEnv) -> CaseResult {
+    let (handles, build) = (handles(env).await?, env.build());
     let add = |number: usize| {
         let handle = handles[number % handles.len()].clone();
         // All processes have the same key at the same time.
         let new = keyed(build, "compile", format!("k{}", number / handles.len() % 10));
         async move { Ok(handle.add_step(new?).await?) }
     };
-    let answers = at_once((0..90).map(add)).await?;
+    let answers = concurrently((0..90).map(add)).await?;
     for (number, answer) in answers.iter().enumerate() {
         let first = answers[number / handles.len() % 10 * handles.len()].clone();
         expect_eq(Clause::I5, "the answer of an add under a key that others use at once", answer.clone(), first)?;
@@ -92,17 +91,17 @@ async fn repeated_adds_at_once_add_one_step(stage: &mut Stage) -> Checked {
     expect_eq(Clause::I5, "how many steps 90 adds under 10 keys make", handles[0].steps(build).await?.len(), 10)
 }
 
-async fn urls_at_once_are_neither_lost_nor_doubled(stage: &mut Stage) -> Checked {
-    let handles = handles(stage).await?;
-    super::tasks::urls_at_once(stage, &handles).await
+async fn urls_at_once_are_neither_lost_nor_doubled(env: &mut TestEnv) -> CaseResult {
+    let handles = handles(env).await?;
+    super::tasks::urls_at_once(env, &handles).await
 }
 
-async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(stage: &mut Stage) -> Checked {
+async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(env: &mut TestEnv) -> CaseResult {
     const CALLERS: usize = 6;
 
-    let build = stage.build();
-    let (process, killed) = stage.process_to_kill().await?;
-    let survivor = stage.process().await?;
+    let build = env.build();
+    let (process, killed) = env.process_to_kill().await?;
+    let survivor = env.process().await?;
     let answers = Arc::new(Semaphore::new(0));
     let write = |caller: usize| {
         let (handle, answers) = ([&killed, &survivor][caller % 2].clone(), Arc::clone(&answers));
@@ -141,7 +140,7 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(stage:
         process.kill();
     };
     let work = async {
-        let answered = at_once((0..CALLERS).map(write)).await;
+        let answered = concurrently((0..CALLERS).map(write)).await;
         // Nobody is waited for when they failed.
         answers.close();
         answered
@@ -149,7 +148,7 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(stage:
     let (answered, ()) = tokio::join!(work, kill);
     let answered = answered?;
 
-    let store = stage.store();
+    let store = env.store();
     store.add(build, "compile", "running").await?;
     let steps = store.steps(build).await?;
     let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();

@@ -3,8 +3,8 @@
 use crate::{
     Feature,
     cases::{all, cases},
-    failure::{Checked, Failure},
-    stage::{Setup, lacks},
+    failure::{CaseResult, Failure},
+    test_env::{CaseSetup, missing},
 };
 
 cases! { Property profile:
@@ -12,14 +12,14 @@ cases! { Property profile:
     claims_what_the_fixture_offers [];
 }
 
-async fn has_no_mistakes(setup: &Setup) -> Checked {
+async fn has_no_mistakes(setup: &CaseSetup) -> CaseResult {
     let cases = all();
     let mistakes = setup.suite.profile.mistakes(|name| cases.iter().any(|case| case.name == name));
     if mistakes.is_empty() { Ok(()) } else { Err(Failure::new("the profile").got(mistakes.join("\n"))) }
 }
 
-async fn claims_what_the_fixture_offers(setup: &Setup) -> Checked {
-    let stage = setup.stage().await?;
-    let missing = Feature::ALL.iter().find(|feature| setup.claims(**feature) && !stage.offers(**feature));
-    stage.end(missing.map_or(Ok(()), |feature| Err(lacks(*feature)))).await
+async fn claims_what_the_fixture_offers(setup: &CaseSetup) -> CaseResult {
+    let env = setup.env().await?;
+    let unclaimed = Feature::ALL.iter().find(|feature| setup.claims(**feature) && !env.capabilities(**feature));
+    env.end(unclaimed.map_or(Ok(()), |feature| Err(missing(*feature)))).await
 }

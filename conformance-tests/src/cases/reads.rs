@@ -9,9 +9,9 @@ use crate::{
         values::{missing_ids, named, numbered, time_number as at},
     },
     compare::{expect_found, expect_step},
-    failure::{Checked, expect_eq, expect_some, expect_text},
+    failure::{CaseResult, expect_eq, expect_some, expect_text},
     handle::Handle,
-    stage::Stage,
+    test_env::TestEnv,
 };
 
 cases! { Example reads:
@@ -27,7 +27,7 @@ cases! { Example reads:
 }
 
 /// Expects to find a step under its id, its number and its name, and among the steps of its build.
-async fn expect_everywhere(store: &Handle, clause: Clause, expected: &Step) -> Checked {
+async fn expect_everywhere(store: &Handle, clause: Clause, expected: &Step) -> CaseResult {
     let ways = [
         ("by its id", StepSelector::Id(expected.id)),
         ("by its number", StepSelector::number(expected.build_id, expected.number)),
@@ -44,8 +44,8 @@ async fn expect_everywhere(store: &Handle, clause: Clause, expected: &Step) -> C
     expect_step(Some(clause), "read with its build", got, expected)
 }
 
-async fn a_step_is_found_three_ways(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_step_is_found_three_ways(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for name in ["compile", "compile", "test", "übersetzen"] {
         let added = store.add(build, name, "running").await?;
         store.start_with_locks(added.id, at(1)).await?;
@@ -57,8 +57,8 @@ async fn a_step_is_found_three_ways(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn what_is_absent_is_none(stage: &mut Stage) -> Checked {
-    let (store, build, empty) = (stage.store(), stage.build(), stage.build());
+async fn what_is_absent_is_none(env: &mut TestEnv) -> CaseResult {
+    let (store, build, empty) = (env.store(), env.build(), env.build());
     store.add(build, "compile", "").await?;
     store.add(build, "compile", "").await?;
     let mut absent: Vec<StepSelector> = missing_ids()?.map(StepSelector::Id).into();
@@ -76,8 +76,8 @@ async fn what_is_absent_is_none(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn a_name_is_looked_up_as_it_became(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_name_is_looked_up_as_it_became(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let long = "x".repeat(50);
     for name in ["foo", "foo", "foo_1", &long, &long] {
         store.add(build, name, "").await?;
@@ -92,8 +92,8 @@ async fn a_name_is_looked_up_as_it_became(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn names_and_numbers_are_looked_up_in_their_build(stage: &mut Stage) -> Checked {
-    let (store, builds) = (stage.store(), [stage.build(), stage.build()]);
+async fn names_and_numbers_are_looked_up_in_their_build(env: &mut TestEnv) -> CaseResult {
+    let (store, builds) = (env.store(), [env.build(), env.build()]);
     for name in ["a", "b"] {
         for build in builds {
             store.add(build, name, build.to_string()).await?;
@@ -110,8 +110,8 @@ async fn names_and_numbers_are_looked_up_in_their_build(stage: &mut Stage) -> Ch
     Ok(())
 }
 
-async fn a_build_without_steps_is_empty(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn a_build_without_steps_is_empty(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for _ in 0..2 {
         expect_eq(Clause::I3, "how many steps a fresh build has", store.steps(build).await?.len(), 0)?;
         expect_found(Some(Clause::I3), "its first step", store.step_numbered(build, 0).await?.as_ref(), None)?;
@@ -127,8 +127,8 @@ async fn a_build_without_steps_is_empty(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn steps_are_ordered_by_number(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn steps_are_ordered_by_number(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let mut ids = Vec::new();
     for number in 0..12 {
         // Names that sort neither as numbers nor as they came.
@@ -142,8 +142,8 @@ async fn steps_are_ordered_by_number(stage: &mut Stage) -> Checked {
     expect_eq(Clause::R2, "numbers and ids of the build's steps", got, (0..).zip(ids).collect::<Vec<_>>())
 }
 
-async fn hidden_steps_are_read_too(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn hidden_steps_are_read_too(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for hidden in [true, false, true] {
         let added = store.add(build, "compile", "").await?;
         store.finish_step(added.id, FinishStep::new(Results::SKIPPED).with_hidden(hidden)).await?;
@@ -157,10 +157,10 @@ async fn hidden_steps_are_read_too(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn many_steps_are_read(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn many_steps_are_read(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let new = (0..300).map(|number| super::values::new_step(build, format!("s{number}"), format!("state {number}")));
-    super::at_once::add_at_once(store, new.collect::<Result<_, _>>()?).await?;
+    super::concurrently::add_concurrently(store, new.collect::<Result<_, _>>()?).await?;
     let steps = store.steps(build).await?;
     let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
     expect_eq(Clause::R2, "the numbers of the build's steps", numbers, (0..300).collect::<Vec<_>>())?;
@@ -171,8 +171,8 @@ async fn many_steps_are_read(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn what_was_answered_is_seen_by_every_read(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn what_was_answered_is_seen_by_every_read(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     // What was read before must not be what is read after.
     expect_eq(Clause::R3, "the step before it is added", store.get_step(named(build, "compile")?).await?, None)?;
     let added = store.add(build, "compile", "waiting").await?;
@@ -192,7 +192,7 @@ async fn what_was_answered_is_seen_by_every_read(stage: &mut Stage) -> Checked {
         store.add_url(added.id, url.clone()).await?;
         expected.urls.push(url);
         expect_everywhere(store, Clause::R3, &expected).await?;
-        stage.set_clock(at(n + 20));
+        env.set_clock(at(n + 20));
         store.finish(added.id, Results::new(7)).await?;
         (expected.complete_at, expected.results) = (Some(at(n + 20)), Some(Results::new(7)));
         expect_everywhere(store, Clause::R3, &expected).await?;

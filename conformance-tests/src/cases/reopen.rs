@@ -9,8 +9,8 @@ use crate::{
         values::{keyed, time_number as at},
     },
     compare::expect_steps,
-    failure::{Checked, expect, expect_eq, expect_text},
-    stage::{Ending, Stage},
+    failure::{CaseResult, expect, expect_eq, expect_text},
+    test_env::{Ending, TestEnv},
 };
 
 cases! { Example reopen:
@@ -24,17 +24,17 @@ cases! { Example reopen:
     it_may_be_reopened_again_and_again [D1] needs REOPEN;
 }
 
-async fn everything_is_there_after_a_close(stage: &mut Stage) -> Checked {
-    everything_is_there(stage, Ending::Closed).await
+async fn everything_is_there_after_a_close(env: &mut TestEnv) -> CaseResult {
+    everything_is_there(env, Ending::Closed).await
 }
 
-async fn everything_is_there_after_a_drop(stage: &mut Stage) -> Checked {
-    everything_is_there(stage, Ending::Dropped).await
+async fn everything_is_there_after_a_drop(env: &mut TestEnv) -> CaseResult {
+    everything_is_there(env, Ending::Dropped).await
 }
 
-async fn everything_is_there(stage: &mut Stage, ending: Ending) -> Checked {
-    let builds = [stage.build(), stage.build(), stage.build()];
-    let store = stage.store();
+async fn everything_is_there(env: &mut TestEnv, ending: Ending) -> CaseResult {
+    let builds = [env.build(), env.build(), env.build()];
+    let store = env.store();
     for (n, name) in (0..).zip(["compile", "compile", "übersetzen", &"x".repeat(50), &"x".repeat(50)]) {
         let step = store.add(builds[0], name, "waiting").await?;
         store.start_with_locks(step.id, at(n)).await?;
@@ -43,7 +43,7 @@ async fn everything_is_there(stage: &mut Stage, ending: Ending) -> Checked {
         for url in ["b", "a", "b", "c"] {
             store.add_named_url(step.id, "log", url).await?;
         }
-        stage.set_clock(at(n + 20));
+        env.set_clock(at(n + 20));
         store.finish_step(step.id, FinishStep::new(Results::new(2)).with_hidden(n % 2 == 0)).await?;
     }
     store.add(builds[1], "compile", "the last write").await?;
@@ -51,16 +51,16 @@ async fn everything_is_there(stage: &mut Stage, ending: Ending) -> Checked {
     for build in builds {
         before.push(store.steps(build).await?);
     }
-    stage.reopen(ending).await?;
+    env.reopen(ending).await?;
     for (build, before) in builds.into_iter().zip(&before) {
-        let after = stage.store().steps(build).await?;
+        let after = env.store().steps(build).await?;
         expect_steps(Some(Clause::D1), "after reopening the store", &after, before)?;
     }
     Ok(())
 }
 
-async fn numbers_and_names_go_on(stage: &mut Stage) -> Checked {
-    let (build, long) = (stage.build(), "x".repeat(50));
+async fn numbers_and_names_go_on(env: &mut TestEnv) -> CaseResult {
+    let (build, long) = (env.build(), "x".repeat(50));
     let cut = |k| format!("{}_{k}", "x".repeat(48));
     let rounds = [
         [("foo", "foo".to_owned()), ("foo", "foo_1".into()), ("foo_3", "foo_3".into()), (&long, long.clone())],
@@ -70,64 +70,64 @@ async fn numbers_and_names_go_on(stage: &mut Stage) -> Checked {
     let mut number = 0;
     for round in rounds {
         for (requested, expected) in round {
-            let added = stage.store().add(build, requested, "").await?;
+            let added = env.store().add(build, requested, "").await?;
             expect_text(Clause::N3, "the name that the last add answers", added.name.as_str(), &expected)?;
             expect_eq(Clause::I2, "the number that the last add answers", added.number.get(), number)?;
             number += 1;
         }
-        stage.reopen(Ending::Closed).await?;
+        env.reopen(Ending::Closed).await?;
     }
     Ok(())
 }
 
-async fn ids_are_not_used_again(stage: &mut Stage) -> Checked {
-    let builds = [stage.build(), stage.build()];
+async fn ids_are_not_used_again(env: &mut TestEnv) -> CaseResult {
+    let builds = [env.build(), env.build()];
     let mut ids = Vec::new();
     for round in 0..4 {
         for build in builds {
-            let id = stage.store().add(build, "compile", "").await?.id;
+            let id = env.store().add(build, "compile", "").await?.id;
             let what = "the id that an add answers after reopening";
             expect(Clause::I1, what, id, "one that was not used before", !ids.contains(&id))?;
             ids.push(id);
         }
-        stage.reopen(if round % 2 == 0 { Ending::Closed } else { Ending::Dropped }).await?;
+        env.reopen(if round % 2 == 0 { Ending::Closed } else { Ending::Dropped }).await?;
     }
-    let got: Vec<_> = stage.store().steps(builds[0]).await?.into_iter().map(|step| step.id).collect();
+    let got: Vec<_> = env.store().steps(builds[0]).await?.into_iter().map(|step| step.id).collect();
     expect_eq(Clause::I1, "the ids of a build's steps", got, ids.into_iter().step_by(2).collect::<Vec<_>>())
 }
 
-async fn keys_hold(stage: &mut Stage) -> Checked {
-    let build = stage.build();
-    stage.store().add(build, "compile", "").await?;
-    let first = stage.store().add_step(keyed(build, "compile", "k")?).await?;
-    stage.reopen(Ending::Dropped).await?;
-    let again = stage.store().add_step(keyed(build, "other", "k")?).await?;
+async fn keys_hold(env: &mut TestEnv) -> CaseResult {
+    let build = env.build();
+    env.store().add(build, "compile", "").await?;
+    let first = env.store().add_step(keyed(build, "compile", "k")?).await?;
+    env.reopen(Ending::Dropped).await?;
+    let again = env.store().add_step(keyed(build, "other", "k")?).await?;
     expect_eq(Clause::I5, "the answer of an add under a key that was used before", again, first)?;
-    expect_eq(Clause::I5, "how many steps the build has", stage.store().steps(build).await?.len(), 2)
+    expect_eq(Clause::I5, "how many steps the build has", env.store().steps(build).await?.len(), 2)
 }
 
-async fn urls_that_are_there_are_known(stage: &mut Stage) -> Checked {
-    let build = stage.build();
-    let step = stage.store().add(build, "compile", "").await?;
+async fn urls_that_are_there_are_known(env: &mut TestEnv) -> CaseResult {
+    let build = env.build();
+    let step = env.store().add(build, "compile", "").await?;
     for urls in [["b", "a", "c"], ["a", "d", "b"], ["c", "d", "A"]] {
         for url in urls {
-            stage.store().add_named_url(step.id, "log", url).await?;
+            env.store().add_named_url(step.id, "log", url).await?;
         }
-        stage.reopen(Ending::Closed).await?;
+        env.reopen(Ending::Closed).await?;
     }
-    let steps = stage.store().steps(build).await?;
+    let steps = env.store().steps(build).await?;
     let urls: Vec<_> = steps.iter().flat_map(|step| &step.urls).map(|url| url.url().to_owned()).collect();
     expect_eq(Clause::U2, "the urls", urls, ["b", "a", "c", "d", "A"])
 }
 
-async fn changes_go_on(stage: &mut Stage) -> Checked {
-    let build = stage.build();
-    let step = stage.store().add(build, "compile", "").await?;
+async fn changes_go_on(env: &mut TestEnv) -> CaseResult {
+    let build = env.build();
+    let step = env.store().add(build, "compile", "").await?;
     for n in 0..3 {
-        stage.reopen(Ending::Closed).await?;
-        stage.set_clock(at(n));
-        stage.store().finish(step.id, Results::new(5)).await?;
-        let steps = stage.store().steps(build).await?;
+        env.reopen(Ending::Closed).await?;
+        env.set_clock(at(n));
+        env.store().finish(step.id, Results::new(5)).await?;
+        let steps = env.store().steps(build).await?;
         let got: Vec<_> = steps.iter().map(|step| (step.complete_at, step.results)).collect();
         let expected = [(Some(at(n)), Some(Results::new(5)))];
         expect_eq(Clause::L4, "complete_at and results, by the clock of the new handle", got, expected)?;
@@ -135,14 +135,14 @@ async fn changes_go_on(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn it_may_be_reopened_again_and_again(stage: &mut Stage) -> Checked {
-    let build = stage.build();
+async fn it_may_be_reopened_again_and_again(env: &mut TestEnv) -> CaseResult {
+    let build = env.build();
     for round in 0..10 {
         let ending = if round % 3 == 0 { Ending::Dropped } else { Ending::Closed };
-        stage.reopen(ending).await?;
+        env.reopen(ending).await?;
         if round % 2 == 0 {
-            stage.store().add(build, "compile", "").await?;
+            env.store().add(build, "compile", "").await?;
         }
     }
-    expect_eq(Clause::D1, "how many steps the build has", stage.store().steps(build).await?.len(), 5)
+    expect_eq(Clause::D1, "how many steps the build has", env.store().steps(build).await?.len(), 5)
 }

@@ -6,11 +6,11 @@ use steps_core::{ErrorKind, Results, StepSelector, StepsStore, StepsStoreExt};
 
 use crate::{
     Clause,
-    cases::{at_once::at_once, cases, values::missing_ids},
+    cases::{cases, concurrently::concurrently, values::missing_ids},
     compare::expect_found,
-    failure::{Checked, expect, expect_eq, expect_error, expect_some, expect_text},
+    failure::{CaseResult, expect, expect_eq, expect_error, expect_some, expect_text},
     handle::Handle,
-    stage::Stage,
+    test_env::TestEnv,
 };
 
 cases! { Example tasks:
@@ -22,9 +22,9 @@ cases! { Example tasks:
     reads_beside_adds_see_one_snapshot [R2, R3];
 }
 
-async fn adds_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
-    let answers = at_once((0..8).map(|_| {
+async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
+    let answers = concurrently((0..8).map(|_| {
         let store = store.clone();
         async move {
             let mut answers = Vec::new();
@@ -51,9 +51,9 @@ async fn adds_at_once_leave_no_gap(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn adds_at_once_to_several_builds_are_kept_apart(stage: &mut Stage) -> Checked {
-    let (store, builds) = (stage.store(), [stage.build(), stage.build(), stage.build(), stage.build()]);
-    at_once((0..80).map(|number: usize| {
+async fn adds_at_once_to_several_builds_are_kept_apart(env: &mut TestEnv) -> CaseResult {
+    let (store, builds) = (env.store(), [env.build(), env.build(), env.build(), env.build()]);
+    concurrently((0..80).map(|number: usize| {
         let (store, build) = (store.clone(), builds[number % builds.len()]);
         async move { Ok(store.add(build, "compile", build.to_string()).await?) }
     }))
@@ -70,14 +70,14 @@ async fn adds_at_once_to_several_builds_are_kept_apart(stage: &mut Stage) -> Che
     Ok(())
 }
 
-async fn urls_at_once_are_neither_lost_nor_doubled(stage: &mut Stage) -> Checked {
-    urls_at_once(stage, &[stage.store().clone()]).await
+async fn urls_at_once_are_neither_lost_nor_doubled(env: &mut TestEnv) -> CaseResult {
+    urls_at_once(env, &[env.store().clone()]).await
 }
 
 /// Adds urls to one step in 8 tasks, some their own and some that all of them add.
-pub(super) async fn urls_at_once(stage: &Stage, handles: &[Handle]) -> Checked {
-    let step = handles[0].add(stage.build(), "compile", "").await?;
-    at_once((0..8).map(|task: usize| {
+pub(super) async fn urls_at_once(env: &TestEnv, handles: &[Handle]) -> CaseResult {
+    let step = handles[0].add(env.build(), "compile", "").await?;
+    concurrently((0..8).map(|task: usize| {
         let handle = handles[task % handles.len()].clone();
         async move {
             for number in 0..15 {
@@ -100,13 +100,13 @@ pub(super) async fn urls_at_once(stage: &Stage, handles: &[Handle]) -> Checked {
 }
 
 /// Stores may change steps for several callers at once: those that are there beside those that are missing.
-async fn changes_at_once_of_missing_steps_are_not_found(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn changes_at_once_of_missing_steps_are_not_found(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let mut steps = missing_ids()?.map(|id| (id, false)).to_vec();
     for _ in 0..8 {
         steps.push((store.add(build, "compile", "").await?.id, true));
     }
-    at_once(steps.into_iter().cycle().take(110).map(|(id, is_there)| {
+    concurrently(steps.into_iter().cycle().take(110).map(|(id, is_there)| {
         let store = store.clone();
         async move {
             let changes = [
@@ -138,8 +138,8 @@ async fn changes_at_once_of_missing_steps_are_not_found(stage: &mut Stage) -> Ch
 
 /// Stores may read for several callers at once: steps with few urls and with many, those that are missing, and by
 /// each of the three ways.
-async fn reads_at_once_find_what_each_asked_for(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn reads_at_once_find_what_each_asked_for(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let mut expected = Vec::new();
     for urls in 0..20 {
         let added = store.add(build, "compile", "").await?;
@@ -157,7 +157,7 @@ async fn reads_at_once_find_what_each_asked_for(stage: &mut Stage) -> Checked {
     for id in missing_ids()? {
         expected.push((StepSelector::Id(id), None));
     }
-    at_once(expected.into_iter().cycle().take(200).map(|(selector, step)| {
+    concurrently(expected.into_iter().cycle().take(200).map(|(selector, step)| {
         let store = store.clone();
         async move {
             for _ in 0..3 {
@@ -172,9 +172,9 @@ async fn reads_at_once_find_what_each_asked_for(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn reads_beside_adds_see_one_snapshot(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
-    at_once((0..6).map(|task| {
+async fn reads_beside_adds_see_one_snapshot(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
+    concurrently((0..6).map(|task| {
         let store = store.clone();
         async move {
             let mut seen = 0;

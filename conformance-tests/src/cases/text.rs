@@ -5,12 +5,12 @@ use steps_core::{StepsStore, StepsStoreExt, limits};
 use crate::{
     Clause,
     cases::{
-        at_once::add_at_once,
         cases,
+        concurrently::add_concurrently,
         values::{name, new_step, url},
     },
-    failure::{Checked, expect_eq, expect_some, expect_text},
-    stage::Stage,
+    failure::{CaseResult, expect_eq, expect_some, expect_text},
+    test_env::TestEnv,
 };
 
 cases! { Example text:
@@ -152,8 +152,8 @@ const STRANGE: &[&str] = &[
     "*0\r\n",
 ];
 
-async fn state_strings_come_back_as_given(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn state_strings_come_back_as_given(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let changed = store.add(build, "changed", "").await?;
     for text in STRANGE {
         let added = store.add(build, "added", *text).await?;
@@ -170,8 +170,8 @@ async fn state_strings_come_back_as_given(stage: &mut Stage) -> Checked {
     expect_eq(Clause::R2, "how many steps the build has", steps.len(), STRANGE.len() + 1)
 }
 
-async fn urls_come_back_as_given(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn urls_come_back_as_given(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     for text in STRANGE {
         store.add_named_url(step.id, *text, "u").await?;
@@ -191,8 +191,8 @@ async fn urls_come_back_as_given(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn names_come_back_as_given(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn names_come_back_as_given(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     // As much of each as a name may hold, after a letter.
     let mut names: Vec<String> = Vec::new();
     for text in STRANGE {
@@ -212,8 +212,8 @@ async fn names_come_back_as_given(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn control_characters_come_back(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn control_characters_come_back(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     let all: String = ('\u{1}'..='\u{a0}').collect();
     let each = all.chars().map(String::from).chain([all.clone()]);
@@ -229,8 +229,8 @@ async fn control_characters_come_back(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn every_plane_of_unicode_comes_back(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn every_plane_of_unicode_comes_back(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     for plane in 0..=16_u32 {
         // 2,000 of each plane: from its start and its end, and some of what is between.
@@ -253,8 +253,8 @@ fn longest(bytes: usize) -> [String; 4] {
     })
 }
 
-async fn the_longest_state_strings(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn the_longest_state_strings(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for text in longest(limits::STATE_STRING_BYTES) {
         let added = store.add(build, "compile", &text).await?;
         let got = expect_some(Clause::T1, "the step just added", store.step(added.id).await?)?;
@@ -267,8 +267,8 @@ async fn the_longest_state_strings(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn the_longest_urls(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn the_longest_urls(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     for text in longest(limits::URL_BYTES) {
         let step = store.add(build, "compile", "").await?;
         let urls = [url(&text, &text)?, url(&text, "")?, url("", &text)?];
@@ -285,11 +285,11 @@ async fn the_longest_urls(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn several_longest_state_strings_in_one_build(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn several_longest_state_strings_in_one_build(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let texts = [longest(limits::STATE_STRING_BYTES), longest(limits::STATE_STRING_BYTES)].concat();
     let new = texts.iter().zip('a'..).map(|(text, letter)| new_step(build, letter, text));
-    let added = add_at_once(store, new.collect::<Result<_, _>>()?).await?;
+    let added = add_concurrently(store, new.collect::<Result<_, _>>()?).await?;
     let steps = store.steps(build).await?;
     for (added, text) in added.iter().zip(&texts) {
         let got = steps.iter().find(|step| step.id == added.id);

@@ -5,8 +5,8 @@ use steps_core::{FinishStep, Results, StepsStore, StepsStoreExt, Timestamp};
 use crate::{
     Clause,
     cases::{cases, values::time},
-    failure::{Checked, expect_eq, expect_some},
-    stage::Stage,
+    failure::{CaseResult, expect_eq, expect_some},
+    test_env::TestEnv,
 };
 
 cases! { Example times:
@@ -42,7 +42,7 @@ const TURNS: [i64; 17] = [
     -9_223_372_036_854_776,
 ];
 
-async fn times_come_back_as_given(stage: &mut Stage) -> Checked {
+async fn times_come_back_as_given(env: &mut TestEnv) -> CaseResult {
     let mut times = vec![Timestamp::MIN, Timestamp::MAX];
     for micros in TURNS.into_iter().flat_map(|turn| [turn, -turn]).flat_map(|turn| [turn - 1, turn, turn + 1]) {
         times.push(Timestamp::from_unix_micros(micros)?);
@@ -51,27 +51,27 @@ async fn times_come_back_as_given(stage: &mut Stage) -> Checked {
         times.push(time(text)?);
     }
     for time in times {
-        comes_back(stage, time).await?;
+        comes_back(env, time).await?;
     }
     Ok(())
 }
 
-async fn every_digit_of_a_microsecond_comes_back(stage: &mut Stage) -> Checked {
+async fn every_digit_of_a_microsecond_comes_back(env: &mut TestEnv) -> CaseResult {
     for fraction in [1, 10, 100, 1_000, 10_000, 100_000, 123_456, 900_001, 999_999, 999_000, 500_000, 499_999] {
         // In this century, before 1970, and where floating point has no more digits.
         for second in [1_769_860_800, -1_000_000_000, 200_000_000_000] {
-            comes_back(stage, Timestamp::from_unix_micros(second * 1_000_000 + fraction)?).await?;
+            comes_back(env, Timestamp::from_unix_micros(second * 1_000_000 + fraction)?).await?;
         }
     }
     Ok(())
 }
 
 /// Sets each of the three times of a step, by each way there is, and expects to read it.
-async fn comes_back(stage: &Stage, time: Timestamp) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn comes_back(env: &TestEnv, time: Timestamp) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     store.start_with_locks(step.id, time).await?;
-    stage.set_clock(time);
+    env.set_clock(time);
     store.finish(step.id, Results::SUCCESS).await?;
     let got = expect_some(Clause::T2, "the step just finished", store.step(step.id).await?)?;
     expect_eq(Clause::T2, "started_at", got.started_at, Some(time))?;
@@ -85,8 +85,8 @@ async fn comes_back(stage: &Stage, time: Timestamp) -> Checked {
     expect_eq(Clause::T2, "its three times, read with its build", times, [Some(time); 3])
 }
 
-async fn results_are_any_i32(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn results_are_any_i32(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let step = store.add(build, "compile", "").await?;
     let edges = [i32::MIN, i32::MIN + 1, i32::MAX, i32::MAX - 1, 127, 128, 255, 256, 32_767, 32_768, 65_535, 65_536];
     let small = -128..=127;
@@ -98,11 +98,11 @@ async fn results_are_any_i32(stage: &mut Stage) -> Checked {
     Ok(())
 }
 
-async fn no_time_is_not_the_epoch(stage: &mut Stage) -> Checked {
-    let (store, build) = (stage.store(), stage.build());
+async fn no_time_is_not_the_epoch(env: &mut TestEnv) -> CaseResult {
+    let (store, build) = (env.store(), env.build());
     let (never, once) = (store.add(build, "never", "").await?, store.add(build, "once", "").await?);
     store.start_with_locks(once.id, Timestamp::UNIX_EPOCH).await?;
-    stage.set_clock(Timestamp::UNIX_EPOCH);
+    env.set_clock(Timestamp::UNIX_EPOCH);
     store.finish(once.id, Results::SUCCESS).await?;
     for (id, time, results) in [(never.id, None, None), (once.id, Some(Timestamp::UNIX_EPOCH), Some(Results::SUCCESS))]
     {

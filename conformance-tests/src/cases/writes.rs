@@ -8,7 +8,7 @@ use steps_core::{
 use crate::{
     Clause,
     cases::values::{new_step, time_number as at, url},
-    failure::{Checked, expect, expect_some},
+    failure::{CaseResult, expect, expect_some},
     handle::Handle,
 };
 
@@ -39,7 +39,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// On a step that is made for it.
-    pub(super) async fn new(write: Write, healthy: &Handle, build: BuildId, mark: i32) -> Checked<Self> {
+    pub(super) async fn new(write: Write, healthy: &Handle, build: BuildId, mark: i32) -> CaseResult<Self> {
         let step = healthy.add(build, "compile", "before").await?.id;
         Ok(Self { write, build, step, mark })
     }
@@ -48,7 +48,7 @@ impl Attempt {
         format!("mark {}", self.mark)
     }
 
-    pub(super) async fn call(&self, store: &Handle) -> Checked<Result<(), Error>> {
+    pub(super) async fn call(&self, store: &Handle) -> CaseResult<Result<(), Error>> {
         let (step, mark) = (self.step, at(i64::from(self.mark)));
         let new = new_step(self.build, "compile", self.text())?;
         Ok(match self.write {
@@ -66,7 +66,7 @@ impl Attempt {
     }
 
     /// How often it was applied, as the steps of its build say: 0 or 1 if all is well, and all of it or nothing (D2).
-    pub(super) fn applied(&self, steps: &[Step]) -> Checked<usize> {
+    pub(super) fn applied(&self, steps: &[Step]) -> CaseResult<usize> {
         if matches!(self.write, Write::Add | Write::KeyedAdd) {
             return Ok(steps.iter().filter(|step| step.state_string == *self.text()).count());
         }

@@ -23,7 +23,7 @@ pub(crate) use record::{Recorded, Recorder};
 
 use crate::{
     calls::Call,
-    failure::{Checked, Failure},
+    failure::{CaseResult, Failure},
 };
 
 /// What some callers did to a build, and what they saw of it.
@@ -69,7 +69,7 @@ pub(crate) enum Seen {
 impl History {
     /// Expects an order of the calls that explains all answers. The failure shows the smallest part of the history
     /// for which there is none.
-    pub(crate) fn check(&self) -> Checked {
+    pub(crate) fn check(&self) -> CaseResult {
         self.refused_calls_left_nothing()?;
         match search::search(self, Instant::now() + search::LONGEST) {
             Some(true) => Ok(()),
@@ -108,11 +108,11 @@ impl History {
     }
 
     /// D3: an error that says that a write was certainly not applied says the truth.
-    fn refused_calls_left_nothing(&self) -> Checked {
+    fn refused_calls_left_nothing(&self) -> CaseResult {
         let refused = self.events.iter().filter(|event| matches!(event.end, End::Refused));
         match refused.map(|event| &event.call).find(|call| self.is_observed(call) && !self.is_answered(call)) {
             None => Ok(()),
-            Some(call) => Err(show::lie(self, call)),
+            Some(call) => Err(show::false_rejection(self, call)),
         }
     }
 

@@ -10,7 +10,7 @@ use steps_core::{Step, StepId, StepSelector, StepUrl};
 
 use super::{
     End, Event, History, Seen,
-    shrink::{Aspect, Field, Shrunk},
+    shrink::{Field, Projection, Shrunk},
 };
 use crate::{Clause, calls::Call, code::literal, failure::Failure, model::free_name};
 
@@ -24,7 +24,7 @@ pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
 }
 
 /// An error said that a call was not applied, and it was.
-pub(super) fn lie(history: &History, call: &Call) -> Failure {
+pub(super) fn false_rejection(history: &History, call: &Call) -> Failure {
     let names = Names::new(history);
     Failure::of(Clause::D3, format_args!("{}, whose error says that it was not applied", names.call(call)))
         .expected("that nobody reads what it wrote")
@@ -37,7 +37,7 @@ fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
     wrong_adds(&shrunk.history)
         .or_else(|| {
             let mut reads = events.iter().filter_map(|event| match event.seen() {
-                Some(Seen::Steps(steps)) if shrunk.aspects.contains(&Aspect::Adds) => Some(steps),
+                Some(Seen::Steps(steps)) if shrunk.projections.contains(&Projection::Adds) => Some(steps),
                 _ => None,
             });
             let has_gap = reads.any(|steps| !steps.iter().map(|step| step.number.get()).eq((0..).take(steps.len())));
@@ -45,13 +45,13 @@ fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
         })
         .or_else(|| wrong_urls(whole, &shrunk.history))
         .unwrap_or_else(|| {
-            let what = match shrunk.aspects.iter().next() {
-                Some(aspect) if shrunk.aspects.len() == 1 => match aspect {
-                    Aspect::Adds => "which steps there are",
-                    Aspect::Field(_, Field::State) => "the state string of a step",
-                    Aspect::Field(_, Field::Start) => "the times of a step",
-                    Aspect::Field(_, Field::Finish) => "the end of a step",
-                    Aspect::Field(_, Field::Urls) => "the urls of a step",
+            let what = match shrunk.projections.iter().next() {
+                Some(aspect) if shrunk.projections.len() == 1 => match aspect {
+                    Projection::Adds => "which steps there are",
+                    Projection::Field(_, Field::State) => "the state string of a step",
+                    Projection::Field(_, Field::Start) => "the times of a step",
+                    Projection::Field(_, Field::Finish) => "the end of a step",
+                    Projection::Field(_, Field::Urls) => "the urls of a step",
                 },
                 _ => "the steps of a build",
             };
@@ -206,12 +206,12 @@ impl Names {
             Seen::Step(None) => " → None".into(),
             Seen::Step(Some(step)) => format!(" → {}", self.read(step, shrunk)),
             Seen::Steps(steps) => {
-                let aspects = &shrunk.aspects;
+                let projections = &shrunk.projections;
                 let fields = steps.iter().filter(|step| {
-                    aspects.iter().any(|aspect| matches!(aspect, Aspect::Field(id, _) if *id == step.id))
+                    projections.iter().any(|aspect| matches!(aspect, Projection::Field(id, _) if *id == step.id))
                 });
                 let mut shown: Vec<_> = fields.map(|step| self.read(step, shrunk)).collect();
-                if aspects.contains(&Aspect::Adds) {
+                if projections.contains(&Projection::Adds) {
                     shown.insert(0, format!("{} steps", steps.len()));
                 }
                 format!(" → {}", shown.join("; "))
@@ -221,8 +221,8 @@ impl Names {
 
     /// Of a step, what is looked at.
     fn read(&self, step: &Step, shrunk: &Shrunk) -> String {
-        let fields = shrunk.aspects.iter().filter_map(|aspect| match aspect {
-            Aspect::Field(id, field) if *id == step.id => Some(match field {
+        let fields = shrunk.projections.iter().filter_map(|aspect| match aspect {
+            Projection::Field(id, field) if *id == step.id => Some(match field {
                 Field::State => literal(step.state_string.as_str()),
                 Field::Start => format!(
                     "started {}, locks {}",

@@ -19,7 +19,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// What a history is looked at for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Aspect {
+pub(super) enum Projection {
     /// Which steps there are, and their numbers and names.
     Adds,
     /// A group of fields of a step that are written together.
@@ -37,21 +37,21 @@ pub(super) enum Field {
 /// A small part of a history, which still cannot be explained.
 pub(super) struct Shrunk {
     pub(super) history: History,
-    pub(super) aspects: BTreeSet<Aspect>,
+    pub(super) projections: BTreeSet<Projection>,
 }
 
 /// Shrinks a history that cannot be explained.
 pub(super) fn shrink(history: &History) -> Shrunk {
     let deadline = Instant::now() + LONGEST;
     let fails = |history: &History| Instant::now() < deadline && search(history, deadline) == Some(false);
-    let aspects = aspects_of(history);
-    let mut smallest = Shrunk { history: ended_early(history, fails), aspects: aspects.clone() };
+    let projections = aspects_of(history);
+    let mut smallest = Shrunk { history: ended_early(history, fails), projections: projections.clone() };
 
     // Mostly one aspect is enough.
-    let alone = aspects.iter().map(|aspect| BTreeSet::from([*aspect]));
-    let few = alone.into_iter().find_map(|aspects| {
-        let looked_at = looked_at(&smallest.history, &aspects)?;
-        fails(&looked_at).then_some(Shrunk { history: looked_at, aspects })
+    let alone = projections.iter().map(|aspect| BTreeSet::from([*aspect]));
+    let few = alone.into_iter().find_map(|projections| {
+        let projected = projected(&smallest.history, &projections)?;
+        fails(&projected).then_some(Shrunk { history: projected, projections })
     });
     smallest = few.unwrap_or_else(|| with_fewer_aspects(smallest, fails));
     smallest.history = ended_early(&smallest.history, fails);
@@ -60,11 +60,11 @@ pub(super) fn shrink(history: &History) -> Shrunk {
 }
 
 fn with_fewer_aspects(mut smallest: Shrunk, fails: impl Fn(&History) -> bool) -> Shrunk {
-    for aspect in smallest.aspects.clone() {
-        let mut aspects = smallest.aspects.clone();
-        aspects.remove(&aspect);
-        if let Some(history) = looked_at(&smallest.history, &aspects).filter(&fails) {
-            smallest = Shrunk { history, aspects };
+    for aspect in smallest.projections.clone() {
+        let mut projections = smallest.projections.clone();
+        projections.remove(&aspect);
+        if let Some(history) = projected(&smallest.history, &projections).filter(&fails) {
+            smallest = Shrunk { history, projections };
         }
     }
     smallest
@@ -149,42 +149,44 @@ fn is_unseen(history: &History, event: &Event) -> bool {
     is_last && history.read_steps().all(|step| step.id != added.id)
 }
 
-fn aspects_of(history: &History) -> BTreeSet<Aspect> {
+fn aspects_of(history: &History) -> BTreeSet<Projection> {
     let written = history.events.iter().filter_map(|event| aspect_of(&event.call));
     written.collect()
 }
 
 /// What a write writes.
-fn aspect_of(call: &Call) -> Option<Aspect> {
+fn aspect_of(call: &Call) -> Option<Projection> {
     Some(match call {
-        Call::AddStep(_) => Aspect::Adds,
-        Call::StartStep(id, _) | Call::SetStepLocksAcquiredAt(id, _) => Aspect::Field(*id, Field::Start),
-        Call::SetStepStateString(id, _) => Aspect::Field(*id, Field::State),
-        Call::FinishStep(id, _) => Aspect::Field(*id, Field::Finish),
-        Call::AddUrl(id, _) => Aspect::Field(*id, Field::Urls),
+        Call::AddStep(_) => Projection::Adds,
+        Call::StartStep(id, _) | Call::SetStepLocksAcquiredAt(id, _) => Projection::Field(*id, Field::Start),
+        Call::SetStepStateString(id, _) => Projection::Field(*id, Field::State),
+        Call::FinishStep(id, _) => Projection::Field(*id, Field::Finish),
+        Call::AddUrl(id, _) => Projection::Field(*id, Field::Urls),
         _ => return None,
     })
 }
 
 /// The history as one sees it who looks at these aspects alone, or `None` where that makes no sense.
-fn looked_at(history: &History, aspects: &BTreeSet<Aspect>) -> Option<History> {
-    let with_adds = aspects.contains(&Aspect::Adds);
+fn projected(history: &History, projections: &BTreeSet<Projection>) -> Option<History> {
+    let with_adds = projections.contains(&Projection::Adds);
     let mut smaller = history.clone();
     // Of states that are not looked at, the first one stays: it belongs to the add.
     let mut states = BTreeMap::new();
-    for aspect in aspects_of(history).difference(aspects) {
-        if let Aspect::Field(id, Field::State) = aspect {
+    for aspect in aspects_of(history).difference(projections) {
+        if let Projection::Field(id, Field::State) = aspect {
             states.insert(*id, initial(history, *id)?.state_string);
         }
     }
-    smaller.events.retain(|event| event.is_read() || aspect_of(&event.call).is_some_and(|of| aspects.contains(&of)));
+    smaller
+        .events
+        .retain(|event| event.is_read() || aspect_of(&event.call).is_some_and(|of| projections.contains(&of)));
     if !with_adds {
         // The steps are there from the beginning, and the reads that did not find them yet are forgotten.
-        let ids: BTreeSet<_> = aspects
+        let ids: BTreeSet<_> = projections
             .iter()
             .filter_map(|aspect| match aspect {
-                Aspect::Field(id, _) => Some(*id),
-                Aspect::Adds => None,
+                Projection::Field(id, _) => Some(*id),
+                Projection::Adds => None,
             })
             .collect();
         for id in &ids {
@@ -195,8 +197,8 @@ fn looked_at(history: &History, aspects: &BTreeSet<Aspect>) -> Option<History> {
     }
     for event in &mut smaller.events {
         match &mut event.end {
-            End::Answered(_, Seen::Step(Some(step))) => blank(step, aspects, &states),
-            End::Answered(_, Seen::Steps(steps)) => steps.iter_mut().for_each(|step| blank(step, aspects, &states)),
+            End::Answered(_, Seen::Step(Some(step))) => blank(step, projections, &states),
+            End::Answered(_, Seen::Steps(steps)) => steps.iter_mut().for_each(|step| blank(step, projections, &states)),
             _ => {}
         }
     }
@@ -228,8 +230,8 @@ fn keep_steps(event: &mut Event, ids: &BTreeSet<StepId>) -> bool {
 }
 
 /// Takes out of a step what is not looked at.
-fn blank(step: &mut Step, aspects: &BTreeSet<Aspect>, states: &BTreeMap<StepId, StateString>) {
-    let has = |field| aspects.contains(&Aspect::Field(step.id, field));
+fn blank(step: &mut Step, projections: &BTreeSet<Projection>, states: &BTreeMap<StepId, StateString>) {
+    let has = |field| projections.contains(&Projection::Field(step.id, field));
     let [start, finish, urls] = [Field::Start, Field::Finish, Field::Urls].map(has);
     if let Some(state) = states.get(&step.id) {
         step.state_string = state.clone();

@@ -14,7 +14,7 @@ use super::{
     CHILD, GREETING,
     protocol::{Hello, Opened, Reply, Request},
 };
-use crate::{CaseContext, Fixture, StoreFactory, context::FreshBuilds, handle::caught};
+use crate::{CaseContext, Fixture, StoreFactory, context::FreshBuilds, handle::catch_panic};
 
 /// Serves as another process of the suite, if this one was started as such; otherwise does nothing.
 ///
@@ -45,7 +45,7 @@ fn serve(factory: &impl StoreFactory) -> io::Result<()> {
         let mut requests = requests();
         let context = CaseContext::new(&hello.case, builds, hello.seed);
         context.clock().set(hello.now);
-        let opened = caught(factory.open(&hello.token, &context)).await;
+        let opened = catch_panic(factory.open(&hello.token, &context)).await;
         let fixture = opened.unwrap_or_else(|panic| Err(panic.into()));
         say(&Opened::from(fixture.as_ref().map(drop).map_err(ToString::to_string)))?;
         let Ok(Fixture { store, guard: _guard, .. }) = fixture else { return Ok(()) };

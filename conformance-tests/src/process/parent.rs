@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Feature, calls,
-    failure::{Checked, Failure},
+    failure::{CaseResult, Failure},
     linear::Seen,
 };
 
@@ -48,7 +48,7 @@ struct Waiting {
 
 impl Process {
     /// Starts a child, which opens the store of this case.
-    pub(crate) async fn start(hello: &Hello) -> Checked<Self> {
+    pub(crate) async fn start(hello: &Hello) -> CaseResult<Self> {
         let failure = |got: String| {
             Failure::new(format_args!("a child for the feature {}", Feature::Processes))
                 .expected(

@@ -2,14 +2,14 @@
 
 /// SplitMix64: small, and the same on every machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Draw(u64);
+pub(crate) struct Rng(u64);
 
-impl Draw {
+impl Rng {
     /// Draws of their own for each seed and number.
     pub(crate) fn new(seed: u64, number: u64) -> Self {
-        let mut draw = Self(seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        draw.next();
-        draw
+        let mut rng = Self(seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        rng.next();
+        rng
     }
 
     fn next(&mut self) -> u64 {

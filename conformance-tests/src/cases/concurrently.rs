@@ -6,7 +6,7 @@ use steps_core::{AddedStep, NewStep, StepsStore};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::{
-    failure::{Checked, Failure},
+    failure::{CaseResult, Failure},
     handle::Handle,
 };
 
@@ -14,18 +14,18 @@ use crate::{
 const WAVE: usize = 100;
 
 /// Adds these steps, many at a time, and gives the answers in the order of the steps.
-pub(super) async fn add_at_once(store: &Handle, steps: Vec<NewStep>) -> Checked<Vec<AddedStep>> {
+pub(super) async fn add_concurrently(store: &Handle, steps: Vec<NewStep>) -> CaseResult<Vec<AddedStep>> {
     let add = |step| {
         let store = store.clone();
         async move { Ok(store.add_step(step).await?) }
     };
-    at_once(steps.into_iter().map(add)).await
+    concurrently(steps.into_iter().map(add)).await
 }
 
 /// Runs these, many at a time, each in a task of its own, and gives what they give, in their order.
-pub(super) async fn at_once<T: Send + 'static>(
-    work: impl IntoIterator<Item: Future<Output = Checked<T>> + Send + 'static>,
-) -> Checked<Vec<T>> {
+pub(super) async fn concurrently<T: Send + 'static>(
+    work: impl IntoIterator<Item: Future<Output = CaseResult<T>> + Send + 'static>,
+) -> CaseResult<Vec<T>> {
     let (mut tasks, mut done) = (JoinSet::new(), Vec::new());
     for (place, work) in work.into_iter().enumerate() {
         if tasks.len() == WAVE {
@@ -40,6 +40,6 @@ pub(super) async fn at_once<T: Send + 'static>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn ended<T>(task: Option<Result<T, JoinError>>) -> Checked<T> {
+fn ended<T>(task: Option<Result<T, JoinError>>) -> CaseResult<T> {
     task.expect("a task is left").map_err(|error| Failure::new("a task of the case").got(error.to_string()))
 }

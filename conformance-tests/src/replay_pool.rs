@@ -18,10 +18,10 @@ use tokio::{
 
 use crate::{
     Failure, Progress,
-    handle::caught,
+    handle::catch_panic,
     harness::Suite,
-    recorded::{Disagreement, Parting, Reason, Scenario},
-    stage::{Setup, Stage},
+    recorded::{Disagreement, Mismatch, Reason, Scenario},
+    test_env::{CaseSetup, TestEnv},
 };
 
 /// How many threads play, each on a store, or a handle, of its own.
@@ -43,7 +43,7 @@ pub(crate) struct Play {
 type Ended = (usize, Option<Disagreement>);
 
 /// The stage of one player, once it is made.
-type OnStage = Rc<Mutex<Option<Rc<Stage>>>>;
+type InTestEnv = Rc<Mutex<Option<Rc<TestEnv>>>>;
 
 impl Play {
     pub(crate) fn new(suite: Suite, scenarios: Vec<(usize, Scenario)>) -> Arc<Self> {
@@ -56,7 +56,7 @@ impl Play {
         let mut logs = Vec::new();
         for _ in 0..PLAYERS.min(self.scenarios.len()) {
             let (play, sender) = (Arc::clone(&self), sender.clone());
-            let setup = Setup::new(Arc::clone(&self.suite), "recorded");
+            let setup = CaseSetup::new(Arc::clone(&self.suite), "recorded");
             let setups: Vec<_> = (0..AT_ONCE).map(|_| setup.with_own_log()).collect();
             logs.extend(setups.iter().map(|setup| Arc::clone(&setup.log)));
             // One that cannot be started has ended none, and is missed below.
@@ -82,11 +82,11 @@ impl Play {
             ended[place] = Some(disagreement);
         }
         let reason = || self.not_made.get().cloned().unwrap_or_else(|| Failure::no_answer(limit));
-        let missed = |place| Some(self.disagreement(place, Parting::error(reason())));
+        let missed = |place| Some(self.disagreement(place, Mismatch::error(reason())));
         (0..).zip(ended).filter_map(|(place, ended)| ended.unwrap_or_else(|| missed(place))).collect()
     }
 
-    fn perform(self: Arc<Self>, setups: Vec<Setup>, ended: &mpsc::UnboundedSender<Ended>) {
+    fn perform(self: Arc<Self>, setups: Vec<CaseSetup>, ended: &mpsc::UnboundedSender<Ended>) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -95,25 +95,25 @@ impl Play {
             }
         };
         LocalSet::new().block_on(&runtime, async {
-            let stage = OnStage::default();
+            let env = InTestEnv::default();
             let mut parts = JoinSet::new();
             for setup in setups {
-                parts.spawn_local(Arc::clone(&self).part(setup, Rc::clone(&stage), ended.clone()));
+                parts.spawn_local(Arc::clone(&self).part(setup, Rc::clone(&env), ended.clone()));
             }
             while parts.join_next().await.is_some() {}
-            if let Some(stage) = stage.lock().await.take().and_then(Rc::into_inner) {
-                let _ = stage.end(Ok(())).await;
+            if let Some(env) = env.lock().await.take().and_then(Rc::into_inner) {
+                let _ = env.end(Ok(())).await;
             }
         });
         runtime.shutdown_background();
     }
 
     /// Plays one scenario after the other on a stage that others play on at the same time.
-    async fn part(self: Arc<Self>, setup: Setup, stage: OnStage, ended: mpsc::UnboundedSender<Ended>) {
+    async fn part(self: Arc<Self>, setup: CaseSetup, env: InTestEnv, ended: mpsc::UnboundedSender<Ended>) {
         while let place = self.next.fetch_add(1, Ordering::Relaxed)
             && let Some((_, scenario)) = self.scenarios.get(place)
         {
-            let disagreement = self.play(&setup, &stage, scenario).await.err();
+            let disagreement = self.play(&setup, &env, scenario).await.err();
             if ended.send((place, disagreement.map(|parting| self.disagreement(place, parting)))).is_err() {
                 break;
             }
@@ -121,25 +121,25 @@ impl Play {
     }
 
     /// The stage, which is made where there is none.
-    async fn enter(&self, setup: &Setup, stage: &OnStage) -> Result<Rc<Stage>, Parting> {
-        let mut stage = stage.lock().await;
-        if let Some(stage) = &*stage {
-            return Ok(Rc::clone(stage));
+    async fn enter(&self, setup: &CaseSetup, env: &InTestEnv) -> Result<Rc<TestEnv>, Mismatch> {
+        let mut env = env.lock().await;
+        if let Some(env) = &*env {
+            return Ok(Rc::clone(env));
         }
         if let Some(failure) = self.not_made.get() {
-            return Err(Parting::error(failure.clone()));
+            return Err(Mismatch::error(failure.clone()));
         }
-        let made = setup.stage().await;
-        let made = made.map_err(|failure| Parting::error(self.not_made.get_or_init(|| failure).clone()))?;
-        Ok(Rc::clone(stage.insert(Rc::new(made))))
+        let made = setup.env().await;
+        let made = made.map_err(|failure| Mismatch::error(self.not_made.get_or_init(|| failure).clone()))?;
+        Ok(Rc::clone(env.insert(Rc::new(made))))
     }
 
-    async fn play(&self, setup: &Setup, stage: &OnStage, scenario: &Scenario) -> Result<(), Parting> {
-        let entered = self.enter(setup, stage).await?;
+    async fn play(&self, setup: &CaseSetup, env: &InTestEnv, scenario: &Scenario) -> Result<(), Mismatch> {
+        let entered = self.enter(setup, env).await?;
         let on = entered.shared(setup);
         setup.log.clear();
-        let played = caught(scenario.play(&on)).await;
-        let panicked = |panic| Err(Parting::error(Failure::new(format_args!("a panic: {panic}"))));
+        let played = catch_panic(scenario.play(&on)).await;
+        let panicked = |panic| Err(Mismatch::error(Failure::new(format_args!("a panic: {panic}"))));
         let Err(mut parting) = played.unwrap_or_else(panicked) else { return Ok(()) };
         if let Err(failure) = on.judged(Err(*parting.failure.clone())) {
             parting.failure = Box::new(failure);
@@ -147,13 +147,13 @@ impl Play {
         if setup.log.fatal().is_some() {
             // A store that panicked or hung is made anew.
             setup.log.reset();
-            stage.lock().await.take_if(|stage| Rc::ptr_eq(stage, &entered));
+            env.lock().await.take_if(|env| Rc::ptr_eq(env, &entered));
             parting.reason = Reason::Error;
         }
         Err(parting)
     }
 
-    fn disagreement(&self, place: usize, parting: Parting) -> Disagreement {
+    fn disagreement(&self, place: usize, parting: Mismatch) -> Disagreement {
         let (line, scenario) = &self.scenarios[place];
         parting.of(scenario.name(), *line)
     }

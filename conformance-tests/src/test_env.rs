@@ -15,9 +15,9 @@ use tokio::{
 use crate::{
     CaseContext, Clause, Feature, Fixture,
     calls::{Call, CallLog},
-    factory::{Connect, Faults, Offers},
-    failure::{Checked, Failure},
-    handle::{Handle, caught},
+    factory::{Capabilities, Connect, Faults},
+    failure::{CaseResult, Failure},
+    handle::{Handle, catch_panic},
     harness::Suite,
     process::{Hello, Process},
     proxy::Proxy,
@@ -25,7 +25,7 @@ use crate::{
 
 /// What a case makes its stages from.
 #[derive(Clone)]
-pub(crate) struct Setup {
+pub(crate) struct CaseSetup {
     pub(crate) suite: Arc<Suite>,
     pub(crate) context: CaseContext,
     /// Shared by all stages of the case, so that a case that hangs can still be shown.
@@ -34,7 +34,7 @@ pub(crate) struct Setup {
     clock: Arc<Mutex<()>>,
 }
 
-impl Setup {
+impl CaseSetup {
     pub(crate) fn new(suite: Arc<Suite>, name: &str) -> Self {
         let context = CaseContext::new(name, Arc::clone(&suite.builds), suite.config.seed);
         Self { suite, context, log: Arc::default(), clock: Arc::default() }
@@ -51,25 +51,25 @@ impl Setup {
     }
 
     /// A store from the factory, with nothing called on it yet.
-    pub(crate) async fn stage(&self) -> Checked<Stage> {
-        let made = caught(self.suite.factory.create(&self.context)).await;
-        let Fixture { store, offers, guard } =
+    pub(crate) async fn env(&self) -> CaseResult<TestEnv> {
+        let made = catch_panic(self.suite.factory.create(&self.context)).await;
+        let Fixture { store, capabilities, guard } =
             made.unwrap_or_else(|panic| Err(panic.into())).map_err(|error| not_made("making the store", &*error))?;
         self.log.clear();
-        let mut stage = Stage { setup: self.clone(), store: None, peers: 0, processes: 0, offers, _guard: guard };
-        stage.store = Some(stage.handle(store, "store"));
-        Ok(stage)
+        let mut env = TestEnv { setup: self.clone(), store: None, peers: 0, processes: 0, capabilities, _guard: guard };
+        env.store = Some(env.handle(store, "store"));
+        Ok(env)
     }
 }
 
 /// A store for a case, and what the case may do with it.
-pub(crate) struct Stage {
-    setup: Setup,
+pub(crate) struct TestEnv {
+    setup: CaseSetup,
     /// None while it is reopened. The stage holds nothing else of the store, so that it can be dropped.
     store: Option<Handle>,
     peers: usize,
     processes: usize,
-    offers: Offers,
+    capabilities: Capabilities,
     /// Last, so that it is dropped after the handle.
     _guard: Option<Box<dyn Any + Send>>,
 }
@@ -81,11 +81,18 @@ pub(crate) enum Ending {
     Dropped,
 }
 
-impl Stage {
+impl TestEnv {
     /// This store as one more uses it at the same time: with a log of its own, and nothing else on offer.
-    pub(crate) fn shared(&self, setup: &Setup) -> Self {
+    pub(crate) fn shared(&self, setup: &CaseSetup) -> Self {
         let store = self.store.as_ref().map(|handle| handle.with_log(Arc::clone(&setup.log)));
-        Self { setup: setup.clone(), store, peers: 0, processes: 0, offers: Offers::default(), _guard: None }
+        Self {
+            setup: setup.clone(),
+            store,
+            peers: 0,
+            processes: 0,
+            capabilities: Capabilities::default(),
+            _guard: None,
+        }
     }
 
     /// The handle on the store.
@@ -99,7 +106,7 @@ impl Stage {
     }
 
     /// A build that nobody has added to, among the greatest that the store takes.
-    pub(crate) fn great_build(&self) -> BuildId {
+    pub(crate) fn large_build(&self) -> BuildId {
         self.setup.context.fresh_great_build()
     }
 
@@ -109,8 +116,8 @@ impl Stage {
     }
 
     /// Whether the fixture has what this feature needs.
-    pub(crate) fn offers(&self, feature: Feature) -> bool {
-        self.offers.has(feature)
+    pub(crate) fn capabilities(&self, feature: Feature) -> bool {
+        self.capabilities.has(feature)
     }
 
     /// Sets the clock that all handles take the time from.
@@ -132,14 +139,14 @@ impl Stage {
     }
 
     /// A handle on the store in a process of its own, whose clock stays where it is now.
-    pub(crate) async fn process(&mut self) -> Checked<Handle> {
+    pub(crate) async fn process(&mut self) -> CaseResult<Handle> {
         Ok(self.process_to_kill().await?.1)
     }
 
     /// As [`process`](Self::process), with the process itself.
-    pub(crate) async fn process_to_kill(&mut self) -> Checked<(Arc<Process>, Handle)> {
+    pub(crate) async fn process_to_kill(&mut self) -> CaseResult<(Arc<Process>, Handle)> {
         const NAMES: [&str; 3] = ["process", "process_2", "process_3"];
-        let token = self.offers.token.clone().ok_or_else(|| lacks(Feature::Processes))?;
+        let token = self.capabilities.token.clone().ok_or_else(|| missing(Feature::Processes))?;
         let context = &self.setup.context;
         let hello =
             Hello { case: context.name().to_owned(), seed: self.setup.suite.config.seed, token, now: self.now() };
@@ -152,13 +159,13 @@ impl Stage {
 
     /// A handle through a proxy that fails on cue, with this time-out. It may take a few attempts, but no longer than
     /// this.
-    pub(crate) async fn proxied(&self, timeout: Duration, patience: Duration) -> Checked<(Proxy, Handle)> {
-        let Faults { server, connect } = self.offers.faults.as_ref().ok_or_else(|| lacks(Feature::Faults))?;
+    pub(crate) async fn proxied(&self, timeout: Duration, patience: Duration) -> CaseResult<(Proxy, Handle)> {
+        let Faults { server, connect } = self.capabilities.faults.as_ref().ok_or_else(|| missing(Feature::Faults))?;
         let proxy = Proxy::start(server.as_str()).await;
         let proxy = proxy.map_err(|error| not_made(format_args!("a proxy before {server}"), &error))?;
         let start = Instant::now();
         let store = loop {
-            let connected = caught(async { connect(proxy.address(), timeout).await }).await;
+            let connected = catch_panic(async { connect(proxy.address(), timeout).await }).await;
             match connected.unwrap_or_else(|panic| Err(panic.into())) {
                 Ok(store) => break store,
                 // With a time-out that is short for a busy machine.
@@ -171,9 +178,9 @@ impl Stage {
     }
 
     /// One more handle on the store: the first is called `peer`.
-    pub(crate) async fn peer(&mut self) -> Checked<Handle> {
+    pub(crate) async fn peer(&mut self) -> CaseResult<Handle> {
         const NAMES: [&str; 4] = ["peer", "peer_2", "peer_3", "peer_4"];
-        let store = connected(Feature::Peers, self.offers.peer.as_ref()).await?;
+        let store = connected(Feature::Peers, self.capabilities.peer.as_ref()).await?;
         let name = NAMES[self.peers.min(NAMES.len() - 1)];
         self.peers += 1;
         self.setup.log.begin(name, Call::Opened("one more handle on the same store"));
@@ -181,13 +188,13 @@ impl Stage {
     }
 
     /// Ends the handle and opens the store again. What peers there are must be gone.
-    pub(crate) async fn reopen(&mut self, ending: Ending) -> Checked {
+    pub(crate) async fn reopen(&mut self, ending: Ending) -> CaseResult {
         if let (Some(store), Ending::Closed) = (&self.store, ending) {
             store.close().await.map_err(|error| Failure::from(error).or_clause(Some(Clause::D7)))?;
         }
         self.store = None;
         self.peers = 0;
-        let store = connected(Feature::Reopen, self.offers.reopen.as_ref()).await?;
+        let store = connected(Feature::Reopen, self.capabilities.reopen.as_ref()).await?;
         self.setup.log.begin(
             "store",
             Call::Opened(match ending {
@@ -200,7 +207,7 @@ impl Stage {
     }
 
     /// What the case came to, with the calls that led there.
-    pub(crate) fn judged(&self, result: Checked) -> Checked {
+    pub(crate) fn judged(&self, result: CaseResult) -> CaseResult {
         let log = &self.setup.log;
         // A call that panicked or did not end decides the case, whatever the case made of it.
         let result = log.fatal().map_or(result, Err);
@@ -213,10 +220,10 @@ impl Stage {
 
     /// As [`judged`](Self::judged), at the end of the case. The store is closed for politeness: how well,
     /// the cases of D7 judge.
-    pub(crate) async fn end(self, result: Checked) -> Checked {
+    pub(crate) async fn end(self, result: CaseResult) -> CaseResult {
         let result = self.judged(result);
         if let Some(store) = &self.store {
-            let _ = timeout(Duration::from_secs(1), caught(store.unlogged().close())).await;
+            let _ = timeout(Duration::from_secs(1), catch_panic(store.unlogged().close())).await;
         }
         result
     }
@@ -226,16 +233,16 @@ impl Stage {
     }
 }
 
-async fn connected(feature: Feature, connect: Option<&Connect>) -> Checked<Arc<dyn StepsStore>> {
-    let connect = connect.ok_or_else(|| lacks(feature))?;
-    let connected = caught(async { connect().await }).await;
+async fn connected(feature: Feature, connect: Option<&Connect>) -> CaseResult<Arc<dyn StepsStore>> {
+    let connect = connect.ok_or_else(|| missing(feature))?;
+    let connected = catch_panic(async { connect().await }).await;
     connected
         .unwrap_or_else(|panic| Err(panic.into()))
         .map_err(|error| not_made(format_args!("opening the store for the feature {feature}"), &*error))
 }
 
 /// The profile claims a feature that the fixture does not have.
-pub(crate) fn lacks(feature: Feature) -> Failure {
+pub(crate) fn missing(feature: Feature) -> Failure {
     let method = match feature {
         Feature::Reopen => "with_reopen",
         Feature::Peers => "with_peer",
