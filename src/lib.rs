@@ -39,6 +39,8 @@
 //!
 //! [`connect`] takes the URL alone; a [`Connector`] takes [`ConnectOptions`] and schemes of your own.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod builtin;
 mod connect;
 

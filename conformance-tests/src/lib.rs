@@ -124,6 +124,8 @@
 //! keeps its name: profiles and scripts refer to it. All names stand in `cases.txt` of this crate, with the clauses that
 //! each checks; a test compares, so that none is renamed by mistake.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod calls;
 mod cases;
 mod clauses;

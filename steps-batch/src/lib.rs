@@ -9,6 +9,8 @@
 //!
 //! What such stores share beside that: what their lanes are asked for, [`Read`] and [`Write`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod batch_error;
 mod batched_store;
 mod batcher;

@@ -20,6 +20,8 @@
 //! The labels in the documentation (I2, N3, U1 …) name the clauses of the contract, which the
 //! project's `docs/semantics.md` states in one place.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod arguments;
 mod backend;
 mod clock;
