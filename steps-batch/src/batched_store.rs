@@ -21,8 +21,8 @@ use crate::{BatchError, Batcher, Read, StepUpdate, Worker, Write, WriteResponse}
 /// to the same writer, so that they share a batch. Reads take the readers in turn.
 pub struct BatchedStore<W, R>
 where
-    W: Worker<Request = Write, Answer = WriteResponse>,
-    R: Worker<Request = Read, Answer: ReadAnswer>,
+    W: Worker<Request = Write, Response = WriteResponse>,
+    R: Worker<Request = Read, Response: ReadResponse>,
 {
     clock: Arc<dyn Clock>,
     writers: Vec<Batcher<W>>,
@@ -33,7 +33,7 @@ where
 /// What a reader answers: steps, perhaps not decoded yet.
 ///
 /// The caller's task decodes them, so that the batcher's task can go on with the next batch.
-pub trait ReadAnswer {
+pub trait ReadResponse {
     /// The steps, in the order of their numbers.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ pub trait ReadAnswer {
     fn into_steps(self) -> Result<Vec<Step>, BatchError>;
 }
 
-impl ReadAnswer for Vec<Step> {
+impl ReadResponse for Vec<Step> {
     fn into_steps(self) -> Result<Vec<Step>, BatchError> {
         Ok(self)
     }
@@ -49,8 +49,8 @@ impl ReadAnswer for Vec<Step> {
 
 impl<W, R> fmt::Debug for BatchedStore<W, R>
 where
-    W: Worker<Request = Write, Answer = WriteResponse>,
-    R: Worker<Request = Read, Answer: ReadAnswer>,
+    W: Worker<Request = Write, Response = WriteResponse>,
+    R: Worker<Request = Read, Response: ReadResponse>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchedStore")
@@ -63,8 +63,8 @@ where
 
 impl<W, R> BatchedStore<W, R>
 where
-    W: Worker<Request = Write, Answer = WriteResponse>,
-    R: Worker<Request = Read, Answer: ReadAnswer>,
+    W: Worker<Request = Write, Response = WriteResponse>,
+    R: Worker<Request = Read, Response: ReadResponse>,
 {
     /// A store on these batchers. The clock gives the time at which a step is finished (L4).
     ///
@@ -107,8 +107,8 @@ where
 #[async_trait]
 impl<W, R> StepsStore for BatchedStore<W, R>
 where
-    W: Worker<Request = Write, Answer = WriteResponse>,
-    R: Worker<Request = Read, Answer: ReadAnswer>,
+    W: Worker<Request = Write, Response = WriteResponse>,
+    R: Worker<Request = Read, Response: ReadResponse>,
 {
     async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&step);

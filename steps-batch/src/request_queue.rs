@@ -1,345 +1,204 @@
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
-use steps_core::{Call, Error, ErrorKind, Result};
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::yield_now,
-    time::{Instant, sleep_until},
+use tokio::{sync::mpsc, task::yield_now, time::Instant};
+
+use crate::{
+    BatchError, Worker,
+    batch::{Batch, QueuedRequest, Retry},
+    pending_call::PendingCall,
 };
 
-use crate::{BatchError, Worker, task::after_next_try};
-
-/// A batch has no more bytes than this, unless a single request has.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
 pub(crate) enum Message<W: Worker> {
-    Request(W::Request, Waiter<W::Answer>),
-    Close(Waiter<()>),
+    Request(W::Request, PendingCall<W::Response>),
+    Close(PendingCall<()>),
 }
 
-/// Who waits for an answer, and until when.
-pub(crate) struct Waiter<A> {
-    backend: &'static str,
-    call: Call,
-    timeout: Duration,
-    pub(crate) deadline: Instant,
-    /// `None` once it has its answer.
-    answer: Option<oneshot::Sender<Result<A>>>,
-    /// Whether an earlier try may have applied it.
-    may_have_applied: bool,
-    /// Why it is tried again.
-    obstacle: Option<BatchError>,
-}
-
-impl<A> Waiter<A> {
-    pub(crate) fn new(
-        backend: &'static str,
-        call: Call,
-        timeout: Duration,
-        answer: oneshot::Sender<Result<A>>,
-    ) -> Self {
-        let deadline = Instant::now() + timeout;
-        Self { backend, call, timeout, deadline, answer: Some(answer), may_have_applied: false, obstacle: None }
-    }
-
-    pub(crate) fn answer(&mut self, answer: Result<A, BatchError>) {
-        if let Some(sender) = self.answer.take() {
-            let may_have_applied = self.may_have_applied;
-            let error = |failure: BatchError| {
-                let may_have_applied = may_have_applied || failure.may_have_applied();
-                failure.with_may_have_applied(may_have_applied).into_error(self.call, self.backend)
-            };
-            // An error means that the caller no longer waits, which is its right (D5).
-            let _ = sender.send(answer.map_err(error));
-        }
-    }
-
-    /// Ends the wait: `sent` says whether the request was on its way, `obstacle` what all wait for.
-    pub(crate) fn time_out(&mut self, sent: bool, obstacle: Option<&BatchError>) {
-        if let Some(sender) = self.answer.take() {
-            let sent = sent || self.may_have_applied;
-            let error = Error::timed_out(self.call, self.timeout, sent).with_backend(self.backend);
-            let _ = sender.send(Err(match self.obstacle.as_ref().or(obstacle) {
-                Some(obstacle) => error.with_source(obstacle.clone()),
-                None => error,
-            }));
-        }
-    }
-
-    pub(crate) fn has_answer(&self) -> bool {
-        self.answer.is_none()
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.answer.as_ref().is_some_and(|sender| !sender.is_closed())
-    }
-
-    /// Whether it may be tried again after this failure (D6).
-    fn may_repeat(&self, failure: &BatchError) -> bool {
-        !failure.may_have_applied() || (failure.kind() == ErrorKind::Unavailable && self.call.is_idempotent())
-    }
-}
-
-/// What the lane was asked for and has not begun.
-pub(crate) struct Inbox<W: Worker> {
+/// The requests that are not in flight.
+pub(crate) struct RequestQueue<W: Worker> {
     messages: mpsc::UnboundedReceiver<Message<W>>,
-    /// Who came first is first, and so is whose time is up first: all calls have the same time-out.
-    requests: VecDeque<Waiting<W>>,
-    /// Those that are tried again, each from its time on. The others go on meanwhile: calls that wait at
-    /// the same time have no order (R3).
-    aside: VecDeque<(Instant, Waiting<W>)>,
-    /// None of those set aside has its time up before this. It may be that of one who has left since.
-    aside_deadline: Option<Instant>,
-    /// Whether the last batch was one of those set aside.
-    was_from_aside: bool,
-    pub(crate) closing: Vec<Waiter<()>>,
+    /// FIFO. Every call has the same time-out, so the front also has the earliest deadline. A retry returns to its old
+    /// position.
+    requests: VecDeque<QueuedRequest<W>>,
+    /// Whether the last batch was one of retries.
+    last_was_retry: bool,
+    /// Callers that wait for the batcher to close.
+    pub(crate) closing: Vec<PendingCall<()>>,
 }
 
-/// A request that waits for a batch.
-struct Waiting<W: Worker> {
-    request: W::Request,
-    waiter: Waiter<W::Answer>,
-    /// Whether it gets a batch of its own, after one that failed.
-    alone: bool,
-}
-
-/// Requests that are carried out together, and who waits for each.
-pub(crate) struct Batch<W: Worker> {
-    pub(crate) requests: Vec<W::Request>,
-    pub(crate) waiters: Vec<Waiter<W::Answer>>,
-    alone: bool,
-    /// Whether they were set aside before.
-    pub(crate) from_aside: bool,
-}
-
-impl<W: Worker> Batch<W> {
-    fn new(from_aside: bool) -> Self {
-        Self { requests: Vec::new(), waiters: Vec::new(), alone: false, from_aside }
-    }
-
-    /// Adds a request if it fits, and gives it back if it does not.
-    fn push(&mut self, next: Waiting<W>, bytes: &mut usize) -> Option<Waiting<W>> {
-        *bytes += W::size(&next.request);
-        if !self.requests.is_empty() && (next.alone || self.alone || *bytes > BATCH_BYTES) {
-            return Some(next);
-        }
-        self.requests.push(next.request);
-        self.waiters.push(next.waiter);
-        self.alone = next.alone;
-        None
-    }
-
-    fn into_waiting(self, alone: bool) -> impl DoubleEndedIterator<Item = Waiting<W>> + ExactSizeIterator {
-        let pairs = self.requests.into_iter().zip(self.waiters);
-        pairs.map(move |(request, waiter)| Waiting { request, waiter, alone })
-    }
-}
-
-impl<W: Worker> Inbox<W> {
+impl<W: Worker> RequestQueue<W> {
     pub(crate) fn new(messages: mpsc::UnboundedReceiver<Message<W>>) -> Self {
-        Self {
-            messages,
-            requests: VecDeque::new(),
-            aside: VecDeque::new(),
-            aside_deadline: None,
-            was_from_aside: false,
-            closing: Vec::new(),
-        }
+        Self { messages, requests: VecDeque::new(), last_was_retry: false, closing: Vec::new() }
     }
 
-    fn accept(&mut self, message: Message<W>) {
+    fn enqueue(&mut self, message: Message<W>) {
         match message {
-            Message::Request(request, waiter) => {
-                self.requests.push_back(Waiting { request, waiter, alone: false });
+            Message::Request(request, call) => {
+                self.requests.push_back(QueuedRequest { request, call, retry: None });
             }
-            Message::Close(waiter) => {
-                self.closing.push(waiter);
-                // What was sent before is still received; every later call finds the store closed (D7).
+            Message::Close(call) => {
+                self.closing.push(call);
+                // Messages that were sent before are still received. Every later call is `Closed` (D7).
                 self.messages.close();
             }
         }
     }
 
-    /// Takes in the next message; `None` when there will never be one again.
+    /// Waits for a message and enqueues it. Returns `None` once the channel is closed and empty.
     pub(crate) async fn receive(&mut self) -> Option<()> {
         let message = self.messages.recv().await?;
-        self.accept(message);
+        self.enqueue(message);
         Some(())
     }
 
-    /// Takes in what is there.
-    pub(crate) fn take_in(&mut self) {
+    /// Enqueues the messages that were sent already.
+    pub(crate) fn drain_channel(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
-            self.accept(message);
+            self.enqueue(message);
         }
     }
 
-    /// Waits until there is a request to carry out, and gives `false` when there will never be one again.
-    pub(crate) async fn fill(&mut self) -> bool {
-        loop {
-            self.take_in();
-            let again_at = self.aside.front().map(|(again_at, _)| *again_at);
-            if !self.requests.is_empty() || again_at.is_some_and(|again_at| again_at <= Instant::now()) {
-                return true;
-            }
-            match again_at {
-                None if self.receive().await.is_none() => return false,
-                None => {}
-                Some(again_at) => tokio::select! {
-                    Some(()) = self.receive() => {}
-                    () = sleep_until(again_at) => {}
-                },
-            }
-        }
-    }
-
-    /// Takes in what comes while all who are about to ask get their turn to do so, up to a batch.
-    pub(crate) async fn gather(&mut self) {
-        let mut before = None;
-        while before != Some(self.requests.len()) && self.requests.len() < W::BATCH {
-            before = Some(self.requests.len());
+    /// Enqueues further requests until none comes while the other tasks run once, or a batch is full.
+    pub(crate) async fn coalesce(&mut self) {
+        let mut previous_len = None;
+        while previous_len != Some(self.requests.len()) && self.requests.len() < W::BATCH {
+            previous_len = Some(self.requests.len());
             yield_now().await;
-            self.take_in();
+            self.drain_channel();
         }
     }
 
-    /// Whether several wait for a batch.
-    pub(crate) fn has_crowd(&self) -> bool {
-        self.requests.len() > 1
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
     }
 
-    /// Whether nothing waits for a batch.
     pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.aside.is_empty()
+        self.requests.is_empty()
     }
 
-    /// The requests of the next batch: those that were set aside for long enough, or those that came first. They
-    /// take turns, since the first of many set aside is due again before the last had its batch.
-    pub(crate) fn take_batch(&mut self) -> Batch<W> {
+    /// The time at which the next request is due, which may be over; `None` if the queue is empty.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         let now = Instant::now();
-        let is_due = self.aside.front().is_some_and(|(again_at, _)| *again_at <= now);
-        let from_aside = is_due && (!self.was_from_aside || self.requests.is_empty());
-        self.was_from_aside = from_aside;
-        let (mut batch, mut bytes) = (Batch::new(from_aside), 0);
-        while batch.requests.len() < W::BATCH {
-            let next = if from_aside {
-                self.aside.pop_front_if(|(again_at, _)| *again_at <= now).map(|(_, waiting)| waiting)
-            } else {
-                self.requests.pop_front()
-            };
-            let Some(next) = next else { break };
-            // A caller that no longer waits gets its write not at all (D5).
-            if next.waiter.is_waiting()
-                && let Some(next) = batch.push(next, &mut bytes)
-            {
-                if from_aside {
-                    self.aside.push_front((now, next));
-                } else {
-                    self.requests.push_front(next);
-                }
-                break;
+        if self.requests.iter().any(|queued| queued.is_due(now)) {
+            return Some(now);
+        }
+        self.requests.iter().filter_map(|queued| queued.retry).map(|retry| retry.not_before).min()
+    }
+
+    /// Takes the requests of the next batch: new ones in FIFO order, or retries that are due.
+    ///
+    /// A retry never shares a batch with new requests, since it may be blocked by a lock. Batches of new requests and
+    /// of retries alternate while both are due, so that neither kind starves. Among the retries, the one that has been
+    /// due for the longest time goes first, so that several blocked ones do not starve another.
+    ///
+    /// A retry that could still be in flight at its deadline is expired instead: it was not applied.
+    pub(crate) fn take_batch(&mut self, latest_end: Instant) -> Batch<W> {
+        let now = Instant::now();
+        let new = self.requests.iter().position(|queued| queued.retry.is_none());
+        let retry = if self.last_was_retry && new.is_some() { None } else { self.longest_due_retry(now) };
+        let takes_retries = retry.is_some();
+        self.last_was_retry = takes_retries;
+
+        let mut batch = Batch::new();
+        let mut skipped = Vec::new();
+        let mut next = retry.or(new).and_then(|first| self.requests.remove(first));
+        while let Some(mut queued) = next {
+            let is_eligible = queued.retry.is_some() == takes_retries && queued.is_due(now);
+            if !is_eligible || !batch.has_room_for(&queued) {
+                skipped.push(queued);
+            } else if queued.call.is_too_late_to_retry(latest_end) {
+                queued.call.time_out(false, None);
+            } else if queued.call.has_caller() {
+                batch.push(queued);
             }
+            next = if batch.is_full() { None } else { self.requests.pop_front() };
+        }
+        for queued in skipped.into_iter().rev() {
+            self.requests.push_front(queued);
         }
         batch
     }
 
-    /// Puts a batch back in front of those who wait, in its order.
-    pub(crate) fn put_back(&mut self, batch: Batch<W>, alone: bool) {
-        let (now, from_aside, alone) = (Instant::now(), batch.from_aside, alone || batch.alone);
-        for waiting in batch.into_waiting(alone).rev() {
-            if from_aside {
-                self.note_aside(&waiting);
-                self.aside.push_front((now, waiting));
-            } else {
-                self.requests.push_front(waiting);
-            }
+    /// The index of the retry that has been due for the longest time.
+    fn longest_due_retry(&self, now: Instant) -> Option<usize> {
+        let retries = self.requests.iter().enumerate();
+        let not_before = retries.filter_map(|(index, queued)| Some((queued.retry?.not_before, index)));
+        not_before.filter(|(not_before, _)| *not_before <= now).min().map(|(_, index)| index)
+    }
+
+    /// Returns a request to the queue.
+    fn requeue(&mut self, request: W::Request, call: PendingCall<W::Response>, retry: Retry) {
+        if call.has_caller() {
+            let index = self.requests.partition_point(|queued| queued.call.deadline < call.deadline);
+            self.requests.insert(index, QueuedRequest { request, call, retry: Some(retry) });
         }
     }
 
-    /// Has the request tried again at this time, after a failure that allows it; gives its waiter back where it
-    /// does not (D6).
-    fn set_aside(&mut self, mut waiting: Waiting<W>, failure: &BatchError, again_at: Instant) {
-        if !waiting.waiter.is_waiting() {
-            return;
+    /// Returns a request to the queue after an error that allows another attempt (D6), or responds with the error.
+    fn retry(&mut self, request: W::Request, mut call: PendingCall<W::Response>, error: &BatchError, retry: Retry) {
+        if call.may_retry(error) {
+            call.note_error(error);
+            self.requeue(request, call, retry);
+        } else {
+            call.respond(Err(error.clone()));
         }
-        if !waiting.waiter.may_repeat(failure) {
-            return waiting.waiter.answer(Err(failure.clone()));
-        }
-        waiting.waiter.may_have_applied |= failure.may_have_applied();
-        waiting.waiter.obstacle = Some(failure.clone());
-        // On its way when its time is up, it could not be told that it was not applied.
-        if failure.is_transient() && waiting.waiter.deadline <= after_next_try(waiting.waiter.timeout) {
-            return waiting.waiter.time_out(false, None);
-        }
-        self.note_aside(&waiting);
-        self.aside.push_back((again_at, waiting));
     }
 
-    /// Sees that whoever is about to be set aside ends in time.
-    fn note_aside(&mut self, waiting: &Waiting<W>) {
-        let earlier = self.aside_deadline.filter(|deadline| *deadline <= waiting.waiter.deadline);
-        self.aside_deadline = earlier.or(Some(waiting.waiter.deadline));
+    /// Returns the requests of a failed batch to the queue, or responds with the error of the batch where it does not
+    /// allow another attempt (D6).
+    pub(crate) fn retry_batch(&mut self, batch: Batch<W>, error: &BatchError, retry: Retry) {
+        // Backwards, so that each is inserted near the front.
+        for (request, call) in batch.into_iter().rev() {
+            self.retry(request, call, error, retry);
+        }
     }
 
-    /// Sets the requests aside that may be tried again after this failure of their batch, and answers the others.
-    pub(crate) fn set_batch_aside(&mut self, batch: Batch<W>, failure: &BatchError, again_at: Instant) {
-        let alone = batch.alone;
-        batch.into_waiting(alone).for_each(|waiting| self.set_aside(waiting, failure, again_at));
+    /// Returns the requests of a failed batch to the queue, each for a batch of its own. The error of the batch is not
+    /// noted: another request may have caused it.
+    pub(crate) fn isolate_batch(&mut self, batch: Batch<W>) {
+        let retry = Retry { not_before: Instant::now(), max_batch: 1 };
+        for (request, call) in batch.into_iter().rev() {
+            self.requeue(request, call, retry);
+        }
     }
 
-    /// Gives each request its answer, and sets those aside that are kept by a lock.
-    pub(crate) fn answer(
+    /// Responds to each call of a batch. A request with a transient error returns to the queue and is isolated.
+    pub(crate) fn respond(
         &mut self,
         batch: Batch<W>,
-        answers: impl Iterator<Item = Result<W::Answer, BatchError>>,
-        again_at: Instant,
+        responses: impl Iterator<Item = Result<W::Response, BatchError>>,
+        retry_at: Instant,
     ) {
-        let alone = batch.alone;
-        for (mut waiting, answer) in batch.into_waiting(alone).zip(answers) {
-            match answer {
-                Err(failure) if failure.is_transient() => self.set_aside(waiting, &failure, again_at),
-                answer => waiting.waiter.answer(answer),
+        for ((request, mut call), response) in batch.into_iter().zip(responses) {
+            match response {
+                Err(error) if error.is_transient() => {
+                    self.retry(request, call, &error, Retry { not_before: retry_at, max_batch: 1 });
+                }
+                response => call.respond(response),
             }
         }
     }
 
-    /// Ends the wait of all whose time is up at `now`.
-    pub(crate) fn end_waiting(&mut self, now: Instant, obstacle: Option<&BatchError>) {
-        self.end_requests(now, obstacle);
-        for waiter in self.closing.iter_mut().filter(|waiter| waiter.deadline <= now) {
-            waiter.time_out(false, obstacle);
+    /// Expires the calls whose deadline is `now` or earlier: their requests were not applied.
+    pub(crate) fn expire(&mut self, now: Instant, last_error: Option<&BatchError>) {
+        while let Some(mut first) = self.requests.pop_front_if(|first| first.call.deadline <= now) {
+            first.call.time_out(false, last_error);
+        }
+        for call in self.closing.iter_mut().filter(|call| call.deadline <= now) {
+            call.time_out(false, last_error);
         }
     }
 
-    /// Ends the wait of the requests whose time is up by then.
-    pub(crate) fn end_requests(&mut self, then: Instant, obstacle: Option<&BatchError>) {
-        while let Some(mut first) = self.requests.pop_front_if(|first| first.waiter.deadline <= then) {
-            first.waiter.time_out(false, obstacle);
-        }
-        if self.aside_deadline.is_some_and(|deadline| deadline <= then) {
-            self.aside.retain_mut(|(_, waiting)| {
-                if waiting.waiter.deadline <= then {
-                    waiting.waiter.time_out(false, obstacle);
-                }
-                !waiting.waiter.has_answer()
-            });
-            self.aside_deadline = self.aside.iter().map(|(_, waiting)| waiting.waiter.deadline).min();
+    /// Responds to all queued requests with an error.
+    pub(crate) fn fail_all(&mut self, error: &BatchError) {
+        for mut queued in self.requests.drain(..) {
+            queued.call.respond(Err(error.clone()));
         }
     }
 
-    /// Answers all who wait for a batch.
-    pub(crate) fn refuse(&mut self, failure: &BatchError) {
-        self.aside_deadline = None;
-        let aside = self.aside.drain(..).map(|(_, waiting)| waiting);
-        for mut waiting in self.requests.drain(..).chain(aside) {
-            waiting.waiter.answer(Err(failure.clone()));
-        }
-    }
-
-    /// When the time of one who waits is up next.
+    /// The earliest deadline of a queued request or of a close.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let request = self.requests.front().map(|first| first.waiter.deadline);
-        let closing = self.closing.iter().filter(|waiter| !waiter.has_answer()).map(|waiter| waiter.deadline);
-        closing.chain(self.aside_deadline).chain(request).min()
+        let request = self.requests.front().map(|first| first.call.deadline);
+        let closing = self.closing.iter().filter(|call| !call.has_response()).map(|call| call.deadline);
+        closing.chain(request).min()
     }
 }

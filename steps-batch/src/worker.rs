@@ -2,75 +2,73 @@ use std::future::Future;
 
 use crate::BatchError;
 
-/// What a lane does with its batches.
+/// The backend's part of a [`Batcher`](crate::Batcher): owns the connection and carries out the batches.
+///
+/// The batcher's task calls one method at a time. A worker never waits for callers, and knows nothing of deadlines: a
+/// call that expires gets its response from the batcher, while the worker goes on with the batch.
+///
+/// # Batches
+///
+/// Before each batch the batcher calls [`connect`](Self::connect), then takes requests from its queue and calls
+/// [`run`](Self::run) with them. A batch has at most [`BATCH`](Self::BATCH) requests, and at most 8 MiB by
+/// [`size`](Self::size) unless a single request has more.
+///
+/// # Retries
+///
+/// The error tells the batcher what to do with the requests of the batch, or with the one that it belongs to. A retry
+/// begins after a pause of a fifth of the [lock time-out](crate::lock_timeout), while new requests go on.
+///
+/// | error | the batch as a whole failed | a single request failed |
+/// |---|---|---|
+/// | [transient](BatchError::is_transient) | retried in batches of half its size | retried, isolated |
+/// | nothing was [applied](BatchError::may_have_applied) | each request isolated, at once; of a batch of one, the response | the response |
+/// | may have been applied | idempotent calls are retried (D6), others get the error | the response |
+///
+/// An *isolated* request has a batch of its own from then on. A request that blocks or spoils its batch is found that
+/// way, and delays only itself. Halves find one request that waits for a locked row in log2(n) attempts. When the lock
+/// is on the whole file, each failed attempt adds one commit; isolating all requests at once would add one for each.
+///
+/// Retries never share a batch with new requests. The two kinds alternate while both are due.
 pub trait Worker: Send + 'static {
-    /// What it is asked for.
+    /// A request.
     type Request: Send + Sync + 'static;
-    /// What it answers.
-    type Answer: Send + 'static;
+    /// The response to a request that succeeded.
+    type Response: Send + 'static;
 
     /// The name of the backend, for errors.
     const BACKEND: &'static str;
 
-    /// The greatest number of requests in a batch.
+    /// The most requests in a batch.
     const BATCH: usize;
 
-    /// About how many bytes the request takes in its batch.
+    /// Roughly how many bytes the request takes in its batch.
     fn size(request: &Self::Request) -> usize;
 
-    /// Sees that there is a connection, before a batch is made. Whose time is up meanwhile was certainly not
-    /// applied, so whatever may take long without sending a request belongs here. It is dropped half-way when
-    /// nobody waits any longer.
+    /// Ensures that there is a connection. Called before each batch, so it should return at once while the connection
+    /// is usable.
+    ///
+    /// A request that expires during this call was not applied. Slow preparations that send no request belong here and
+    /// not in [`run`](Self::run). The future is dropped before its end once no caller waits.
     ///
     /// # Errors
-    /// After a [busy](BatchError::is_transient) failure the lane tries again while its callers have time; with any other
-    /// all who wait are answered.
+    /// After a [transient](BatchError::is_transient) error the batcher calls it again, until no caller waits. After any
+    /// other error all queued requests get that error.
     fn connect(&mut self) -> impl Future<Output = Result<(), BatchError>> + Send {
         async { Ok(()) }
     }
 
-    /// Carries out the requests, all in one transaction, and gives an answer for each, in their order.
+    /// Carries out the requests in one transaction and returns a response for each, in their order.
+    ///
+    /// It waits for a lock no longer than the [lock time-out](crate::lock_timeout): every request behind the batch
+    /// waits too. The future is never dropped before its end, unless the runtime shuts down.
     ///
     /// # Errors
-    /// A failure of the batch as a whole. After a [busy](BatchError::is_transient) one all requests wait again;
-    /// after one that [applied nothing](BatchError::may_have_applied) each is tried alone, since
-    /// one may have spoilt it for all; after any other, calls that do no harm a second time are tried again (D6).
+    /// The error of the batch as a whole. See [retries](Worker#retries).
     fn run(
         &mut self,
         requests: &[Self::Request],
-    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, BatchError>>, BatchError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Result<Self::Response, BatchError>>, BatchError>> + Send;
 
-    /// The same, but a request whose lock somebody else has is answered busy at once, and is tried again later:
-    /// the others go on meanwhile. For workers that can tell who is kept from what; for others it is `run`.
-    ///
-    /// # Errors
-    /// As `run`.
-    fn run_without_waiting(
-        &mut self,
-        requests: &[Self::Request],
-    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, BatchError>>, BatchError>> + Send {
-        self.run(requests)
-    }
-
-    /// Closes the connection.
+    /// Closes the connection. Called once, after the last batch.
     fn close(&mut self) -> impl Future<Output = ()> + Send;
-}
-
-/// For each request of a batch, the place of the first that is equal to it: reads that ask for the same can share an
-/// answer.
-#[must_use]
-pub fn first_occurrence_indices<R: PartialEq>(requests: &[R]) -> Vec<usize> {
-    let first_equal = |request| requests.iter().position(|other| other == request);
-    requests.iter().enumerate().map(|(place, request)| first_equal(request).unwrap_or(place)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_request_has_the_place_of_its_first_equal() {
-        assert_eq!(first_occurrence_indices(&["a", "b", "a", "c", "b"]), [0, 1, 0, 3, 1]);
-        assert_eq!(first_occurrence_indices::<u8>(&[]), []);
-    }
 }

@@ -50,7 +50,7 @@ impl Reader {
 
 impl Worker for Reader {
     type Request = Read;
-    type Answer = Arc<Found>;
+    type Response = Arc<Found>;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 64;

@@ -25,18 +25,10 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Writer {
     link: Link,
-    /// After a build's lock was not to be had: how many batches that somebody else keeps are tried without queueing
-    /// for it.
-    skips_left: u32,
     /// After an add that the short way did not do: how many take the long one at once.
     detours_left: u32,
     numbers: Numbers,
 }
-
-/// How often a batch goes on without the builds whose locks others keep, before it queues for them again. All
-/// processes that add to one build take turns with its lock: who never queues for it may never get it, and who
-/// always does keeps all others waiting while somebody hangs with it.
-const SKIPS: u32 = 4;
 
 /// How many adds that wait alone are given to the function of batches at once after one that had to be. Where others add to
 /// the same build, or the names are taken, most of them would have to be.
@@ -51,7 +43,7 @@ struct Skips {
 
 impl Writer {
     pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
-        Self { link: Link::new(opener, connection), skips_left: 0, detours_left: 0, numbers: Numbers::default() }
+        Self { link: Link::new(opener, connection), detours_left: 0, numbers: Numbers::default() }
     }
 
     /// Carries out a write that waits alone. Gives `None` where it takes the function of batches after all: nothing was
@@ -105,7 +97,7 @@ impl Writer {
 
 impl Worker for Writer {
     type Request = Write;
-    type Answer = WriteResponse;
+    type Response = WriteResponse;
 
     const BACKEND: &'static str = BACKEND;
     /// Each may take a lock, of which the server has room for a few thousand in all.
@@ -126,26 +118,6 @@ impl Worker for Writer {
             return Ok(vec![written]);
         }
         self.write(requests, Skips { steps: false, builds: false }).await
-    }
-
-    async fn run_without_waiting(
-        &mut self,
-        requests: &[Write],
-    ) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
-        let skips = Skips { steps: true, builds: self.skips_left > 0 };
-        let written = self.write(requests, skips).await;
-        let is_locked =
-            |answer: &Result<WriteResponse, BatchError>| answer.as_ref().is_err_and(BatchError::is_transient);
-        let is_kept = match &written {
-            Ok(answers) => skips.builds && answers.iter().any(is_locked),
-            Err(failure) => failure.is_transient(),
-        };
-        self.skips_left = match self.skips_left {
-            _ if !is_kept => 0,
-            0 => SKIPS,
-            left => left - 1,
-        };
-        written
     }
 
     async fn close(&mut self) {

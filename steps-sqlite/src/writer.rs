@@ -126,7 +126,7 @@ async fn answer_after_commit(mut given: impl Stream<Item = Given> + Unpin) -> Re
 
 impl Worker for Writer {
     type Request = Write;
-    type Answer = WriteResponse;
+    type Response = WriteResponse;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 4096;
