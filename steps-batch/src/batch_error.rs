@@ -1,8 +1,8 @@
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
-use steps_core::{Call, Error, ErrorKind};
+use steps_core::{Call, Error, ErrorKind, Operation};
 
-/// What went wrong, before it is known which calls it concerns: one failed batch fails many.
+/// The error of a batch, or of a request in it, before it belongs to a call: one failed batch fails many calls.
 #[derive(Clone, Debug)]
 pub struct BatchError {
     kind: ErrorKind,
@@ -13,13 +13,14 @@ pub struct BatchError {
 }
 
 impl BatchError {
-    /// A failure of this kind, after which it is certain that nothing was applied.
+    /// An error of this kind, after which nothing was applied.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), may_have_applied: false, is_transient: false, source: None }
     }
 
-    /// Somebody else has a lock: nothing was done, and the lane tries again while its callers have time.
+    /// An error that another attempt may not meet, such as a lock that another session holds, or a server that is
+    /// starting. Nothing was applied, and the batcher retries until the deadlines of its callers.
     #[must_use]
     pub fn transient(message: impl Into<Cow<'static, str>>) -> Self {
         Self { is_transient: true, ..Self::new(ErrorKind::Unavailable, message) }
@@ -28,62 +29,64 @@ impl BatchError {
     /// The step that a write names does not exist (L6).
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(ErrorKind::NotFound, "there is no such step")
+        Self::with_text_of(&Error::not_found(Call::on_store(Operation::StartStep)))
     }
 
     /// The build of an add has as many steps as there are numbers (I4).
     #[must_use]
     pub fn build_full() -> Self {
-        Self::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers")
+        Self::with_text_of(&Error::build_full(Call::on_store(Operation::AddStep)))
     }
 
-    /// An answer of a committed write that cannot be read: the write is there all the same.
+    fn with_text_of(error: &Error) -> Self {
+        Self::new(error.kind(), error.message().to_owned())
+    }
+
+    /// The response to a committed write cannot be decoded. The write was applied all the same.
     #[must_use]
     pub fn unreadable(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Corrupt, message).with_may_have_applied(true)
     }
 
-    /// Says whether what was asked may have been applied all the same.
+    /// Sets whether the request may have been applied all the same.
     #[must_use]
     pub fn with_may_have_applied(mut self, may_have_applied: bool) -> Self {
         self.may_have_applied = may_have_applied;
         self
     }
 
-    /// Adds the error behind it.
+    /// Adds the error behind this one.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// What kind of error callers get.
+    /// The kind of the error that callers get.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Whether some of it may have been applied. `false` means that nothing was.
+    /// Whether the request, or a part of the batch, may have been applied. `false` means certainly not.
     #[must_use]
     pub fn may_have_applied(&self) -> bool {
         self.may_have_applied
     }
 
-    /// Whether somebody else has a lock, and it helps to wait.
+    /// Whether another attempt may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.is_transient
     }
 
-    /// What a caller is told.
+    /// The error that the caller of this call gets.
     #[must_use]
     pub fn into_error(self, call: Call, backend: &'static str) -> Error {
-        let error = if self.kind == ErrorKind::NotFound {
-            Error::not_found(call)
-        } else {
-            Error::new(self.kind, self.message).with_call(call).with_may_have_applied(self.may_have_applied)
-        };
-        let error = error.with_backend(backend);
+        let error = Error::new(self.kind, self.message)
+            .with_call(call)
+            .with_may_have_applied(self.may_have_applied)
+            .with_backend(backend);
         match self.source {
             Some(source) => error.with_source(source),
             None => error,
@@ -100,5 +103,23 @@ impl fmt::Display for BatchError {
 impl StdError for BatchError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steps_core::StepId;
+
+    use super::*;
+
+    #[test]
+    fn errors_have_the_text_of_steps_core() {
+        let call = Call::on_step(Operation::AddUrl, StepId::new(3).unwrap());
+        for (error, expected) in
+            [(BatchError::not_found(), Error::not_found(call)), (BatchError::build_full(), Error::build_full(call))]
+        {
+            assert_eq!(error.to_string(), expected.message());
+            assert_eq!(error.into_error(call, "fake").to_string(), expected.with_backend("fake").to_string());
+        }
     }
 }

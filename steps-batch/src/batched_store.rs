@@ -15,10 +15,11 @@ use steps_core::{
 
 use crate::{BatchError, Batcher, Read, StepUpdate, Worker, Write, WriteResponse};
 
-/// A store whose calls run in batches: the trait's operations on top of [`Batcher`]s.
+/// A store whose calls run in batches: implements [`StepsStore`] on top of [`Batcher`]s.
 ///
-/// A backend provides a [`Worker`] that writes and one that reads. Writes to one build, and to one step, always go
-/// to the same writer, so that they share a batch. Reads take the readers in turn.
+/// A backend provides a [`Worker`] that writes and one that reads. All adds to one build go to the same writer, and so
+/// do all changes of one step: they share a batch, and do not wait for each other's locks. Reads are distributed over
+/// the readers in turn.
 pub struct BatchedStore<W, R>
 where
     W: Worker<Request = Write, Response = WriteResponse>,
@@ -30,14 +31,14 @@ where
     next_reader: AtomicUsize,
 }
 
-/// What a reader answers: steps, perhaps not decoded yet.
+/// The response to a read: steps, perhaps not decoded yet.
 ///
 /// The caller's task decodes them, so that the batcher's task can go on with the next batch.
 pub trait ReadResponse {
     /// The steps, in the order of their numbers.
     ///
     /// # Errors
-    /// `Corrupt` if what is stored cannot be decoded.
+    /// `Corrupt` if a step cannot be decoded.
     fn into_steps(self) -> Result<Vec<Step>, BatchError>;
 }
 
@@ -66,7 +67,7 @@ where
     W: Worker<Request = Write, Response = WriteResponse>,
     R: Worker<Request = Read, Response: ReadResponse>,
 {
-    /// A store on these batchers. The clock gives the time at which a step is finished (L4).
+    /// Creates a store on these batchers. The clock tells the time at which a step is finished (L4).
     ///
     /// # Panics
     /// If there is no writer or no reader.
@@ -82,9 +83,9 @@ where
         self.writers.iter().any(Batcher::is_closed)
     }
 
-    /// The writer of a build or of a step.
+    /// The writer for this id of a build or of a step.
     fn writer(&self, id: i64) -> &Batcher<W> {
-        // Ids count up. The upper bits of the product spread them evenly (Fibonacci hashing).
+        // Ids are often consecutive. The upper bits of the product distribute them evenly (Fibonacci hashing).
         let hash = (id as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         &self.writers[hash as usize % self.writers.len()]
     }
@@ -99,8 +100,8 @@ where
 
     async fn read(&self, call: Call, read: Read) -> Result<Vec<Step>> {
         let reader = &self.readers[self.next_reader.fetch_add(1, Ordering::Relaxed) % self.readers.len()];
-        let answer = reader.call(call, read).await?;
-        answer.into_steps().map_err(|error| error.into_error(call, R::BACKEND))
+        let response = reader.call(call, read).await?;
+        response.into_steps().map_err(|error| error.into_error(call, R::BACKEND))
     }
 }
 
@@ -129,7 +130,7 @@ where
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
-        let now = self.clock.now(); // L4: read once between call and answer
+        let now = self.clock.now(); // L4: read once, between call and response
         self.update(Operation::FinishStep, id, StepUpdate::finish(finish, now)).await
     }
 
@@ -147,11 +148,14 @@ where
     }
 
     async fn close(&self) -> Result<()> {
-        // All at once: together they take no longer than the time-out, and a caller that drops this call half-way
-        // leaves none of them open (D7).
+        // Concurrently: all closes together take no longer than the time-out, and a caller that drops this future
+        // leaves no batcher open (D7).
         let readers = join_all(self.readers.iter().map(Batcher::close));
         let writers = join_all(self.writers.iter().map(Batcher::close));
         let (readers, writers) = tokio::join!(readers, writers);
         readers.into_iter().chain(writers).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,19 @@ async fn a_burst_stays_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_has_a_limit_of_bytes() {
+    let fixture = Fixture::new(0);
+    let first = fixture.call(Number(0)).await;
+    let one = fixture.call(Large).await;
+    let other = fixture.call(Large).await;
+    fixture.permit(3);
+    for call in [first, one, other] {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(fixture.batches(), [[Number(0)], [Large], [Large]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_step_is_the_response_of_one_request() {
     let fixture = Fixture::new(10);
     let (missing, other) =

@@ -60,6 +60,19 @@ async fn an_error_that_is_not_transient_ends_all_calls_at_once() {
     assert_eq!(fixture.batches(), [[Number(3)]]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn calls_end_when_the_worker_panics() {
+    let fixture = Fixture::new(0);
+    let in_flight = fixture.call(Panics).await;
+    let queued = fixture.call(Number(1)).await;
+    fixture.permit(1);
+    for call in [in_flight, queued] {
+        let error = call.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Unavailable, true));
+    }
+    assert_eq!(fixture.call(Number(2)).await.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+}
+
 #[test]
 fn calls_end_when_the_runtime_is_gone() {
     let store_runtime = tokio::runtime::Runtime::new().unwrap();

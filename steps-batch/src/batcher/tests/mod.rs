@@ -32,6 +32,8 @@ enum Request {
     Lost,
     /// Never ends.
     Stuck,
+    /// Makes the worker panic.
+    Panics,
     /// Loses the connection the first time, and succeeds the second.
     LostOnce,
     /// Waits for a lock, and fails with its batch unless the test has released the lock.
@@ -42,8 +44,10 @@ enum Request {
     Skipped,
     /// Names a step that does not exist.
     Missing,
+    /// Takes more than half of the bytes of a batch.
+    Large,
 }
-use Request::{Bad, Locked, LockedToo, Lost, LostOnce, Missing, Number, Skipped, Stuck};
+use Request::{Bad, Large, Locked, LockedToo, Lost, LostOnce, Missing, Number, Panics, Skipped, Stuck};
 
 /// Why the worker cannot connect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -75,8 +79,8 @@ impl Worker for Fake {
     const BACKEND: &'static str = "fake";
     const BATCH: usize = 4;
 
-    fn size(_: &Request) -> usize {
-        1
+    fn size(request: &Request) -> usize {
+        if *request == Large { 5 * 1024 * 1024 } else { 1 }
     }
 
     async fn connect(&mut self) -> Result<(), BatchError> {
@@ -96,6 +100,7 @@ impl Worker for Fake {
         if requests.contains(&Stuck) {
             std::future::pending::<()>().await;
         }
+        assert!(!requests.contains(&Panics), "the worker panics on purpose");
         let is_locked = state.is_locked.load(Ordering::Relaxed);
         let is_locked_too = state.is_locked_too.load(Ordering::Relaxed);
         if (is_locked && requests.contains(&Locked)) || (is_locked_too && requests.contains(&LockedToo)) {

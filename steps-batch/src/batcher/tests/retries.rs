@@ -171,23 +171,29 @@ async fn a_lock_on_everything_costs_one_more_batch_for_each_failed_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_with_a_transient_error_of_its_own_is_isolated() {
+async fn requests_with_a_transient_error_of_their_own_are_isolated() {
     let fixture = Fixture::new(100);
-    let (skipped, other) = tokio::join!(
-        async {
-            let response = fixture.batcher.call(write(), Skipped).await;
-            (response, Instant::now())
-        },
-        async {
+    let (one, other, number) =
+        tokio::join!(fixture.batcher.call(write(), Skipped), fixture.batcher.call(write(), Skipped), async {
             let response = fixture.batcher.call(write(), Number(1)).await;
-            let end = Instant::now();
             fixture.release_lock();
-            (response, end)
-        }
-    );
-    assert_eq!((skipped.0.unwrap(), other.0.unwrap()), (0, 1));
-    assert!(skipped.1 > other.1);
-    assert_eq!(fixture.batches(), [vec![Skipped, Number(1)], vec![Skipped]]);
+            response
+        });
+    assert_eq!((one.unwrap(), other.unwrap(), number.unwrap()), (0, 0, 1));
+    assert_eq!(fixture.batches(), [vec![Skipped, Skipped, Number(1)], vec![Skipped], vec![Skipped]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_takes_no_other_along_that_is_not_due() {
+    let fixture = Fixture::new(100);
+    let pause = lock_timeout(TIMEOUT) / 5;
+    let calls = [fixture.call_idempotent(Lost).await, {
+        sleep(pause / 2).await;
+        fixture.call_idempotent(Lost).await
+    }];
+    sleep(pause * 3 / 4).await;
+    assert_eq!(fixture.batches(), [[Lost], [Lost], [Lost]]);
+    calls.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test(start_paused = true)]
