@@ -84,7 +84,7 @@ impl<W: Worker> RequestQueue<W> {
         self.requests.iter().filter_map(|queued| queued.retry).map(|retry| retry.not_before).min()
     }
 
-    /// Takes the requests of the next batch: new ones in FIFO order, or retries that are due.
+    /// Takes the requests of the next batch: new ones in FIFO order as far as they fit, or retries that are due.
     ///
     /// A retry never shares a batch with new requests, since it may be blocked by a lock. Batches of new requests and
     /// of retries alternate while both are due, so that neither kind starves. Among the retries, the one that has been

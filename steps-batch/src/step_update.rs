@@ -9,7 +9,7 @@ pub struct StepUpdate {
     pub started_at: Option<Timestamp>,
     /// When the step had all its locks.
     pub locks_acquired_at: Option<Timestamp>,
-    /// What the step is doing.
+    /// The text that tells users the step's state.
     pub state_string: Option<StateString>,
     /// When the step ended.
     pub complete_at: Option<Timestamp>,

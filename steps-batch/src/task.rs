@@ -36,8 +36,8 @@ impl<W: Worker> Task<W> {
     pub(crate) async fn run(mut self) {
         while self.wait_for_request().await {
             if self.is_burst {
-                // Callers that just got a response may call again. They share one commit with those that wait, instead
-                // of forming a second group that takes turns with the first.
+                // Callers that just got a response may call again. Their requests share one commit with the queued ones,
+                // instead of forming a second group that takes turns with the first.
                 self.queue.coalesce().await;
             }
             match self.connect().await {
