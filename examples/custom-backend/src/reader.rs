@@ -1,19 +1,19 @@
-//! The lane that reads: all reads that wait share one snapshot, which is begun after they came (R3).
+//! Reads. All reads of a batch share one snapshot, which begins after their calls (R3).
 
 use redb::{Database, ReadableDatabase};
-use steps_core::{Step, StepSelector};
 use steps_batch::{BatchError, Read, Worker};
+use steps_core::{Step, StepSelector};
 
 use crate::{
     BACKEND,
-    error::{failure, unreadable},
+    error::{batch_error, read_error},
     file::RedbFile,
     tables::{self, NAMES, NUMBERS, STEPS, URLS},
 };
 
 #[derive(Debug)]
 pub(crate) struct Reader {
-    /// `None` once it is closed.
+    /// `None` after the close.
     file: Option<RedbFile>,
 }
 
@@ -25,7 +25,7 @@ impl Reader {
 
 impl Worker for Reader {
     type Request = Read;
-    type Answer = Vec<Step>;
+    type Response = Vec<Step>;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 1024;
@@ -36,7 +36,7 @@ impl Worker for Reader {
 
     async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Vec<Step>, BatchError>>, BatchError> {
         let requests = requests.to_vec();
-        RedbFile::blocking(self.file.as_ref(), move |database| answer_all(database, requests)).await
+        RedbFile::run_blocking(self.file.as_ref(), move |database| read_all(database, requests)).await
     }
 
     async fn close(&mut self) {
@@ -44,32 +44,32 @@ impl Worker for Reader {
     }
 }
 
-fn answer_all(database: &Database, requests: Vec<Read>) -> Result<Vec<Result<Vec<Step>, BatchError>>, BatchError> {
-    let snapshot = database.begin_read().map_err(failure)?;
-    let steps = snapshot.open_table(STEPS).map_err(failure)?;
-    let numbers = snapshot.open_table(NUMBERS).map_err(failure)?;
-    let names = snapshot.open_table(NAMES).map_err(failure)?;
-    let urls = snapshot.open_table(URLS).map_err(failure)?;
-    let answer = |request: Read| {
+fn read_all(database: &Database, requests: Vec<Read>) -> Result<Vec<Result<Vec<Step>, BatchError>>, BatchError> {
+    let snapshot = database.begin_read().map_err(batch_error)?;
+    let steps = snapshot.open_table(STEPS).map_err(batch_error)?;
+    let numbers = snapshot.open_table(NUMBERS).map_err(batch_error)?;
+    let names = snapshot.open_table(NAMES).map_err(batch_error)?;
+    let urls = snapshot.open_table(URLS).map_err(batch_error)?;
+    let read = |request: Read| {
         let mut ids = Vec::new();
         match request {
             Read::Step(StepSelector::Id(id)) => ids.push(id.get()),
             Read::Step(StepSelector::Number { build_id, number }) => {
-                let id = numbers.get((build_id.get(), number.get())).map_err(failure)?;
+                let id = numbers.get((build_id.get(), number.get())).map_err(batch_error)?;
                 ids.extend(id.map(|id| id.value()));
             }
             Read::Step(StepSelector::Name { build_id, name }) => {
-                let id = names.get((build_id.get(), name.as_str())).map_err(failure)?;
+                let id = names.get((build_id.get(), name.as_str())).map_err(batch_error)?;
                 ids.extend(id.map(|id| id.value()));
             }
             Read::Steps(build) => {
-                for id in numbers.range((build.get(), 0)..=(build.get(), u32::MAX)).map_err(failure)? {
-                    ids.push(id.map_err(failure)?.1.value());
+                for id in numbers.range((build.get(), 0)..=(build.get(), u32::MAX)).map_err(batch_error)? {
+                    ids.push(id.map_err(batch_error)?.1.value());
                 }
             }
         }
-        let found = ids.into_iter().filter_map(|id| tables::step(id, &steps, &urls).transpose());
-        found.collect::<Result<Vec<_>, _>>().map_err(unreadable)
+        let steps = ids.into_iter().filter_map(|id| tables::step(id, &steps, &urls).transpose());
+        steps.collect::<Result<Vec<_>, _>>().map_err(read_error)
     };
-    Ok(requests.into_iter().map(answer).collect())
+    Ok(requests.into_iter().map(read).collect())
 }

@@ -1,37 +1,38 @@
-//! What the file holds. redb keeps each table in the order of its keys.
+//! The tables of the file. redb stores each table in the order of its keys.
 
 use redb::{ReadableTable, TableDefinition};
 use steps_core::{BuildId, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepUrl, Timestamp};
 
-/// A step without its urls, as it is stored: build, number, name, state string, the three times in
-/// microseconds (T2), results, hidden.
+/// A stored step without its urls: build, number, name, state string, the three times in microseconds (T2), results,
+/// hidden.
 pub(crate) type Row<'a> = (i64, u32, &'a str, &'a str, Option<i64>, Option<i64>, Option<i64>, Option<i32>, bool);
 
-/// By id.
+/// The steps, by id.
 pub(crate) const STEPS: TableDefinition<i64, Row<'static>> = TableDefinition::new("steps");
-/// The id of a step, by build and number: the steps of a build stand together, in order (R2).
+/// The id of a step, by build and number: the steps of a build are adjacent and in order (R2).
 pub(crate) const NUMBERS: TableDefinition<(i64, u32), i64> = TableDefinition::new("numbers");
 /// The id of a step, by build and name, compared byte by byte (N4).
 pub(crate) const NAMES: TableDefinition<(i64, &str), i64> = TableDefinition::new("names");
-/// By build, cut prefix and number of digits: every smaller suffix of as many digits is taken (N5).
+/// The first suffix that may be free, by build, truncated prefix and number of digits (N5). All smaller suffixes with
+/// as many digits are taken.
 pub(crate) const SUFFIXES: TableDefinition<(i64, &str, u32), u64> = TableDefinition::new("suffixes");
 /// The id of the step that was added with a key, by build and key (I5).
 pub(crate) const KEYS: TableDefinition<(i64, &str), i64> = TableDefinition::new("keys");
-/// Name and url, by step and position (U1): a row for each, so that one more costs the same (U5).
+/// Name and url, by step and position (U1). Each url has its own row, so that the cost of an add stays the same (U5).
 pub(crate) const URLS: TableDefinition<(i64, u32), (&str, &str)> = TableDefinition::new("urls");
-/// The pairs that a step has, by step and digest (U2).
+/// The digests of a step's urls (U2).
 pub(crate) const DIGESTS: TableDefinition<(i64, [u8; 32]), ()> = TableDefinition::new("digests");
-/// The version of this format, and the greatest id that was given out (I1).
+/// The version of this format, and the last id that was assigned (I1).
 pub(crate) const META: TableDefinition<&str, i64> = TableDefinition::new("steps_meta");
 
 pub(crate) const FORMAT: &str = "format";
 pub(crate) const LAST_ID: &str = "last_id";
 
-/// Why a step cannot be read.
+/// The reason why a step cannot be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
     Storage(redb::StorageError),
-    /// Somebody else wrote it.
+    /// A value breaks the rules of its type: another program wrote it.
     Input(InputError),
 }
 
@@ -47,7 +48,7 @@ impl From<InputError> for ReadError {
     }
 }
 
-/// The step with this id, through the constructors of its types.
+/// Reads the step with this id. The constructors of its types check each value.
 pub(crate) fn step(
     id: i64,
     steps: &impl ReadableTable<i64, Row<'static>>,
@@ -62,8 +63,9 @@ pub(crate) fn step(
         let (name, url) = url.value();
         step_urls.push(StepUrl::new(name, url)?);
     }
-    let (id, build, number) = (StepId::new(id)?, BuildId::new(build)?, StepNumber::new(number));
-    let step = Step::builder(id, build, number, StepName::new(name)?, StateString::new(state)?)
+    let id = StepId::new(id)?;
+    let build = BuildId::new(build)?;
+    let step = Step::builder(id, build, StepNumber::new(number), StepName::new(name)?, StateString::new(state)?)
         .started_at(time(started_at)?)
         .locks_acquired_at(time(locks_acquired_at)?)
         .complete_at(time(complete_at)?)

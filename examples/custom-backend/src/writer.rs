@@ -1,22 +1,22 @@
-//! The lane that writes: all writes that wait are one transaction, and share one fsync.
+//! Writes. All writes of a batch are one transaction and share one fsync.
 
 use redb::{ReadableTable, Table, WriteTransaction};
+use steps_batch::{BatchError, StepUpdate, Worker, Write, WriteResponse};
 use steps_core::{
     AddedStep, BuildId, ErrorKind, NewStep, Results, StateString, StepId, StepName, StepNumber, StepUrl, Timestamp,
     UrlDigest, naming,
 };
-use steps_batch::{StepUpdate, BatchError, Worker, Write, WriteResponse};
 
 use crate::{
     BACKEND,
-    error::{corrupt, failure},
+    error::{batch_error, corrupt},
     file::RedbFile,
     tables::{DIGESTS, KEYS, LAST_ID, META, NAMES, NUMBERS, Row, STEPS, SUFFIXES, URLS},
 };
 
 #[derive(Debug)]
 pub(crate) struct Writer {
-    /// `None` once it is closed.
+    /// `None` after the close.
     file: Option<RedbFile>,
 }
 
@@ -28,7 +28,7 @@ impl Writer {
 
 impl Worker for Writer {
     type Request = Write;
-    type Answer = WriteResponse;
+    type Response = WriteResponse;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 1024;
@@ -39,13 +39,12 @@ impl Worker for Writer {
 
     async fn run(&mut self, requests: &[Write]) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
         let requests = requests.to_vec();
-        RedbFile::blocking(self.file.as_ref(), move |database| {
-            let transaction = database.begin_write().map_err(failure)?;
-            let answers = apply_all(&transaction, &requests)?;
-            // D1: answered after the commit succeeded, which waits for the disk. One that failed may be there.
-            let committed = transaction.commit();
-            committed.map_err(|error| failure(error).with_may_have_applied(true))?;
-            Ok(answers)
+        RedbFile::run_blocking(self.file.as_ref(), move |database| {
+            let transaction = database.begin_write().map_err(batch_error)?;
+            let responses = apply_all(&transaction, &requests)?;
+            // D1: the commit waits for the disk. A commit that failed may have been applied all the same.
+            transaction.commit().map_err(|error| batch_error(error).with_may_have_applied(true))?;
+            Ok(responses)
         })
         .await
     }
@@ -55,111 +54,116 @@ impl Worker for Writer {
     }
 }
 
-/// Carries out the writes. An error here ends the transaction, and nothing of the batch is applied (D2); that
-/// a step is missing is an answer like others.
-fn apply_all(transaction: &WriteTransaction, requests: &[Write]) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
-    let answer = |request: &Write| Ok(apply(transaction, request)?.ok_or_else(|| request.unmatched_error()));
-    requests.iter().map(answer).collect()
+/// Carries out the writes. A missing step is the response of its request. An error of redb ends the transaction, and
+/// nothing of the batch is applied (D2).
+fn apply_all(
+    transaction: &WriteTransaction,
+    requests: &[Write],
+) -> Result<Vec<Result<WriteResponse, BatchError>>, BatchError> {
+    let respond = |request: &Write| Ok(apply(transaction, request)?.ok_or_else(|| request.unmatched_error()));
+    requests.iter().map(respond).collect()
 }
 
-/// What a write answers; nothing where its step is missing (L6), or no number is left (I4).
+/// The response to a write; `None` where its step is missing (L6), or its build has no free number (I4).
 fn apply(transaction: &WriteTransaction, request: &Write) -> Result<Option<WriteResponse>, BatchError> {
     Ok(match request {
         Write::AddStep(step) => add_step(transaction, step)?.map(WriteResponse::Added),
-        Write::UpdateStep(id, change) => change_step(transaction, *id, change)?.map(|()| WriteResponse::Changed),
+        Write::UpdateStep(id, update) => update_step(transaction, *id, update)?.map(|()| WriteResponse::Changed),
         Write::AddUrl(id, url, digest) => add_url(transaction, *id, url, digest)?.map(|()| WriteResponse::Changed),
     })
 }
 
 fn add_step(transaction: &WriteTransaction, new: &NewStep) -> Result<Option<AddedStep>, BatchError> {
     let build = new.build_id.get();
-    let mut steps = transaction.open_table(STEPS).map_err(failure)?;
-    let mut numbers = transaction.open_table(NUMBERS).map_err(failure)?;
-    let mut names = transaction.open_table(NAMES).map_err(failure)?;
-    let mut keys = transaction.open_table(KEYS).map_err(failure)?;
-    let mut meta = transaction.open_table(META).map_err(failure)?;
+    let mut steps = transaction.open_table(STEPS).map_err(batch_error)?;
+    let mut numbers = transaction.open_table(NUMBERS).map_err(batch_error)?;
+    let mut names = transaction.open_table(NAMES).map_err(batch_error)?;
+    let mut keys = transaction.open_table(KEYS).map_err(batch_error)?;
+    let mut meta = transaction.open_table(META).map_err(batch_error)?;
 
-    // I5: the first answer again, whatever else is asked for.
+    // I5: the response of the first add with this key, whatever the other arguments are.
     if let Some(key) = &new.idempotency_key
-        && let Some(id) = keys.get((build, key.as_str())).map_err(failure)?
+        && let Some(id) = keys.get((build, key.as_str())).map_err(batch_error)?
     {
         let id = id.value();
-        let row = steps.get(id).map_err(failure)?.ok_or_else(|| corrupt("a key is of no step"))?;
+        let row = steps.get(id).map_err(batch_error)?.ok_or_else(|| corrupt("a key belongs to no step"))?;
         let (_, number, name, ..) = row.value();
         return added(id, number, name).map(Some);
     }
-    // I2: the number after the last one; no other transaction writes meanwhile.
-    let last = numbers.range((build, 0)..=(build, u32::MAX)).map_err(failure)?.next_back();
-    let last = last.transpose().map_err(failure)?.map(|(key, _)| key.value().1);
+    // I2: the number after the last one. redb has one write transaction at a time.
+    let last = numbers.range((build, 0)..=(build, u32::MAX)).map_err(batch_error)?.next_back();
+    let last = last.transpose().map_err(batch_error)?.map(|(key, _)| key.value().1);
     let Some(number) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(None) };
-    // I1: from a counter, so that no id comes again.
-    let last_id = meta.get(LAST_ID).map_err(failure)?.map_or(0, |last| last.value());
-    // Ends the batch, of which the lane then tries each alone.
+    // I1: from a counter, so that no id is assigned twice.
+    let last_id = meta.get(LAST_ID).map_err(batch_error)?.map_or(0, |last| last.value());
+    // Ends the batch. The batcher then isolates its requests.
     let no_id_left = || BatchError::new(ErrorKind::CapacityExceeded, "there are no ids left");
     let id = last_id.checked_add(1).ok_or_else(no_id_left)?;
     let name = free_name(transaction, &names, new.build_id, &new.name)?;
 
-    meta.insert(LAST_ID, id).map_err(failure)?;
-    numbers.insert((build, number), id).map_err(failure)?;
-    names.insert((build, name.as_str()), id).map_err(failure)?;
+    meta.insert(LAST_ID, id).map_err(batch_error)?;
+    numbers.insert((build, number), id).map_err(batch_error)?;
+    names.insert((build, name.as_str()), id).map_err(batch_error)?;
     if let Some(key) = &new.idempotency_key {
-        keys.insert((build, key.as_str()), id).map_err(failure)?;
+        keys.insert((build, key.as_str()), id).map_err(batch_error)?;
     }
     let row: Row<'_> = (build, number, name.as_str(), new.state_string.as_str(), None, None, None, None, false);
-    steps.insert(id, row).map_err(failure)?;
+    steps.insert(id, row).map_err(batch_error)?;
     added(id, number, name.as_str()).map(Some)
 }
 
-/// The naming rule (N2, N3), with its memory of where the search ended in the same transaction: kept beside it,
-/// a batch that failed would leave a hint past a name that is free.
+/// The naming rule (N2, N3). The hints at which the search continues are stored in the same transaction: outside of
+/// it, a batch that is rolled back would leave a hint past a free name.
 fn free_name(
     transaction: &WriteTransaction,
     names: &Table<'_, (i64, &'static str), i64>,
     build: BuildId,
     requested: &StepName,
 ) -> Result<StepName, BatchError> {
-    let is_taken = |name: &StepName| Ok(names.get((build.get(), name.as_str())).map_err(failure)?.is_some());
+    let is_taken = |name: &StepName| Ok(names.get((build.get(), name.as_str())).map_err(batch_error)?.is_some());
     if !is_taken(requested)? {
         return Ok(requested.clone());
     }
-    let mut hints = transaction.open_table(SUFFIXES).map_err(failure)?;
+    let mut hints = transaction.open_table(SUFFIXES).map_err(batch_error)?;
     for digits in 1..=19 {
         let hint = (build.get(), naming::truncated_prefix(requested, digits), digits);
-        let (first, end) = (10_u64.pow(digits - 1), 10_u64.pow(digits));
-        let mut k = hints.get(hint).map_err(failure)?.map_or(first, |hint| hint.value());
+        let first = 10_u64.pow(digits - 1);
+        let end = 10_u64.pow(digits);
+        let mut k = hints.get(hint).map_err(batch_error)?.map_or(first, |hint| hint.value());
         while k < end {
             let name = naming::with_suffix(requested, k.try_into().map_err(|_| corrupt("a suffix is 0"))?);
             if !is_taken(&name)? {
-                hints.insert(hint, k).map_err(failure)?;
+                hints.insert(hint, k).map_err(batch_error)?;
                 return Ok(name);
             }
             k += 1;
         }
-        hints.insert(hint, end).map_err(failure)?;
+        hints.insert(hint, end).map_err(batch_error)?;
     }
     Err(corrupt("more suffixes are taken than there are steps"))
 }
 
-/// Changes a step. What the change does not name stays as it was (L2, L3).
-fn change_step(transaction: &WriteTransaction, id: StepId, change: &StepUpdate) -> Result<Option<()>, BatchError> {
-    let mut steps = transaction.open_table(STEPS).map_err(failure)?;
-    let Some(row) = steps.get(id.get()).map_err(failure)? else { return Ok(None) };
-    let (build, number, name, state, started, locks, complete, results, hidden) = row.value();
-    let (name, state) = (name.to_owned(), state.to_owned());
+/// Updates a step. Columns that the update does not name stay as they are (L2, L3).
+fn update_step(transaction: &WriteTransaction, id: StepId, update: &StepUpdate) -> Result<Option<()>, BatchError> {
+    let mut steps = transaction.open_table(STEPS).map_err(batch_error)?;
+    let Some(row) = steps.get(id.get()).map_err(batch_error)? else { return Ok(None) };
+    let (build, number, name, state, started_at, locks_acquired_at, complete_at, results, hidden) = row.value();
+    let name = name.to_owned();
+    let state = state.to_owned();
     drop(row);
     let micros = |at: Option<Timestamp>| at.map(Timestamp::unix_micros);
     let row: Row<'_> = (
         build,
         number,
         &name,
-        change.state_string.as_ref().map_or(&state, StateString::as_str),
-        micros(change.started_at).or(started),
-        micros(change.locks_acquired_at).or(locks),
-        micros(change.complete_at).or(complete),
-        change.results.map(Results::code).or(results),
-        change.hidden.unwrap_or(hidden),
+        update.state_string.as_ref().map_or(&state, StateString::as_str),
+        micros(update.started_at).or(started_at),
+        micros(update.locks_acquired_at).or(locks_acquired_at),
+        micros(update.complete_at).or(complete_at),
+        update.results.map(Results::code).or(results),
+        update.hidden.unwrap_or(hidden),
     );
-    steps.insert(id.get(), row).map_err(failure)?;
+    steps.insert(id.get(), row).map_err(batch_error)?;
     Ok(Some(()))
 }
 
@@ -170,18 +174,18 @@ fn add_url(
     digest: &UrlDigest,
 ) -> Result<Option<()>, BatchError> {
     let id = id.get();
-    if transaction.open_table(STEPS).map_err(failure)?.get(id).map_err(failure)?.is_none() {
+    if transaction.open_table(STEPS).map_err(batch_error)?.get(id).map_err(batch_error)?.is_none() {
         return Ok(None);
     }
-    let mut digests = transaction.open_table(DIGESTS).map_err(failure)?;
-    // U2: a pair that is there is ignored.
-    if digests.insert((id, *digest.as_bytes()), ()).map_err(failure)?.is_some() {
+    let mut digests = transaction.open_table(DIGESTS).map_err(batch_error)?;
+    // U2: a url that the step already has is ignored.
+    if digests.insert((id, *digest.as_bytes()), ()).map_err(batch_error)?.is_some() {
         return Ok(Some(()));
     }
-    let mut urls = transaction.open_table(URLS).map_err(failure)?;
-    let last = urls.range((id, 0)..=(id, u32::MAX)).map_err(failure)?.next_back();
-    let position = last.transpose().map_err(failure)?.map_or(0, |(key, _)| key.value().1 + 1);
-    urls.insert((id, position), (url.name(), url.url())).map_err(failure)?;
+    let mut urls = transaction.open_table(URLS).map_err(batch_error)?;
+    let last = urls.range((id, 0)..=(id, u32::MAX)).map_err(batch_error)?.next_back();
+    let position = last.transpose().map_err(batch_error)?.map_or(0, |(key, _)| key.value().1 + 1);
+    urls.insert((id, position), (url.name(), url.url())).map_err(batch_error)?;
     Ok(Some(()))
 }
 

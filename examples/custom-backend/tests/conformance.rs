@@ -1,4 +1,4 @@
-//! Holds this store to the contract.
+//! Checks this store against the contract.
 
 use std::{
     path::PathBuf,
@@ -6,22 +6,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
 use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
-use steps_core::Clock;
+use steps_core::{Clock, async_trait};
 use steps_redb::{RedbFile, RedbStore, TIMEOUT};
 
 struct Redb;
 
-/// A place for a file, with the one that is open.
-struct Place {
+/// The file of a case, and the handle on it while it is open.
+struct CaseFile {
     path: PathBuf,
     clock: Arc<dyn Clock>,
     open: Mutex<Option<RedbFile>>,
 }
 
-impl Place {
-    /// A store on the file that is open, or else on the one that it opens.
+impl CaseFile {
+    /// Creates a store on the open file, and opens the file first if it is closed.
     async fn store(&self) -> Result<RedbStore, BoxError> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let file = match open {
@@ -32,8 +31,8 @@ impl Place {
         Ok(RedbStore::with_options(file, Arc::clone(&self.clock), TIMEOUT))
     }
 
-    /// Lets the file go.
-    fn leave(&self) {
+    /// Closes the file, once the last store on it is closed.
+    fn close(&self) {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -46,25 +45,25 @@ impl StoreFactory for Redb {
 
     fn profile(&self) -> Profile {
         Profile::strict()
-            .without(Feature::Processes, "one process at a time has the file")
-            .without(Feature::Faults, "nothing makes the disk fail on cue")
+            .without(Feature::Processes, "one process at a time can open the file")
+            .without(Feature::Faults, "the store has no server to cut off")
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
         let folder = tempfile::tempdir()?;
-        let place = Place { path: folder.path().join("steps.redb"), clock: case.clock(), open: Mutex::default() };
-        let place = Arc::new(place);
-        let fixture = Fixture::new(place.store().await?).with_guard(folder);
-        let again = Arc::clone(&place);
+        let file = CaseFile { path: folder.path().join("steps.redb"), clock: case.clock(), open: Mutex::default() };
+        let file = Arc::new(file);
+        let fixture = Fixture::new(file.store().await?).with_guard(folder);
+        let closed_file = Arc::clone(&file);
         let peer = move || {
-            let place = Arc::clone(&place);
-            async move { place.store().await }
+            let file = Arc::clone(&file);
+            async move { file.store().await }
         };
         let reopen = move || {
-            let place = Arc::clone(&again);
+            let file = Arc::clone(&closed_file);
             async move {
-                place.leave();
-                place.store().await
+                file.close();
+                file.store().await
             }
         };
         Ok(fixture.with_peer(peer).with_reopen(reopen))

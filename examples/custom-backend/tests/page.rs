@@ -1,9 +1,9 @@
-//! The page that walks through this crate shows what stands in it.
+//! Compares the code on the page that explains this crate with the crate.
 
 use std::{fs, path::Path};
 
 #[test]
-fn the_page_shows_the_code_as_it_is() {
+fn the_page_shows_the_code_of_this_crate() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(folder.join("../../docs/writing-a-backend.md")).unwrap();
     // The first line of a block names its file.
@@ -11,8 +11,8 @@ fn the_page_shows_the_code_as_it_is() {
     let mut shown = 0;
     for (file, code) in blocks.filter_map(|block| block.split_once('\n')).filter(|(file, _)| file.ends_with(".rs")) {
         let text = fs::read_to_string(folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-        assert!(text.contains(code), "{file} does not have what the page shows of it:\n{code}");
+        assert!(text.contains(code), "the page shows code that {file} does not have:\n{code}");
         shown += 1;
     }
-    assert!(shown >= 10, "{shown} blocks name a file");
+    assert!(shown >= 10, "only {shown} blocks name a file");
 }
