@@ -54,7 +54,7 @@ async fn attempt<T>(env: &mut TestEnv, test: &impl AsyncFn(&mut TestEnv, T) -> C
     let result = catch_panic(test(env, value))
         .await
         .unwrap_or_else(|panic| Err(Failure::new("the case").expected("an end").got(format!("a panic: {panic}"))));
-    env.judged(result)
+    env.conclude(result)
 }
 
 /// The search for the smallest list that fails.

@@ -20,15 +20,15 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize, de};
 use serde_json::{Map, Value, json};
 use steps_core::{
-    BuildId, Error, FinishStep, InputError, NewStep, Results, StartStep, StateString, Step, StepId, StepName,
-    StepNumber, StepSelector, StepUrl, StepsStore, Timestamp,
+    BuildId, Error, FinishStep, InputError, NewStep, Request, Response, Results, StartStep, StateString, Step, StepId,
+    StepName, StepNumber, StepSelector, StepUrl, Timestamp,
 };
 
 use crate::{
     Clause, Config, Failure, Progress, StoreFactory,
     failure::{CaseResult, shortened},
     harness::Suite,
-    replay_pool::Play,
+    replay_pool::ReplayPool,
     test_env::TestEnv,
 };
 
@@ -42,20 +42,20 @@ pub(crate) struct Scenario {
     seed: u64,
     kind: String,
     builds: Vec<i64>,
-    ops: Vec<Recorded>,
+    ops: Vec<RecordedOp>,
     r#final: BTreeMap<String, Value>,
 }
 
 /// An operation with the answer that was recorded.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
-struct Recorded {
+struct RecordedOp {
     op: Op,
     out: Value,
 }
 
 /// By hand, since serde cannot refuse unknown fields of what it flattens.
-impl TryFrom<Map<String, Value>> for Recorded {
+impl TryFrom<Map<String, Value>> for RecordedOp {
     type Error = serde_json::Error;
 
     fn try_from(mut fields: Map<String, Value>) -> Result<Self, Self::Error> {
@@ -158,24 +158,23 @@ impl Scenario {
 
     /// Plays it in fresh builds and compares every answer.
     pub(crate) async fn replay(&self, env: &TestEnv) -> CaseResult {
-        self.play(env).await.map_err(|parting| *parting.failure)
+        self.run(env).await.map_err(|mismatch| *mismatch.failure)
     }
 
-    pub(crate) async fn play(&self, env: &TestEnv) -> Result<(), Mismatch> {
+    pub(crate) async fn run(&self, env: &TestEnv) -> Result<(), Mismatch> {
         let builds = self.builds.iter().map(|build| (*build, env.build())).collect();
         let mut replay = Replay { env, builds, steps: Vec::new() };
-        for (place, Recorded { op, out }) in self.ops.iter().enumerate() {
-            let answer = replay.answer(op).await;
-            let result = answer.and_then(|got| expect_same(op.clause(), &got, out));
-            result.map_err(|parting| parting.at(format!("ops[{place}] {op}"), out))?;
+        for (index, RecordedOp { op, out }) in self.ops.iter().enumerate() {
+            let result = replay.run(op).await.and_then(|got| expect_same(op.clause(), &got, out));
+            result.map_err(|mismatch| mismatch.at(format!("ops[{index}] {op}"), out))?;
         }
         for (build, steps) in &self.r#final {
             let result = async {
                 let id = build.parse().map_err(|_| unknown(format_args!("the build {build:?}")))?;
-                let got = replay.steps_of(replay.build(id)?).await?;
+                let got = replay.run(&Op::GetSteps { build: id }).await?;
                 expect_same(Clause::R2, &got, steps)
             };
-            result.await.map_err(|parting| parting.at(format!("final get_steps {{\"build\":{build}}}"), steps))?;
+            result.await.map_err(|mismatch| mismatch.at(format!("final get_steps {{\"build\":{build}}}"), steps))?;
         }
         Ok(())
     }
@@ -214,62 +213,64 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Calls the store and gives its answer as it would have been recorded.
-    async fn answer(&mut self, op: &Op) -> Result<Value, Mismatch> {
-        let store = self.env.store();
-        match op {
+    /// Makes the call and converts its response to the recorded form.
+    async fn run(&mut self, op: &Op) -> Result<Value, Mismatch> {
+        let request = self.request(op)?;
+        let _clock = match op {
+            Op::FinishStep { now, .. } => Some(self.env.set_clock_in_turn(time(*now)?).await),
+            _ => None,
+        };
+        Ok(match request.send(self.env.store()).await? {
+            Response::Done => Value::Null,
+            Response::Added(added) => {
+                let index = self.steps.len();
+                self.steps.push(added.id);
+                json!({"step": index, "number": added.number.get(), "name": added.name.as_str()})
+            }
+            Response::Step(step) => step.map_or(Value::Null, |step| self.recorded(&step)),
+            Response::Steps(steps) => steps.iter().map(|step| self.recorded(step)).collect(),
+        })
+    }
+
+    fn request(&self, op: &Op) -> Result<Request, Mismatch> {
+        Ok(match op {
             Op::AddStep { build, name, state_string } => {
                 let state = StateString::new(state_string)?;
-                let added = store.add_step(NewStep::new(self.build(*build)?, StepName::new(name)?, state)).await?;
-                self.steps.push(added.id);
-                let step = self.steps.len() - 1;
-                return Ok(json!({"step": step, "number": added.number.get(), "name": added.name.as_str()}));
+                Request::AddStep(NewStep::new(self.build(*build)?, StepName::new(name)?, state))
             }
             Op::StartStep { step, started_at, locks_acquired } => {
                 let start = StartStep::new(time(*started_at)?).with_locks_acquired(*locks_acquired);
-                store.start_step(self.step(*step)?, start).await?;
+                Request::StartStep(self.step(*step)?, start)
             }
             Op::SetStepLocksAcquiredAt { step, locks_acquired_at } => {
-                store.set_step_locks_acquired_at(self.step(*step)?, time(*locks_acquired_at)?).await?;
+                Request::SetStepLocksAcquiredAt(self.step(*step)?, time(*locks_acquired_at)?)
             }
             Op::SetStepStateString { step, state_string } => {
-                store.set_step_state_string(self.step(*step)?, StateString::new(state_string)?).await?;
+                Request::SetStepStateString(self.step(*step)?, StateString::new(state_string)?)
             }
-            Op::FinishStep { step, results, hidden, now } => {
-                let _turn = self.env.set_clock_in_turn(time(*now)?).await;
+            Op::FinishStep { step, results, hidden, .. } => {
                 let finish = FinishStep::new(Results::new(*results)).with_hidden(*hidden);
-                store.finish_step(self.step(*step)?, finish).await?;
+                Request::FinishStep(self.step(*step)?, finish)
             }
-            Op::AddUrl { step, name, url } => {
-                store.add_url(self.step(*step)?, StepUrl::new(name, url)?).await?;
-            }
-            Op::GetStep(Selected { step, build, number, name }) => {
-                let selector = match (step, build, number, name) {
-                    (Some(step), None, None, None) => self.step(*step)?.into(),
-                    (None, Some(build), Some(number), None) => {
-                        StepSelector::number(self.build(*build)?, StepNumber::new(*number))
-                    }
-                    (None, Some(build), None, Some(name)) => {
-                        StepSelector::name(self.build(*build)?, StepName::new(name)?)
-                    }
-                    _ => {
-                        return Err(Mismatch::new(
-                            Reason::Scenario,
-                            Failure::new("it selects in none of the three ways"),
-                        ));
-                    }
-                };
-                let step = store.get_step(selector).await?;
-                return Ok(step.map_or(Value::Null, |step| self.recorded(&step)));
-            }
-            Op::GetSteps { build } => return self.steps_of(self.build(*build)?).await,
-        }
-        Ok(Value::Null)
+            Op::AddUrl { step, name, url } => Request::AddUrl(self.step(*step)?, StepUrl::new(name, url)?),
+            Op::GetStep(selected) => Request::GetStep(self.selector(selected)?),
+            Op::GetSteps { build } => Request::GetSteps(self.build(*build)?),
+        })
     }
 
-    async fn steps_of(&self, build: BuildId) -> Result<Value, Mismatch> {
-        let steps = self.env.store().get_steps(build).await?;
-        Ok(steps.iter().map(|step| self.recorded(step)).collect())
+    fn selector(&self, selected: &Selected) -> Result<StepSelector, Mismatch> {
+        let Selected { step, build, number, name } = selected;
+        Ok(match (step, build, number, name) {
+            (Some(step), None, None, None) => self.step(*step)?.into(),
+            (None, Some(build), Some(number), None) => {
+                StepSelector::number(self.build(*build)?, StepNumber::new(*number))
+            }
+            (None, Some(build), None, Some(name)) => StepSelector::name(self.build(*build)?, StepName::new(name)?),
+            _ => {
+                let failure = Failure::new("its inputs are none of: step, build and number, build and name");
+                return Err(Mismatch::new(Reason::Scenario, failure));
+            }
+        })
     }
 
     fn build(&self, build: i64) -> Result<BuildId, Mismatch> {
@@ -354,7 +355,7 @@ fn difference<'a>(path: String, got: &'a Value, expected: &'a Value) -> Option<D
             keys.into_iter().find_map(|key| inner(format!("{path}.{key}"), got.get(key), expected.get(key)))
         }
         (Value::Array(got), Value::Array(expected)) => (0..got.len().max(expected.len()))
-            .find_map(|place| inner(format!("{path}[{place}]"), got.get(place), expected.get(place))),
+            .find_map(|index| inner(format!("{path}[{index}]"), got.get(index), expected.get(index))),
         _ if got == expected => None,
         _ => Some(Difference { path, got: Some(got), expected: Some(expected) }),
     }
@@ -512,7 +513,7 @@ pub async fn replay_watched(
     watch: impl FnMut(Progress<'_>),
 ) -> Replayed {
     let total = scenarios.len();
-    let disagreements = Play::new(Suite::new(factory, config), scenarios.0).run(watch).await;
+    let disagreements = ReplayPool::new(Suite::new(factory, config), scenarios.0).run(watch).await;
     Replayed { scenarios: total, agree: total - disagreements.len(), disagreements }
 }
 
@@ -548,7 +549,7 @@ mod tests {
     #[test]
     fn the_first_difference_is_named() {
         let (got, expected) = (json!([{"urls": [1, 2], "name": "a"}]), json!([{"urls": [1], "name": "a"}]));
-        let failure = expect_same(Clause::R1, &got, &expected).map_err(|parting| parting.failure).unwrap_err();
+        let failure = expect_same(Clause::R1, &got, &expected).map_err(|mismatch| mismatch.failure).unwrap_err();
         assert_eq!(failure.clause, Some(Clause::U2));
         assert_eq!(failure.what, "answer[0].urls[1]");
         assert_eq!((failure.expected.as_deref(), failure.got.as_deref()), (Some("nothing"), Some("2")));

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steps_core::{BuildId, Clock, StepsStore, Timestamp};
+use steps_core::{BuildId, Clock, Dispatch, StepsStore, Timestamp};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     time::{sleep, timeout},
@@ -14,12 +14,12 @@ use tokio::{
 
 use crate::{
     CaseContext, Clause, Feature, Fixture,
-    calls::{Call, CallLog},
+    calls::{Action, CallLog},
     factory::{Capabilities, Connect, Faults},
     failure::{CaseResult, Failure},
-    handle::{Handle, catch_panic},
+    handle::{Handle, LoggedStore, catch_panic},
     harness::Suite,
-    process::{Hello, Process},
+    process::{Handshake, Process},
     proxy::Proxy,
 };
 
@@ -84,7 +84,7 @@ pub(crate) enum Ending {
 impl TestEnv {
     /// This store as one more uses it at the same time: with a log of its own, and nothing else on offer.
     pub(crate) fn shared(&self, setup: &CaseSetup) -> Self {
-        let store = self.store.as_ref().map(|handle| handle.with_log(Arc::clone(&setup.log)));
+        let store = self.store.as_ref().map(|handle| Dispatch(handle.0.with_log(Arc::clone(&setup.log))));
         Self {
             setup: setup.clone(),
             store,
@@ -116,13 +116,13 @@ impl TestEnv {
     }
 
     /// Whether the fixture has what this feature needs.
-    pub(crate) fn capabilities(&self, feature: Feature) -> bool {
+    pub(crate) fn has(&self, feature: Feature) -> bool {
         self.capabilities.has(feature)
     }
 
     /// Sets the clock that all handles take the time from.
     pub(crate) fn set_clock(&self, now: Timestamp) {
-        self.setup.log.begin("clock", Call::SetClock(now));
+        self.setup.log.begin("clock", Action::SetClock(now));
         self.setup.context.clock().set(now);
     }
 
@@ -144,16 +144,16 @@ impl TestEnv {
     }
 
     /// As [`process`](Self::process), with the process itself.
-    pub(crate) async fn process_to_kill(&mut self) -> CaseResult<(Arc<Process>, Handle)> {
+    pub(crate) async fn process_to_kill(&mut self) -> CaseResult<(Arc<Dispatch<Process>>, Handle)> {
         const NAMES: [&str; 3] = ["process", "process_2", "process_3"];
         let token = self.capabilities.token.clone().ok_or_else(|| missing(Feature::Processes))?;
         let context = &self.setup.context;
-        let hello =
-            Hello { case: context.name().to_owned(), seed: self.setup.suite.config.seed, token, now: self.now() };
-        let process = Arc::new(Process::start(&hello).await?);
+        let handshake =
+            Handshake { case: context.name().to_owned(), seed: self.setup.suite.config.seed, token, now: self.now() };
+        let process = Arc::new(Process::start(&handshake).await?);
         let name = NAMES[self.processes.min(NAMES.len() - 1)];
         self.processes += 1;
-        self.setup.log.begin(name, Call::Opened("the same store in another process"));
+        self.setup.log.begin(name, Action::Opened("the same store in another process"));
         Ok((Arc::clone(&process), self.handle(process, name)))
     }
 
@@ -173,7 +173,7 @@ impl TestEnv {
                 Err(error) => return Err(not_made("opening the store through a proxy", &*error)),
             }
         };
-        self.setup.log.begin("proxied", Call::Opened("the same store through a proxy"));
+        self.setup.log.begin("proxied", Action::Opened("the same store through a proxy"));
         Ok((proxy, self.handle(store, "proxied")))
     }
 
@@ -183,7 +183,7 @@ impl TestEnv {
         let store = connected(Feature::Peers, self.capabilities.peer.as_ref()).await?;
         let name = NAMES[self.peers.min(NAMES.len() - 1)];
         self.peers += 1;
-        self.setup.log.begin(name, Call::Opened("one more handle on the same store"));
+        self.setup.log.begin(name, Action::Opened("one more handle on the same store"));
         Ok(self.handle(store, name))
     }
 
@@ -197,7 +197,7 @@ impl TestEnv {
         let store = connected(Feature::Reopen, self.capabilities.reopen.as_ref()).await?;
         self.setup.log.begin(
             "store",
-            Call::Opened(match ending {
+            Action::Opened(match ending {
                 Ending::Closed => "opened again",
                 Ending::Dropped => "dropped without closing it, and opened again",
             }),
@@ -207,7 +207,7 @@ impl TestEnv {
     }
 
     /// What the case came to, with the calls that led there.
-    pub(crate) fn judged(&self, result: CaseResult) -> CaseResult {
+    pub(crate) fn conclude(&self, result: CaseResult) -> CaseResult {
         let log = &self.setup.log;
         // A call that panicked or did not end decides the case, whatever the case made of it.
         let result = log.fatal().map_or(result, Err);
@@ -218,18 +218,18 @@ impl TestEnv {
         })
     }
 
-    /// As [`judged`](Self::judged), at the end of the case. The store is closed for politeness: how well,
+    /// As [`conclude`](Self::conclude), at the end of the case. The store is closed for politeness: how well,
     /// the cases of D7 judge.
     pub(crate) async fn end(self, result: CaseResult) -> CaseResult {
-        let result = self.judged(result);
+        let result = self.conclude(result);
         if let Some(store) = &self.store {
-            let _ = timeout(Duration::from_secs(1), catch_panic(store.unlogged().close())).await;
+            let _ = timeout(Duration::from_secs(1), catch_panic(store.0.unlogged().close())).await;
         }
         result
     }
 
     fn handle(&self, store: Arc<dyn StepsStore>, name: &'static str) -> Handle {
-        Handle::new(store, name, Arc::clone(&self.setup.log), self.setup.suite.config.call_timeout)
+        Dispatch(LoggedStore::new(store, name, Arc::clone(&self.setup.log), self.setup.suite.config.call_timeout))
     }
 }
 

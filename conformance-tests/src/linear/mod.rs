@@ -16,15 +16,11 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use steps_core::{AddedStep, BuildId, NewStep, Step, StepId, StepUrl, Timestamp};
+use steps_core::{AddedStep, BuildId, NewStep, Request, Response, Step, StepId, StepUrl, Timestamp};
 
 pub(crate) use record::{Recorded, Recorder};
 
-use crate::{
-    calls::Call,
-    failure::{CaseResult, Failure},
-};
+use crate::failure::{CaseResult, Failure};
 
 /// What some callers did to a build, and what they saw of it.
 #[derive(Clone, Debug)]
@@ -41,29 +37,20 @@ pub(crate) struct History {
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) caller: String,
-    pub(crate) call: Call,
-    /// Since the history began, as all its times.
+    pub(crate) request: Request,
+    /// Time of the call. All times count from the start of the history.
     pub(crate) called: Duration,
-    pub(crate) end: End,
+    pub(crate) outcome: Outcome,
 }
 
-/// How a call ended for its caller.
+/// Outcome of a call for its caller.
 #[derive(Clone, Debug)]
-pub(crate) enum End {
-    Answered(Duration, Seen),
-    /// It was applied at any time since, or it was not, or will be.
+pub(crate) enum Outcome {
+    Answered(Duration, Response),
+    /// Unknown: applied at any time since the call, still in flight, or never applied.
     Open,
-    /// It was certainly not applied.
+    /// An error says that the call was not applied.
     Refused,
-}
-
-/// An answer in full.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) enum Seen {
-    Done,
-    Added(AddedStep),
-    Step(Option<Step>),
-    Steps(Vec<Step>),
 }
 
 impl History {
@@ -87,17 +74,17 @@ impl History {
 
     /// Whether anybody read what this call would have written. It relies on what the callers of a history keep to: each
     /// of them writes values that no other writes.
-    fn is_observed(&self, call: &Call) -> bool {
-        self.read_steps().any(|step| match call {
-            Call::AddStep(new) => step.state_string == new.state_string,
-            Call::StartStep(id, start) => {
+    fn is_observed(&self, request: &Request) -> bool {
+        self.read_steps().any(|step| match request {
+            Request::AddStep(new) => step.state_string == new.state_string,
+            Request::StartStep(id, start) => {
                 step.id == *id && [step.started_at, step.locks_acquired_at].contains(&Some(start.started_at))
             }
-            Call::SetStepLocksAcquiredAt(id, at) => step.id == *id && step.locks_acquired_at == Some(*at),
-            Call::SetStepStateString(id, state) => step.id == *id && step.state_string == *state,
-            Call::FinishStep(id, finish) => step.id == *id && step.results == Some(finish.results),
-            Call::AddUrl(id, url) => step.id == *id && step.urls.contains(url),
-            _ => false,
+            Request::SetStepLocksAcquiredAt(id, at) => step.id == *id && step.locks_acquired_at == Some(*at),
+            Request::SetStepStateString(id, state) => step.id == *id && step.state_string == *state,
+            Request::FinishStep(id, finish) => step.id == *id && step.results == Some(finish.results),
+            Request::AddUrl(id, url) => step.id == *id && step.urls.contains(url),
+            Request::GetStep(_) | Request::GetSteps(_) | Request::Close => false,
         })
     }
 
@@ -109,20 +96,21 @@ impl History {
 
     /// D3: an error that says that a write was certainly not applied says the truth.
     fn refused_calls_left_nothing(&self) -> CaseResult {
-        let refused = self.events.iter().filter(|event| matches!(event.end, End::Refused));
-        match refused.map(|event| &event.call).find(|call| self.is_observed(call) && !self.is_answered(call)) {
+        let refused = self.events.iter().filter(|event| matches!(event.outcome, Outcome::Refused));
+        let mut requests = refused.map(|event| &event.request);
+        match requests.find(|request| self.is_observed(request) && !self.is_explained_by_another(request)) {
             None => Ok(()),
-            Some(call) => Err(show::false_rejection(self, call)),
+            Some(request) => Err(show::false_rejection(self, request)),
         }
     }
 
     /// Whether another call of the history, which wrote the same url or had the same key, explains what was read.
-    fn is_answered(&self, call: &Call) -> bool {
+    fn is_explained_by_another(&self, request: &Request) -> bool {
         self.events.iter().any(|event| {
-            !matches!(event.end, End::Refused)
-                && match (&event.call, call) {
-                    (Call::AddUrl(one, url), Call::AddUrl(other, other_url)) => one == other && url == other_url,
-                    (Call::AddStep(one), Call::AddStep(other)) => one.state_string == other.state_string,
+            !matches!(event.outcome, Outcome::Refused)
+                && match (&event.request, request) {
+                    (Request::AddUrl(one, url), Request::AddUrl(other, other_url)) => one == other && url == other_url,
+                    (Request::AddStep(one), Request::AddStep(other)) => one.state_string == other.state_string,
                     _ => false,
                 }
         })
@@ -131,16 +119,16 @@ impl History {
 
 impl Event {
     fn answered(&self) -> Option<Duration> {
-        match self.end {
-            End::Answered(at, _) => Some(at),
-            End::Open | End::Refused => None,
+        match self.outcome {
+            Outcome::Answered(at, _) => Some(at),
+            Outcome::Open | Outcome::Refused => None,
         }
     }
 
     /// Forgets when it was.
     fn loosen(&mut self) {
         self.called = Duration::ZERO;
-        if let End::Answered(at, _) = &mut self.end {
+        if let Outcome::Answered(at, _) = &mut self.outcome {
             *at = Duration::MAX;
         }
     }
@@ -149,29 +137,29 @@ impl Event {
         self.answered() == Some(Duration::MAX)
     }
 
-    fn seen(&self) -> Option<&Seen> {
-        match &self.end {
-            End::Answered(_, seen) => Some(seen),
-            End::Open | End::Refused => None,
+    fn response(&self) -> Option<&Response> {
+        match &self.outcome {
+            Outcome::Answered(_, response) => Some(response),
+            Outcome::Open | Outcome::Refused => None,
         }
     }
 
     fn read_steps(&self) -> &[Step] {
-        match self.seen() {
-            Some(Seen::Step(step)) => step.as_slice(),
-            Some(Seen::Steps(steps)) => steps,
+        match self.response() {
+            Some(Response::Step(step)) => step.as_slice(),
+            Some(Response::Steps(steps)) => steps,
             _ => &[],
         }
     }
 
     fn is_read(&self) -> bool {
-        matches!(self.call, Call::GetStep(_) | Call::GetSteps(_))
+        matches!(self.request, Request::GetStep(_) | Request::GetSteps(_))
     }
 
     /// What was added, if it was an add that was answered.
     fn added(&self) -> Option<(&NewStep, &AddedStep)> {
-        match (&self.call, self.seen()) {
-            (Call::AddStep(new), Some(Seen::Added(added))) => Some((new, added)),
+        match (&self.request, self.response()) {
+            (Request::AddStep(new), Some(Response::Added(added))) => Some((new, added)),
             _ => None,
         }
     }

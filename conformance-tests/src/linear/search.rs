@@ -14,13 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steps_core::{AddedStep, IdempotencyKey, NewStep, Step, StepId, StepName, StepUrl};
+use steps_core::{AddedStep, IdempotencyKey, NewStep, Request, Response, Step, StepId, StepName, StepUrl};
 
-use super::{End, Event, History, Seen};
-use crate::{
-    calls::Call,
-    model::{self, ExpectedAdd, Model},
-};
+use super::{Event, History, Outcome};
+use crate::model::{self, ExpectedAdd, Model};
 
 /// How many sets of calls the search tries before it gives up.
 const MOST: usize = 200_000;
@@ -77,10 +74,10 @@ impl<'a> Search<'a> {
         let mut events: Vec<&Event> = history
             .events
             .iter()
-            .filter(|event| match event.end {
-                End::Answered(..) => true,
-                End::Open => matches!(event.call, Call::AddStep(_)) || history.is_observed(&event.call),
-                End::Refused => false,
+            .filter(|event| match event.outcome {
+                Outcome::Answered(..) => true,
+                Outcome::Open => matches!(event.request, Request::AddStep(_)) || history.is_observed(&event.request),
+                Outcome::Refused => false,
             })
             .collect();
         events.sort_by_key(|event| event.called);
@@ -137,21 +134,21 @@ impl<'a> Search<'a> {
         }
         if self.tried.insert((self.done, self.sum)) {
             self.gave_up |= self.tried.len() > MOST || Instant::now() >= self.deadline;
-            for place in self.next() {
+            for index in self.next() {
                 if self.gave_up {
                     break;
                 }
-                let Some(undo) = self.apply(place) else { continue };
-                self.mark(place);
+                let Some(undo) = self.apply(index) else { continue };
+                self.mark(index);
                 if self.run() {
                     return true;
                 }
-                self.mark(place);
+                self.mark(index);
                 self.undo(undo);
             }
         }
-        for place in settled {
-            self.mark(place);
+        for index in settled {
+            self.mark(index);
         }
         false
     }
@@ -160,14 +157,14 @@ impl<'a> Search<'a> {
     fn settle(&mut self) -> Vec<usize> {
         let mut settled = Vec::new();
         loop {
-            let fitting = self.next().into_iter().filter(|place| self.fits(*place));
+            let fitting = self.next().into_iter().filter(|index| self.fits(*index));
             let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
                 return settled;
             }
-            for place in fitting {
-                self.mark(place);
-                settled.push(place);
+            for index in fitting {
+                self.mark(index);
+                settled.push(index);
             }
         }
     }
@@ -177,44 +174,44 @@ impl<'a> Search<'a> {
     fn next(&self) -> Vec<usize> {
         let mut first_answer = Duration::MAX;
         let mut next = Vec::new();
-        for (place, event) in self.events.iter().enumerate() {
-            if self.is_done[place] {
+        for (index, event) in self.events.iter().enumerate() {
+            if self.is_done[index] {
                 continue;
             }
             if event.called > first_answer {
                 break;
             }
             first_answer = first_answer.min(event.answered().unwrap_or(Duration::MAX));
-            next.push(place);
+            next.push(index);
         }
-        next.retain(|place| self.events[*place].called <= first_answer);
-        next.sort_by_key(|place| self.events[*place].answered().unwrap_or(Duration::MAX));
+        next.retain(|index| self.events[*index].called <= first_answer);
+        next.sort_by_key(|index| self.events[*index].answered().unwrap_or(Duration::MAX));
         next
     }
 
     /// Marks a call as done, or as not done after all.
-    fn mark(&mut self, place: usize) {
-        let is_done = !self.is_done[place];
-        self.is_done[place] = is_done;
-        self.done ^= digest_of(&place);
-        if self.events[place].answered().is_some() {
+    fn mark(&mut self, index: usize) {
+        let is_done = !self.is_done[index];
+        self.is_done[index] = is_done;
+        self.done ^= digest_of(&index);
+        if self.events[index].answered().is_some() {
             self.left = if is_done { self.left - 1 } else { self.left + 1 };
         }
     }
 
     /// Whether a call that was answered changes nothing now, and its answer is right.
-    fn fits(&self, place: usize) -> bool {
-        let event = self.events[place];
-        match (&event.call, event.seen()) {
-            (Call::GetSteps(_), Some(_)) => self.expected[place] == Some((self.digests.len(), self.sum)),
-            (Call::GetStep(selector), Some(_)) => {
-                let found = self.model.step(selector).map(|step| self.digests[self.place_of(step.id)]);
-                self.expected[place] == Some((usize::from(found.is_some()), found.unwrap_or(0)))
+    fn fits(&self, index: usize) -> bool {
+        let event = self.events[index];
+        match (&event.request, event.response()) {
+            (Request::GetSteps(_), Some(_)) => self.expected[index] == Some((self.digests.len(), self.sum)),
+            (Request::GetStep(selector), Some(_)) => {
+                let found = self.model.step(selector).map(|step| self.digests[self.index_of(step.id)]);
+                self.expected[index] == Some((usize::from(found.is_some()), found.unwrap_or(0)))
             }
-            (Call::AddStep(new), Some(Seen::Added(added))) => {
+            (Request::AddStep(new), Some(Response::Added(added))) => {
                 matches!(self.model.expected_add(new), ExpectedAdd::Again(first) if first == *added)
             }
-            (Call::AddUrl(id, url), Some(_)) => {
+            (Request::AddUrl(id, url), Some(_)) => {
                 self.model.step(&(*id).into()).is_some_and(|step| step.urls.contains(url))
             }
             _ => false,
@@ -222,18 +219,18 @@ impl<'a> Search<'a> {
     }
 
     /// Does a write, if it can come now.
-    fn apply(&mut self, place: usize) -> Option<Undo> {
-        let event = self.events[place];
-        match &event.call {
-            Call::AddStep(new) => self.add(new, event.seen()),
-            Call::StartStep(id, start) => self.change(*id, |step| model::start(step, *start)),
-            Call::SetStepLocksAcquiredAt(id, at) => self.change(*id, |step| step.locks_acquired_at = Some(*at)),
-            Call::SetStepStateString(id, state) => self.change(*id, |step| step.state_string = state.clone()),
-            Call::FinishStep(id, finish) => {
+    fn apply(&mut self, index: usize) -> Option<Undo> {
+        let event = self.events[index];
+        match &event.request {
+            Request::AddStep(new) => self.add(new, event.response()),
+            Request::StartStep(id, start) => self.change(*id, |step| model::start(step, *start)),
+            Request::SetStepLocksAcquiredAt(id, at) => self.change(*id, |step| step.locks_acquired_at = Some(*at)),
+            Request::SetStepStateString(id, state) => self.change(*id, |step| step.state_string = state.clone()),
+            Request::FinishStep(id, finish) => {
                 let now = self.history.now;
                 self.change(*id, |step| model::finish(step, *finish, now))
             }
-            Call::AddUrl(id, url) => {
+            Request::AddUrl(id, url) => {
                 let longest = self.longest_urls.get(id).copied().unwrap_or_default();
                 let there = &self.model.step(&(*id).into())?.urls;
                 let is_next = longest.get(there.len()).is_none_or(|next| next == url);
@@ -242,15 +239,15 @@ impl<'a> Search<'a> {
                 }
                 self.change(*id, |step| model::add_url(step, url.clone()))
             }
-            _ => None,
+            Request::GetStep(_) | Request::GetSteps(_) | Request::Close => None,
         }
     }
 
-    fn add(&mut self, new: &NewStep, seen: Option<&Seen>) -> Option<Undo> {
+    fn add(&mut self, new: &NewStep, response: Option<&Response>) -> Option<Undo> {
         let ExpectedAdd::New { number, name } = self.model.expected_add(new) else { return None };
         let known = self.known.get(&(number.get() as usize));
-        let added = match seen {
-            Some(Seen::Added(added)) if added.number == number && added.name == name => added.clone(),
+        let added = match response {
+            Some(Response::Added(added)) if added.number == number && added.name == name => added.clone(),
             Some(_) => return None,
             None => {
                 // Somebody knows of this step or of a later one, and no other add was answered with it.
@@ -316,16 +313,16 @@ impl<'a> Search<'a> {
         self.sum = self.sum.wrapping_add(digest);
     }
 
-    fn place_of(&self, id: StepId) -> usize {
-        let place = self.model.steps(self.history.build).iter().position(|step| step.id == id);
-        place.expect("it was found in this build")
+    fn index_of(&self, id: StepId) -> usize {
+        let index = self.model.steps(self.history.build).iter().position(|step| step.id == id);
+        index.expect("it was found in this build")
     }
 
     fn refresh_digest(&mut self, id: StepId) {
-        let place = self.place_of(id);
-        let digest = self.digest(&self.model.steps(self.history.build)[place]);
-        self.sum = self.sum.wrapping_sub(self.digests[place]).wrapping_add(digest);
-        self.digests[place] = digest;
+        let index = self.index_of(id);
+        let digest = self.digest(&self.model.steps(self.history.build)[index]);
+        self.sum = self.sum.wrapping_sub(self.digests[index]).wrapping_add(digest);
+        self.digests[index] = digest;
     }
 
     /// A digest of all that a read shows of a step. Of urls that nobody read, only how many there are matters.

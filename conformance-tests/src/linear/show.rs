@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use steps_core::{Step, StepId, StepSelector, StepUrl};
+use steps_core::{Request, Response, Step, StepId, StepSelector, StepUrl};
 
 use super::{
-    End, Event, History, Seen,
+    Event, History, Outcome,
     shrink::{Field, Projection, Shrunk},
 };
-use crate::{Clause, calls::Call, code::literal, failure::Failure, model::free_name};
+use crate::{Clause, code::literal, failure::Failure, model::free_name};
 
 /// Why a history cannot be explained, shown with its smallest part.
 pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
@@ -24,9 +24,9 @@ pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
 }
 
 /// An error said that a call was not applied, and it was.
-pub(super) fn false_rejection(history: &History, call: &Call) -> Failure {
+pub(super) fn false_rejection(history: &History, request: &Request) -> Failure {
     let names = Names::new(history);
-    Failure::of(Clause::D3, format_args!("{}, whose error says that it was not applied", names.call(call)))
+    Failure::of(Clause::D3, format_args!("{}, whose error says that it was not applied", names.call(request)))
         .expected("that nobody reads what it wrote")
         .got("somebody did")
 }
@@ -36,8 +36,8 @@ fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
     let events = &shrunk.history.events;
     wrong_adds(&shrunk.history)
         .or_else(|| {
-            let mut reads = events.iter().filter_map(|event| match event.seen() {
-                Some(Seen::Steps(steps)) if shrunk.projections.contains(&Projection::Adds) => Some(steps),
+            let mut reads = events.iter().filter_map(|event| match event.response() {
+                Some(Response::Steps(steps)) if shrunk.projections.contains(&Projection::Adds) => Some(steps),
                 _ => None,
             });
             let has_gap = reads.any(|steps| !steps.iter().map(|step| step.number.get()).eq((0..).take(steps.len())));
@@ -61,8 +61,8 @@ fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
 
 fn wrong_adds(history: &History) -> Option<(Clause, String)> {
     let added: Vec<_> = history.events.iter().filter_map(Event::added).collect();
-    for (place, (new, one)) in added.iter().enumerate() {
-        for (other_new, other) in &added[..place] {
+    for (index, (new, one)) in added.iter().enumerate() {
+        for (other_new, other) in &added[..index] {
             let is_same_key = new.idempotency_key.is_some() && new.idempotency_key == other_new.idempotency_key;
             if is_same_key && one != other {
                 return Some((Clause::I5, "two adds under one key, answered differently".into()));
@@ -83,7 +83,7 @@ fn wrong_adds(history: &History) -> Option<(Clause, String)> {
 fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
     let named = |url: &StepUrl| format!("the url ({}, {})", literal(url.name()), literal(url.url()));
     for event in &shown.events {
-        let (Call::AddUrl(id, url), Some(answered)) = (&event.call, event.answered()) else { continue };
+        let (Request::AddUrl(id, url), Some(answered)) = (&event.request, event.answered()) else { continue };
         let later = |history: &History| {
             let reads = history.events.iter().filter(|read| read.is_read() && read.called > answered);
             let steps = reads.flat_map(Event::read_steps).filter(|step| step.id == *id);
@@ -94,7 +94,7 @@ fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
         }
     }
     shown.read_steps().find_map(|step| {
-        let doubled = (0..step.urls.len()).find(|place| step.urls[..*place].contains(&step.urls[*place]))?;
+        let doubled = (0..step.urls.len()).find(|index| step.urls[..*index].contains(&step.urls[*index]))?;
         Some((Clause::U3, format!("{}, doubled", named(&step.urls[doubled]))))
     })
 }
@@ -107,7 +107,7 @@ fn wrong_name(history: &History) -> Option<String> {
         let requested = new.idempotency_key.is_none().then_some(new.name.as_str());
         by_number.insert(added.number.get(), (requested, added.name.as_str()));
     }
-    let known = by_number.iter().zip(0..).take_while(|((number, _), place)| **number == *place);
+    let known = by_number.iter().zip(0..).take_while(|((number, _), index)| **number == *index);
     let mut taken = BTreeSet::new();
     for ((_, (requested, name)), _) in known {
         if requested.is_some_and(|requested| free_name(requested, |name| taken.contains(name)) != *name) {
@@ -136,12 +136,12 @@ fn written(shrunk: &Shrunk) -> String {
     }
     for event in events {
         let answered = event.answered().map_or_else(|| "…".into(), |at| micros(at, start));
-        let answer = match &event.end {
-            End::Answered(_, seen) => names.seen(seen, shrunk),
-            End::Open => " → not known".into(),
-            End::Refused => " → not applied".into(),
+        let answer = match &event.outcome {
+            Outcome::Answered(_, response) => names.response(response, shrunk),
+            Outcome::Open => " → not known".into(),
+            Outcome::Refused => " → not applied".into(),
         };
-        let (called, caller, call) = (micros(event.called, start), &event.caller, names.call(&event.call));
+        let (called, caller, call) = (micros(event.called, start), &event.caller, names.call(&event.request));
         let _ = writeln!(text, "    {called:>6} – {answered:<6} {caller}: {call}{answer}");
     }
     text.truncate(text.trim_end().len());
@@ -166,9 +166,9 @@ impl Names {
         self.0.get(&id).map_or_else(|| format!("id {id}"), |number| format!("step {number}"))
     }
 
-    fn call(&self, call: &Call) -> String {
-        match call {
-            Call::AddStep(new) => {
+    fn call(&self, request: &Request) -> String {
+        match request {
+            Request::AddStep(new) => {
                 let state = if new.state_string.as_str().is_empty() {
                     String::new()
                 } else {
@@ -178,34 +178,36 @@ impl Names {
                     new.idempotency_key.as_ref().map_or_else(String::new, |key| format!(", key {}", key.as_str()));
                 format!("add {}{state}{key}", literal(new.name.as_str()))
             }
-            Call::StartStep(id, start) => {
+            Request::StartStep(id, start) => {
                 let locks = if start.locks_acquired { ", with locks" } else { "" };
                 format!("start {} at {}{locks}", self.step(*id), start.started_at)
             }
-            Call::SetStepLocksAcquiredAt(id, at) => format!("locks of {} at {at}", self.step(*id)),
-            Call::SetStepStateString(id, state) => format!("state of {}: {}", self.step(*id), literal(state.as_str())),
-            Call::FinishStep(id, finish) => {
+            Request::SetStepLocksAcquiredAt(id, at) => format!("locks of {} at {at}", self.step(*id)),
+            Request::SetStepStateString(id, state) => {
+                format!("state of {}: {}", self.step(*id), literal(state.as_str()))
+            }
+            Request::FinishStep(id, finish) => {
                 let hidden = if finish.hidden { ", hidden" } else { "" };
                 format!("finish {} with {}{hidden}", self.step(*id), finish.results.code())
             }
-            Call::AddUrl(id, url) => {
+            Request::AddUrl(id, url) => {
                 format!("url to {}: ({}, {})", self.step(*id), literal(url.name()), literal(url.url()))
             }
-            Call::GetStep(StepSelector::Id(id)) => format!("get {}", self.step(*id)),
-            Call::GetStep(StepSelector::Number { number, .. }) => format!("get number {number}"),
-            Call::GetStep(StepSelector::Name { name, .. }) => format!("get {}", literal(name.as_str())),
-            Call::GetSteps(_) => "get all".into(),
-            Call::Close | Call::SetClock(_) | Call::Opened(_) => format!("{call:?}"),
+            Request::GetStep(StepSelector::Id(id)) => format!("get {}", self.step(*id)),
+            Request::GetStep(StepSelector::Number { number, .. }) => format!("get number {number}"),
+            Request::GetStep(StepSelector::Name { name, .. }) => format!("get {}", literal(name.as_str())),
+            Request::GetSteps(_) => "get all".into(),
+            Request::Close => "close".into(),
         }
     }
 
-    fn seen(&self, seen: &Seen, shrunk: &Shrunk) -> String {
-        match seen {
-            Seen::Done => String::new(),
-            Seen::Added(added) => format!(" → number {}, {}", added.number, literal(added.name.as_str())),
-            Seen::Step(None) => " → None".into(),
-            Seen::Step(Some(step)) => format!(" → {}", self.read(step, shrunk)),
-            Seen::Steps(steps) => {
+    fn response(&self, response: &Response, shrunk: &Shrunk) -> String {
+        match response {
+            Response::Done => String::new(),
+            Response::Added(added) => format!(" → number {}, {}", added.number, literal(added.name.as_str())),
+            Response::Step(None) => " → None".into(),
+            Response::Step(Some(step)) => format!(" → {}", self.read(step, shrunk)),
+            Response::Steps(steps) => {
                 let projections = &shrunk.projections;
                 let fields = steps.iter().filter(|step| {
                     projections.iter().any(|aspect| matches!(aspect, Projection::Field(id, _) if *id == step.id))

@@ -9,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steps_core::{StateString, Step, StepId, StepSelector};
+use steps_core::{Request, Response, StateString, Step, StepId, StepSelector};
 
-use super::{End, Event, History, Seen, search::search};
-use crate::calls::Call;
+use super::{Event, History, Outcome, search::search};
 
 /// How long it may take: what is found by then is small enough.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -44,7 +43,7 @@ pub(super) struct Shrunk {
 pub(super) fn shrink(history: &History) -> Shrunk {
     let deadline = Instant::now() + LONGEST;
     let fails = |history: &History| Instant::now() < deadline && search(history, deadline) == Some(false);
-    let projections = aspects_of(history);
+    let projections = projections_of(history);
     let mut smallest = Shrunk { history: ended_early(history, fails), projections: projections.clone() };
 
     // Mostly one aspect is enough.
@@ -93,7 +92,7 @@ fn until(history: &History, end: Duration) -> History {
     shorter.events.retain(|event| event.called <= end);
     for event in &mut shorter.events {
         if event.answered().is_some_and(|at| at > end) {
-            event.end = End::Open;
+            event.outcome = Outcome::Open;
         }
     }
     shorter.events.retain(|event| !event.is_read() || event.answered().is_some());
@@ -102,16 +101,16 @@ fn until(history: &History, end: Duration) -> History {
 
 fn without_what_is_not_needed(mut smallest: History, fails: impl Fn(&History) -> bool) -> History {
     for reads in [true, false] {
-        let mut place = smallest.events.len();
-        while place > 0 {
-            place -= 1;
-            let event = &smallest.events[place];
+        let mut index = smallest.events.len();
+        while index > 0 {
+            index -= 1;
+            let event = &smallest.events[index];
             if event.is_read() != reads {
                 continue;
             }
             if event.is_read() || is_unseen(&smallest, event) {
                 let mut shorter = smallest.clone();
-                shorter.events.remove(place);
+                shorter.events.remove(index);
                 if fails(&shorter) {
                     smallest = shorter;
                 }
@@ -120,10 +119,10 @@ fn without_what_is_not_needed(mut smallest: History, fails: impl Fn(&History) ->
     }
     // Of the adds that are left, most matter for their numbers alone.
     let last = smallest.events.iter().filter_map(Event::answered).max();
-    for place in 0..smallest.events.len() {
-        if is_alone(&smallest, &smallest.events[place]) && smallest.events[place].answered() != last {
+    for index in 0..smallest.events.len() {
+        if is_alone(&smallest, &smallest.events[index]) && smallest.events[index].answered() != last {
             let mut looser = smallest.clone();
-            looser.events[place].loosen();
+            looser.events[index].loosen();
             if fails(&looser) {
                 smallest = looser;
             }
@@ -144,25 +143,25 @@ fn is_alone(history: &History, event: &Event) -> bool {
 
 /// Whether no answer depends on what this write wrote: whoever does not care for its own answer can do without it.
 fn is_unseen(history: &History, event: &Event) -> bool {
-    let Some((_, added)) = event.added() else { return !history.is_observed(&event.call) };
+    let Some((_, added)) = event.added() else { return !history.is_observed(&event.request) };
     let is_last = history.events.iter().filter_map(Event::added).all(|(_, other)| other.number <= added.number);
     is_last && history.read_steps().all(|step| step.id != added.id)
 }
 
-fn aspects_of(history: &History) -> BTreeSet<Projection> {
-    let written = history.events.iter().filter_map(|event| aspect_of(&event.call));
+fn projections_of(history: &History) -> BTreeSet<Projection> {
+    let written = history.events.iter().filter_map(|event| projection_of(&event.request));
     written.collect()
 }
 
 /// What a write writes.
-fn aspect_of(call: &Call) -> Option<Projection> {
-    Some(match call {
-        Call::AddStep(_) => Projection::Adds,
-        Call::StartStep(id, _) | Call::SetStepLocksAcquiredAt(id, _) => Projection::Field(*id, Field::Start),
-        Call::SetStepStateString(id, _) => Projection::Field(*id, Field::State),
-        Call::FinishStep(id, _) => Projection::Field(*id, Field::Finish),
-        Call::AddUrl(id, _) => Projection::Field(*id, Field::Urls),
-        _ => return None,
+fn projection_of(request: &Request) -> Option<Projection> {
+    Some(match request {
+        Request::AddStep(_) => Projection::Adds,
+        Request::StartStep(id, _) | Request::SetStepLocksAcquiredAt(id, _) => Projection::Field(*id, Field::Start),
+        Request::SetStepStateString(id, _) => Projection::Field(*id, Field::State),
+        Request::FinishStep(id, _) => Projection::Field(*id, Field::Finish),
+        Request::AddUrl(id, _) => Projection::Field(*id, Field::Urls),
+        Request::GetStep(_) | Request::GetSteps(_) | Request::Close => return None,
     })
 }
 
@@ -172,14 +171,14 @@ fn projected(history: &History, projections: &BTreeSet<Projection>) -> Option<Hi
     let mut smaller = history.clone();
     // Of states that are not looked at, the first one stays: it belongs to the add.
     let mut states = BTreeMap::new();
-    for aspect in aspects_of(history).difference(projections) {
+    for aspect in projections_of(history).difference(projections) {
         if let Projection::Field(id, Field::State) = aspect {
             states.insert(*id, initial(history, *id)?.state_string);
         }
     }
     smaller
         .events
-        .retain(|event| event.is_read() || aspect_of(&event.call).is_some_and(|of| projections.contains(&of)));
+        .retain(|event| event.is_read() || projection_of(&event.request).is_some_and(|of| projections.contains(&of)));
     if !with_adds {
         // The steps are there from the beginning, and the reads that did not find them yet are forgotten.
         let ids: BTreeSet<_> = projections
@@ -196,9 +195,11 @@ fn projected(history: &History, projections: &BTreeSet<Projection>) -> Option<Hi
         smaller.events.retain_mut(|event| !event.is_read() || keep_steps(event, &ids));
     }
     for event in &mut smaller.events {
-        match &mut event.end {
-            End::Answered(_, Seen::Step(Some(step))) => blank(step, projections, &states),
-            End::Answered(_, Seen::Steps(steps)) => steps.iter_mut().for_each(|step| blank(step, projections, &states)),
+        match &mut event.outcome {
+            Outcome::Answered(_, Response::Step(Some(step))) => blank(step, projections, &states),
+            Outcome::Answered(_, Response::Steps(steps)) => {
+                steps.iter_mut().for_each(|step| blank(step, projections, &states))
+            }
             _ => {}
         }
     }
@@ -217,12 +218,12 @@ fn initial(history: &History, id: StepId) -> Option<Step> {
 
 /// Keeps these steps of what was read, if they are all that the read is about.
 fn keep_steps(event: &mut Event, ids: &BTreeSet<StepId>) -> bool {
-    match (&event.call, &mut event.end) {
-        (Call::GetSteps(_), End::Answered(_, Seen::Steps(steps))) => {
+    match (&event.request, &mut event.outcome) {
+        (Request::GetSteps(_), Outcome::Answered(_, Response::Steps(steps))) => {
             steps.retain(|step| ids.contains(&step.id));
             steps.len() == ids.len()
         }
-        (Call::GetStep(selector), End::Answered(_, Seen::Step(Some(step)))) => {
+        (Request::GetStep(selector), Outcome::Answered(_, Response::Step(Some(step)))) => {
             ids.contains(&step.id) && !matches!(selector, StepSelector::Id(id) if *id != step.id)
         }
         _ => false,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use steps_core::{
-    AddedStep, BuildId, FinishStep, IdempotencyKey, NewStep, Results, StateString, Step, StepId, StepName, StepUrl,
-    Timestamp,
+    AddedStep, BuildId, FinishStep, IdempotencyKey, NewStep, Request, Response, Results, StateString, Step, StepId,
+    StepName, StepUrl, Timestamp,
 };
 
-use super::{End, Event, History, Seen};
-use crate::{Clause, calls::Call};
+use super::{Event, History, Outcome};
+use crate::Clause;
 
 fn build() -> BuildId {
     BuildId::new(7).unwrap()
@@ -40,33 +40,32 @@ impl Lines {
         Self(Vec::new())
     }
 
-    fn call(mut self, called: u64, answered: u64, call: Call, seen: Seen) -> Self {
-        let end = End::Answered(Duration::from_micros(answered), seen);
-        self.0.push(Event { caller: self.0.len().to_string(), call, called: Duration::from_micros(called), end });
-        self
+    fn call(self, called: u64, answered: u64, request: Request, response: Response) -> Self {
+        self.open(called, request, Outcome::Answered(Duration::from_micros(answered), response))
     }
 
-    fn open(mut self, called: u64, call: Call, end: End) -> Self {
-        self.0.push(Event { caller: self.0.len().to_string(), call, called: Duration::from_micros(called), end });
+    fn open(mut self, called: u64, request: Request, outcome: Outcome) -> Self {
+        let called = Duration::from_micros(called);
+        self.0.push(Event { caller: self.0.len().to_string(), request, called, outcome });
         self
     }
 
     fn add(self, called: u64, answered: u64, name: &str, number: u32, got: &str) -> Self {
         let added = AddedStep::new(id(number), number.into(), StepName::new(got).unwrap());
-        self.call(called, answered, Call::AddStep(new(name, "")), Seen::Added(added))
+        self.call(called, answered, Request::AddStep(new(name, "")), Response::Added(added))
     }
 
     fn url(self, called: u64, answered: u64, number: u32, text: &str) -> Self {
-        self.call(called, answered, Call::AddUrl(id(number), url(text)), Seen::Done)
+        self.call(called, answered, Request::AddUrl(id(number), url(text)), Response::Done)
     }
 
     fn state(self, called: u64, answered: u64, number: u32, text: &str) -> Self {
-        let call = Call::SetStepStateString(id(number), StateString::new(text).unwrap());
-        self.call(called, answered, call, Seen::Done)
+        let request = Request::SetStepStateString(id(number), StateString::new(text).unwrap());
+        self.call(called, answered, request, Response::Done)
     }
 
     fn read(self, called: u64, answered: u64, steps: Vec<Step>) -> Self {
-        self.call(called, answered, Call::GetSteps(build()), Seen::Steps(steps))
+        self.call(called, answered, Request::GetSteps(build()), Response::Steps(steps))
     }
 
     fn history(self) -> History {
@@ -134,21 +133,21 @@ fn a_read_is_of_one_instant() {
 
 #[test]
 fn a_call_without_an_answer_came_whenever_it_was_seen_or_never() {
-    let state = || Call::SetStepStateString(id(0), StateString::new("x").unwrap());
+    let state = || Request::SetStepStateString(id(0), StateString::new("x").unwrap());
     for (later, is_fine) in [("x", true), ("", true), ("y", false)] {
-        let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state(), End::Open);
+        let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state(), Outcome::Open);
         let lines = lines.read(3, 4, vec![step(0, "a", "", &[])]).read(9, 10, vec![step(0, "a", later, &[])]);
         if is_fine { lines.passes() } else { drop(lines.fails(Clause::R3, 1)) }
     }
     // An add that took the number 0, as one sees by the next.
-    Lines::new().open(0, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").passes();
-    Lines::new().open(3, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").fails(Clause::R3, 1);
+    Lines::new().open(0, Request::AddStep(new("a", "s")), Outcome::Open).add(1, 2, "a", 1, "a_1").passes();
+    Lines::new().open(3, Request::AddStep(new("a", "s")), Outcome::Open).add(1, 2, "a", 1, "a_1").fails(Clause::R3, 1);
 }
 
 #[test]
 fn a_call_that_was_not_applied_is_not_seen() {
-    let state = Call::SetStepStateString(id(0), StateString::new("x").unwrap());
-    let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state, End::Refused);
+    let state = Request::SetStepStateString(id(0), StateString::new("x").unwrap());
+    let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state, Outcome::Refused);
     let failure = lines.read(3, 4, vec![step(0, "a", "x", &[])]).history().check().unwrap_err();
     assert_eq!(failure.clause, Some(Clause::D3), "{failure}");
 }
@@ -162,9 +161,9 @@ fn the_clause_is_named_where_it_is_plain() {
     lines.read(10, 11, vec![step(0, "a", "", &["x"])]).fails(Clause::U3, 3);
     let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 9, 0, "x").url(2, 9, 0, "x");
     lines.read(10, 11, vec![step(0, "a", "", &["x", "x"])]).fails(Clause::U3, 3);
-    let keyed = || Call::AddStep(new("a", "").with_idempotency_key(IdempotencyKey::new("k").unwrap()));
+    let keyed = || Request::AddStep(new("a", "").with_idempotency_key(IdempotencyKey::new("k").unwrap()));
     let added =
-        |number: u32, name| Seen::Added(AddedStep::new(id(number), number.into(), StepName::new(name).unwrap()));
+        |number: u32, name| Response::Added(AddedStep::new(id(number), number.into(), StepName::new(name).unwrap()));
     let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(0, "a"));
     lines.passes();
     let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(1, "a_1"));
@@ -173,12 +172,12 @@ fn the_clause_is_named_where_it_is_plain() {
 
 #[test]
 fn an_end_is_written_whole() {
-    let finish = Call::FinishStep(id(0), FinishStep::new(Results::new(2)).with_hidden(true));
+    let finish = Request::FinishStep(id(0), FinishStep::new(Results::new(2)).with_hidden(true));
     let mut whole = step(0, "a", "", &[]);
     (whole.complete_at, whole.results, whole.hidden) = (Some(Timestamp::UNIX_EPOCH), Some(Results::new(2)), true);
     let mut half = whole.clone();
     half.hidden = false;
-    let lines = || Lines::new().add(0, 1, "a", 0, "a").call(2, 9, finish.clone(), Seen::Done);
+    let lines = || Lines::new().add(0, 1, "a", 0, "a").call(2, 9, finish.clone(), Response::Done);
     lines().read(3, 4, vec![whole]).passes();
     lines().read(3, 4, vec![half]).fails(Clause::R3, 2);
 }
