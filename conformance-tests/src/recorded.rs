@@ -217,7 +217,7 @@ impl Replay<'_> {
     async fn run(&mut self, op: &Op) -> Result<Value, Mismatch> {
         let request = self.request(op)?;
         let _clock = match op {
-            Op::FinishStep { now, .. } => Some(self.env.set_clock_in_turn(time(*now)?).await),
+            Op::FinishStep { now, .. } => Some(self.env.lock_clock(time(*now)?).await),
             _ => None,
         };
         Ok(match request.send(self.env.store()).await? {

@@ -1,12 +1,13 @@
-//! Looks for an order of the calls that explains all answers.
+//! Search for an order of the calls that explains all answers.
 //!
-//! It is the search of Wing and Gong with the memory of Lowe: of the calls that may come next, each is tried in
-//! turn, and a set of calls done with what they led to is tried once. What is known of builds keeps it small:
+//! The algorithm is the search of Wing and Gong with the memoization of Lowe. It tries each call that may come next,
+//! and visits a pair of completed calls and resulting state only once. Properties of builds prune the search:
 //!
-//! - A read, or a write that changes nothing, whose answer fits goes first: the others lose nothing by that.
-//! - The numbers that adds are answered order them.
-//! - Urls are only appended, so the longest list that was read says in which order those in it came.
-//! - A call that nobody knows the end of, and whose effect nobody saw, is left out.
+//! - A read that fits the current state, or a write that fits and changes nothing, is placed first. This is safe,
+//!   since placing it does not change the state that the other calls see.
+//! - The numbers in the answers of adds order the adds.
+//! - Urls are only appended, so the longest list that was read gives the order of its urls.
+//! - A call with an unknown outcome and without an observed effect is ignored.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,51 +20,54 @@ use steps_core::{AddedStep, IdempotencyKey, NewStep, Request, Response, Step, St
 use super::{Event, History, Outcome};
 use crate::model::{self, ExpectedAdd, Model};
 
-/// How many sets of calls the search tries before it gives up.
-const MOST: usize = 200_000;
+/// Number of states after which the search gives up.
+const MAX_STATES: usize = 200_000;
 
-/// How long it may take: with long histories, few sets take long as well.
-pub(super) const LONGEST: Duration = Duration::from_secs(20);
+/// Time limit of the search. A long history can exceed it with few states.
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// Whether there is such an order, or `None` when it is too hard to tell by then.
+/// Whether such an order exists, or `None` if the search reached a limit.
 pub(super) fn search(history: &History, deadline: Instant) -> Option<bool> {
     let mut search = Search::new(history, deadline);
     let found = search.run();
     (found || !search.gave_up).then_some(found)
 }
 
-/// What is known of the step with a number, from all answers.
+/// Facts about the step with a certain number, from all answers.
 #[derive(Default)]
 struct Known<'a> {
     step: Option<(StepId, &'a StepName)>,
-    /// The keys of the adds that were answered with it, and whether any was without one.
+    /// Keys of the adds that were answered with this step.
     keys: Vec<&'a IdempotencyKey>,
+    /// Whether an add without a key was answered with this step.
     is_of_plain_add: bool,
 }
 
 struct Search<'a> {
     history: &'a History,
-    /// By the time of the call.
+    /// Sorted by the time of the call.
     events: Vec<&'a Event>,
     known: BTreeMap<usize, Known<'a>>,
     longest_urls: BTreeMap<StepId, &'a [StepUrl]>,
-    /// What each read must find: how many steps, and the sum of their digests. None for what no state has.
+    /// Expected (step count, digest sum) of each read; `None` if no state can match.
     expected: Vec<Option<(usize, u64)>>,
-    is_done: Vec<bool>,
-    /// How many calls that were answered are not done yet.
+    is_placed: Vec<bool>,
+    /// Number of answered calls that are not placed yet.
     left: usize,
-    /// A digest of what is done.
-    done: u64,
+    /// Digest of the set of placed calls.
+    placed: u64,
     model: Model,
-    /// The digests of the model's steps, and their sum.
+    /// Digest of each step of the model, by number.
     digests: Vec<u64>,
+    /// Sum of `digests`.
     sum: u64,
-    tried: HashSet<(u64, u64)>,
+    /// Pairs of `placed` and `sum`.
+    visited: HashSet<(u64, u64)>,
     deadline: Instant,
     gave_up: bool,
 }
 
-/// How to take back a write.
+/// Inverse of a write.
 enum Undo {
     Add(NewStep),
     Change(Box<Step>),
@@ -100,20 +104,20 @@ impl<'a> Search<'a> {
             known,
             longest_urls,
             expected: Vec::new(),
-            is_done: vec![false; events.len()],
+            is_placed: vec![false; events.len()],
             left: events.iter().filter(|event| event.answered().is_some()).count(),
-            done: 0,
+            placed: 0,
             model: Model::default(),
             digests: Vec::new(),
             sum: 0,
-            tried: HashSet::new(),
+            visited: HashSet::new(),
             deadline,
             gave_up: false,
             events,
         };
         search.expected = search.events.iter().map(|event| search.expectation(event)).collect();
         for step in &history.initial {
-            search.model.put(step.clone());
+            search.model.push(step.clone());
             search.push_digest();
         }
         search
@@ -126,34 +130,34 @@ impl<'a> Search<'a> {
         is_sorted.then_some((steps.len(), sum))
     }
 
-    /// Whether what is left can be ordered.
+    /// Whether the remaining calls can be ordered.
     fn run(&mut self) -> bool {
         let settled = self.settle();
         if self.left == 0 {
             return true;
         }
-        if self.tried.insert((self.done, self.sum)) {
-            self.gave_up |= self.tried.len() > MOST || Instant::now() >= self.deadline;
+        if self.visited.insert((self.placed, self.sum)) {
+            self.gave_up |= self.visited.len() > MAX_STATES || Instant::now() >= self.deadline;
             for index in self.next() {
                 if self.gave_up {
                     break;
                 }
                 let Some(undo) = self.apply(index) else { continue };
-                self.mark(index);
+                self.toggle(index);
                 if self.run() {
                     return true;
                 }
-                self.mark(index);
+                self.toggle(index);
                 self.undo(undo);
             }
         }
         for index in settled {
-            self.mark(index);
+            self.toggle(index);
         }
         false
     }
 
-    /// Does all that fits and changes nothing.
+    /// Places all calls that fit and change nothing. Returns their indices.
     fn settle(&mut self) -> Vec<usize> {
         let mut settled = Vec::new();
         loop {
@@ -163,19 +167,19 @@ impl<'a> Search<'a> {
                 return settled;
             }
             for index in fitting {
-                self.mark(index);
+                self.toggle(index);
                 settled.push(index);
             }
         }
     }
 
-    /// The calls that may come next: those that were made before any other that is left was answered. Those
-    /// that were answered first come first.
+    /// The calls that may come next: each began before any remaining call was answered. Sorted by the time of the
+    /// answer.
     fn next(&self) -> Vec<usize> {
         let mut first_answer = Duration::MAX;
         let mut next = Vec::new();
         for (index, event) in self.events.iter().enumerate() {
-            if self.is_done[index] {
+            if self.is_placed[index] {
                 continue;
             }
             if event.called > first_answer {
@@ -189,17 +193,17 @@ impl<'a> Search<'a> {
         next
     }
 
-    /// Marks a call as done, or as not done after all.
-    fn mark(&mut self, index: usize) {
-        let is_done = !self.is_done[index];
-        self.is_done[index] = is_done;
-        self.done ^= digest_of(&index);
+    /// Marks a call as placed, or as not placed if it was.
+    fn toggle(&mut self, index: usize) {
+        let is_placed = !self.is_placed[index];
+        self.is_placed[index] = is_placed;
+        self.placed ^= digest_of(&index);
         if self.events[index].answered().is_some() {
-            self.left = if is_done { self.left - 1 } else { self.left + 1 };
+            self.left = if is_placed { self.left - 1 } else { self.left + 1 };
         }
     }
 
-    /// Whether a call that was answered changes nothing now, and its answer is right.
+    /// Whether a call changes nothing in the current state and its answer is right.
     fn fits(&self, index: usize) -> bool {
         let event = self.events[index];
         match (&event.request, event.response()) {
@@ -218,7 +222,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Does a write, if it can come now.
+    /// Applies a write, if it can come next.
     fn apply(&mut self, index: usize) -> Option<Undo> {
         let event = self.events[index];
         match &event.request {
@@ -250,7 +254,8 @@ impl<'a> Search<'a> {
             Some(Response::Added(added)) if added.number == number && added.name == name => added.clone(),
             Some(_) => return None,
             None => {
-                // Somebody knows of this step or of a later one, and no other add was answered with it.
+                // Apply it only if an answer shows this step or a later one, and no other add was answered with the
+                // step.
                 self.known.range(number.get() as usize..).next()?;
                 let is_of_another = known.is_some_and(|known| {
                     let has_key = new.idempotency_key.as_ref().is_some_and(|key| known.keys.contains(&key));
@@ -276,7 +281,7 @@ impl<'a> Search<'a> {
         Some(Undo::Add(new.clone()))
     }
 
-    /// An id for a step that nobody read.
+    /// An id for a step that no answer shows.
     fn unknown_id(&self) -> Option<StepId> {
         let last = self.model.steps(self.history.build).last().map_or(0, |step| step.id.get());
         StepId::new(last + 1).ok()
@@ -293,7 +298,7 @@ impl<'a> Search<'a> {
     fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Add(new) => {
-                self.model.take_back(&new);
+                self.model.undo_add(&new);
                 let digest = self.digests.pop().unwrap_or(0);
                 self.sum = self.sum.wrapping_sub(digest);
             }
@@ -315,7 +320,7 @@ impl<'a> Search<'a> {
 
     fn index_of(&self, id: StepId) -> usize {
         let index = self.model.steps(self.history.build).iter().position(|step| step.id == id);
-        index.expect("it was found in this build")
+        index.expect("the model has the step in this build")
     }
 
     fn refresh_digest(&mut self, id: StepId) {
@@ -325,7 +330,8 @@ impl<'a> Search<'a> {
         self.digests[index] = digest;
     }
 
-    /// A digest of all that a read shows of a step. Of urls that nobody read, only how many there are matters.
+    /// Digest of the fields of a step that a read returns. Urls beyond the longest list that was read count by their
+    /// number only.
     fn digest(&self, step: &Step) -> u64 {
         let read = self.longest_urls.get(&step.id).map_or(0, |urls| urls.len());
         digest_of(&(

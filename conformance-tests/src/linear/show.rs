@@ -1,4 +1,4 @@
-//! Writes down a history that cannot be explained, and says which clause is broken.
+//! Prints a history that is not linearizable, and names the clause that it breaks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Clause, code::literal, failure::Failure, model::free_name};
 
-/// Why a history cannot be explained, shown with its smallest part.
+/// The failure of a history that is not linearizable, with its smallest part.
 pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
     let (clause, what) = blame(whole, shrunk);
     Failure::of(clause, what)
@@ -23,15 +23,15 @@ pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
         .with_history(written(shrunk))
 }
 
-/// An error said that a call was not applied, and it was.
+/// The failure of a call that was applied although its error says otherwise.
 pub(super) fn false_rejection(history: &History, request: &Request) -> Failure {
     let names = Names::new(history);
     Failure::of(Clause::D3, format_args!("{}, whose error says that it was not applied", names.call(request)))
-        .expected("that nobody reads what it wrote")
-        .got("somebody did")
+        .expected("that no read returns its value")
+        .got("a read that returns it")
 }
 
-/// The clause that is broken: linearizability, unless what is shown makes plain that another one is.
+/// The broken clause, with what the failure is about: R3, unless the shrunk history clearly breaks another clause.
 fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
     let events = &shrunk.history.events;
     wrong_adds(&shrunk.history)
@@ -46,8 +46,8 @@ fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
         .or_else(|| wrong_urls(whole, &shrunk.history))
         .unwrap_or_else(|| {
             let what = match shrunk.projections.iter().next() {
-                Some(aspect) if shrunk.projections.len() == 1 => match aspect {
-                    Projection::Adds => "which steps there are",
+                Some(projection) if shrunk.projections.len() == 1 => match projection {
+                    Projection::Adds => "the set of steps",
                     Projection::Field(_, Field::State) => "the state string of a step",
                     Projection::Field(_, Field::Start) => "the times of a step",
                     Projection::Field(_, Field::Finish) => "the end of a step",
@@ -65,21 +65,21 @@ fn wrong_adds(history: &History) -> Option<(Clause, String)> {
         for (other_new, other) in &added[..index] {
             let is_same_key = new.idempotency_key.is_some() && new.idempotency_key == other_new.idempotency_key;
             if is_same_key && one != other {
-                return Some((Clause::I5, "two adds under one key, answered differently".into()));
+                return Some((Clause::I5, "two adds with one key and different answers".into()));
             }
             if !is_same_key && one.number == other.number {
                 return Some((Clause::I2, format!("the number {}, given to two steps", one.number)));
             }
             if !is_same_key && (one.number < other.number) != (one.id < other.id) {
-                return Some((Clause::I1, "two steps, the later of which has not the greater id".into()));
+                return Some((Clause::I1, "two steps whose ids are not in the order of their numbers".into()));
             }
         }
     }
     let name = wrong_name(history)?;
-    Some((Clause::N3, format!("the name {}, which is not the one that the adds before give", literal(&name))))
+    Some((Clause::N3, format!("the name {}, where the adds before lead to another one", literal(&name))))
 }
 
-/// A url that is shown to be missing and is so in the end, or that comes twice.
+/// A url that a later read misses and the last read too, or that one read returns twice.
 fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
     let named = |url: &StepUrl| format!("the url ({}, {})", literal(url.name()), literal(url.url()));
     for event in &shown.events {
@@ -99,11 +99,11 @@ fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
     })
 }
 
-/// A name that is not the one that those of the adds before it leave, where all of these are known.
+/// A name that does not follow from the names before it, in the prefix of numbers where all names are known.
 fn wrong_name(history: &History) -> Option<String> {
     let mut by_number = BTreeMap::new();
     for (new, added) in history.events.iter().filter_map(Event::added) {
-        // Of several under one key, nobody knows whose name counts.
+        // Among several adds with one key, the one that made the step is unknown, and so is the requested name.
         let requested = new.idempotency_key.is_none().then_some(new.name.as_str());
         by_number.insert(added.number.get(), (requested, added.name.as_str()));
     }
@@ -118,7 +118,7 @@ fn wrong_name(history: &History) -> Option<String> {
     None
 }
 
-/// The history in lines, by the time of the call. Adds whose times do not matter are one line.
+/// The history as lines, sorted by the time of the call. Adds with widened intervals share one line.
 fn written(shrunk: &Shrunk) -> String {
     let names = Names::new(&shrunk.history);
     let (loose, mut events): (Vec<&Event>, Vec<&Event>) =
@@ -152,7 +152,7 @@ fn micros(at: Duration, start: Duration) -> String {
     at.saturating_sub(start).as_micros().to_string()
 }
 
-/// Steps are called by their number.
+/// Names steps by their number.
 struct Names(BTreeMap<StepId, u32>);
 
 impl Names {
@@ -210,7 +210,9 @@ impl Names {
             Response::Steps(steps) => {
                 let projections = &shrunk.projections;
                 let fields = steps.iter().filter(|step| {
-                    projections.iter().any(|aspect| matches!(aspect, Projection::Field(id, _) if *id == step.id))
+                    projections
+                        .iter()
+                        .any(|projection| matches!(projection, Projection::Field(id, _) if *id == step.id))
                 });
                 let mut shown: Vec<_> = fields.map(|step| self.read(step, shrunk)).collect();
                 if projections.contains(&Projection::Adds) {
@@ -221,9 +223,9 @@ impl Names {
         }
     }
 
-    /// Of a step, what is looked at.
+    /// The fields of a step that the projections contain.
     fn read(&self, step: &Step, shrunk: &Shrunk) -> String {
-        let fields = shrunk.projections.iter().filter_map(|aspect| match aspect {
+        let fields = shrunk.projections.iter().filter_map(|projection| match projection {
             Projection::Field(id, field) if *id == step.id => Some(match field {
                 Field::State => literal(step.state_string.as_str()),
                 Field::Start => format!(

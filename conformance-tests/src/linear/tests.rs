@@ -1,4 +1,4 @@
-//! The search takes what can be explained and refuses what cannot, and what it refuses is shown small.
+//! The search accepts linearizable histories and rejects others, and rejected ones are shrunk.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn step(number: u32, name: &str, state: &str, urls: &[&str]) -> Step {
     Step::builder(id(number), build(), number.into(), StepName::new(name).unwrap(), state).urls(urls).build()
 }
 
-/// A history in which each line is a call, when it was made and answered, and the answer.
+/// Builder of a history: each line has the times of call and answer, the request and the response.
 struct Lines(Vec<Event>);
 
 impl Lines {
@@ -78,9 +78,9 @@ impl Lines {
         }
     }
 
-    /// Refused, with this clause and this many lines.
+    /// Asserts a rejection with this clause and this many lines.
     fn fails(self, clause: Clause, lines: usize) -> String {
-        let failure = self.history().check().expect_err("it cannot be explained");
+        let failure = self.history().check().expect_err("it is not linearizable");
         let text = failure.to_string();
         assert_eq!(failure.clause, Some(clause), "{text}");
         let shown = failure.history.map(String::from).unwrap_or_default();
@@ -90,7 +90,7 @@ impl Lines {
 }
 
 #[test]
-fn calls_at_once_may_come_in_any_order() {
+fn concurrent_calls_may_come_in_any_order() {
     for read in [vec![], vec![step(0, "a", "", &[])], vec![step(0, "a", "", &[]), step(1, "a_1", "", &[])]] {
         Lines::new().add(0, 10, "a", 0, "a").add(0, 10, "a", 1, "a_1").read(5, 6, read).passes();
     }
@@ -101,7 +101,7 @@ fn calls_at_once_may_come_in_any_order() {
 }
 
 #[test]
-fn calls_one_after_the_other_come_in_their_order() {
+fn sequential_calls_come_in_their_order() {
     let lines = Lines::new().add(0, 1, "a", 0, "a").add(0, 1, "b", 1, "b");
     lines.read(2, 3, vec![step(0, "a", "", &[])]).fails(Clause::R3, 3);
     Lines::new().add(0, 1, "a", 1, "a").add(2, 3, "b", 0, "b").fails(Clause::R3, 1);
@@ -112,8 +112,9 @@ fn calls_one_after_the_other_come_in_their_order() {
 }
 
 #[test]
-fn what_was_read_stays_read() {
-    let (before, after) = (vec![step(0, "a", "", &[])], vec![step(0, "a", "x", &[])]);
+fn a_later_read_is_not_older() {
+    let before = vec![step(0, "a", "", &[])];
+    let after = vec![step(0, "a", "x", &[])];
     let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
     write.read(3, 4, before.clone()).read(5, 6, after.clone()).passes();
     let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
@@ -123,7 +124,7 @@ fn what_was_read_stays_read() {
 
 #[test]
 fn a_read_is_of_one_instant() {
-    // Of two steps that change one after the other, it sees the later change alone.
+    // Two steps change one after the other, and the read returns only the later change.
     let lines = Lines::new().add(0, 1, "a", 0, "a").add(2, 3, "b", 1, "b");
     let lines = lines.state(4, 5, 0, "x").state(6, 7, 1, "y");
     let torn = vec![step(0, "a", "", &[]), step(1, "b", "y", &[])];
@@ -132,14 +133,14 @@ fn a_read_is_of_one_instant() {
 }
 
 #[test]
-fn a_call_without_an_answer_came_whenever_it_was_seen_or_never() {
+fn an_open_call_takes_effect_at_any_later_time_or_never() {
     let state = || Request::SetStepStateString(id(0), StateString::new("x").unwrap());
     for (later, is_fine) in [("x", true), ("", true), ("y", false)] {
         let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state(), Outcome::Open);
         let lines = lines.read(3, 4, vec![step(0, "a", "", &[])]).read(9, 10, vec![step(0, "a", later, &[])]);
         if is_fine { lines.passes() } else { drop(lines.fails(Clause::R3, 1)) }
     }
-    // An add that took the number 0, as one sees by the next.
+    // The open add took the number 0, since the next add got 1.
     Lines::new().open(0, Request::AddStep(new("a", "s")), Outcome::Open).add(1, 2, "a", 1, "a_1").passes();
     Lines::new().open(3, Request::AddStep(new("a", "s")), Outcome::Open).add(1, 2, "a", 1, "a_1").fails(Clause::R3, 1);
 }
@@ -174,7 +175,9 @@ fn the_clause_is_named_where_it_is_plain() {
 fn an_end_is_written_whole() {
     let finish = Request::FinishStep(id(0), FinishStep::new(Results::new(2)).with_hidden(true));
     let mut whole = step(0, "a", "", &[]);
-    (whole.complete_at, whole.results, whole.hidden) = (Some(Timestamp::UNIX_EPOCH), Some(Results::new(2)), true);
+    whole.complete_at = Some(Timestamp::UNIX_EPOCH);
+    whole.results = Some(Results::new(2));
+    whole.hidden = true;
     let mut half = whole.clone();
     half.hidden = false;
     let lines = || Lines::new().add(0, 1, "a", 0, "a").call(2, 9, finish.clone(), Response::Done);
@@ -182,9 +185,9 @@ fn an_end_is_written_whole() {
     lines().read(3, 4, vec![half]).fails(Clause::R3, 2);
 }
 
-/// As many calls at once as the cases have, with nothing read in between.
+/// As many concurrent calls as the cases make, without reads in between.
 #[test]
-fn many_calls_at_once_are_no_work() {
+fn many_concurrent_calls_are_checked_quickly() {
     let mut lines = Lines::new().add(0, 1, "a", 0, "a");
     for n in 0..16 {
         lines = lines.url(2, 1_000 + n, 0, &n.to_string());
