@@ -23,8 +23,8 @@ pub struct Config {
     pub cases: u32,
     /// Time limit of one call of the store. A call beyond it counts as hung.
     pub call_timeout: Duration,
-    /// Time limit of a case without a new call. It ends cases that the time limit of a call cannot, such as those with a
-    /// blocked thread. A case that makes new calls has no time limit.
+    /// Time limit of a case without a new call. It ends cases that the time limit of a call cannot, such as those
+    /// with a blocked thread. A case that makes new calls has no time limit.
     pub case_timeout: Duration,
     /// Restricts the run to cases whose name contains this text.
     pub filter: Option<String>,

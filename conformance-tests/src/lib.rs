@@ -69,8 +69,8 @@
 //! }
 //! ```
 //!
-//! `cargo test --test conformance` then runs every case, with the filters and options of any test program.
-//! [`run`] returns a [`Report`] instead, as text or JSON, and [`trials`] returns the cases, to run together with others.
+//! `cargo test --test conformance` then runs every case, with the filters and options of any test program. [`run`]
+//! returns a [`Report`] instead, as text or JSON, and [`trials`] returns the cases, to run together with others.
 //!
 //! # Checks
 //! - `add_step`, `keys`, `lifecycle`, `add_url`, `reads`, `close` and others: examples for every clause and its edge
@@ -117,8 +117,8 @@
 //!
 //! # Seeds
 //! Each run draws a fresh seed, so that repeated runs cover more. `STEPS_CONFORMANCE_SEED` fixes the seed.
-//! `STEPS_CONFORMANCE_CASES` sets the number of random cases of each property: 64 by default, and `1000` suits a nightly
-//! run. The suite writes no files.
+//! `STEPS_CONFORMANCE_CASES` sets the number of random cases of each property: 64 by default, and `1000` suits a
+//! nightly run. The suite writes no files.
 //!
 //! # Versions
 //! The crate follows semantic versioning, and its requirements on stores are part of the interface. A new case may fail

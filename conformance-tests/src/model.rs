@@ -1,7 +1,7 @@
 //! Reference model of a store, a direct translation of the clauses.
 //!
-//! The code is simple and slow on purpose. It shares no code with the stores or with `steps_core::naming`, since a fault
-//! in shared code would go unnoticed.
+//! The code is simple and slow on purpose. It shares no code with the stores or with `steps_core::naming`, since a
+//! fault in shared code would go unnoticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

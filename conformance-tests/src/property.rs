@@ -24,8 +24,8 @@ const MAX_SHRINK_ATTEMPTS: usize = 5_000;
 
 /// Runs the test with random lists of actions, as many as the configuration says.
 ///
-/// The lists share a store, and each uses its own builds. A list that fails is run again and shrunk, on a new store each
-/// time.
+/// The lists share a store, and each uses its own builds. A list that fails is run again and shrunk, on a new store
+/// each time.
 pub(crate) async fn check<T: Clone + Debug>(
     setup: &CaseSetup,
     lists: impl Strategy<Value = Vec<T>>,

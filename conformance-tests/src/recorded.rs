@@ -452,8 +452,8 @@ pub enum Reason {
     Answer,
     /// The store returned an error, panicked, did not answer in time, or could not be created.
     Error,
-    /// The contract refuses an input of the scenario, such as a name of 51 code points (N1), before the store is called.
-    /// The recorded system is laxer than the contract, so no store can agree.
+    /// The contract refuses an input of the scenario, such as a name of 51 code points (N1), before the store is
+    /// called. The recorded system is laxer than the contract, so no store can agree.
     Refused,
     /// The scenario names a step or a build that it does not have, so it is not a valid recording.
     Scenario,
