@@ -163,7 +163,8 @@ pub(crate) fn expect_text(clause: Clause, what: impl Display, got: &str, expecte
     if got == expected {
         return Ok(());
     }
-    let (expected_text, got_text) = (code::literal(expected), code::literal(got));
+    let expected_text = code::literal(expected);
+    let got_text = code::literal(got);
     let position = got.chars().zip(expected.chars()).take_while(|(got, expected)| got == expected).count();
     let at =
         |text: &str| text.chars().nth(position).map_or_else(|| "the end".into(), |c| format!("U+{:04X}", u32::from(c)));

@@ -57,7 +57,8 @@
 //!         let path = folder.path().join("steps");
 //!         let clock = case.clock();
 //!         let open = move || {
-//!             let (path, clock) = (path.clone(), clock.clone());
+//!             let path = path.clone();
+//!             let clock = clock.clone();
 //!             async move { Ok(my_store::open(&path, clock).await?) }
 //!         };
 //!         Ok(Fixture::new(open().await?).with_guard(folder).with_peer(open.clone()).with_reopen(open))

@@ -141,7 +141,9 @@ fn written(shrunk: &Shrunk) -> String {
             Outcome::Open => " → not known".into(),
             Outcome::Refused => " → not applied".into(),
         };
-        let (called, caller, call) = (micros(event.called, start), &event.caller, names.call(&event.request));
+        let called = micros(event.called, start);
+        let caller = &event.caller;
+        let call = names.call(&event.request);
         let _ = writeln!(text, "    {called:>6} – {answered:<6} {caller}: {call}{answer}");
     }
     text.truncate(text.trim_end().len());
