@@ -1,4 +1,4 @@
-//! What a case did with its store, kept so that a failure can show it as code.
+//! Log of the actions of a case. A failure prints the log as code.
 
 use std::{
     collections::HashMap,
@@ -9,32 +9,21 @@ use std::{
     },
 };
 
-use steps_core::{
-    AddedStep, BuildId, FinishStep, NewStep, Results, StartStep, StateString, Step, StepId, StepSelector, StepUrl,
-    Timestamp,
-};
+use steps_core::{AddedStep, BuildId, Request, Response, Result, Results, StepId, StepSelector, Timestamp};
 
 use crate::{code::literal, failure::Failure};
 
-/// One call with its arguments, or something else that a case did and that must be done again to get there.
+/// One action of a case: a call, or another action that a reproduction must repeat.
 #[derive(Clone, Debug)]
-pub(crate) enum Call {
-    AddStep(NewStep),
-    StartStep(StepId, StartStep),
-    SetStepLocksAcquiredAt(StepId, Timestamp),
-    SetStepStateString(StepId, StateString),
-    FinishStep(StepId, FinishStep),
-    AddUrl(StepId, StepUrl),
-    GetStep(StepSelector),
-    GetSteps(BuildId),
-    Close,
-    /// The clock of all handles was set.
+pub(crate) enum Action {
+    Call(Request),
+    /// The case set the clock of all handles.
     SetClock(Timestamp),
-    /// A handle came to be, in words.
+    /// The case opened a handle, as the text describes.
     Opened(&'static str),
 }
 
-/// An answer, as much of it as is worth showing.
+/// Summary of the answer to a call, as the log shows it.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Done,
@@ -44,58 +33,41 @@ pub(crate) enum Answer {
     Failed(String),
 }
 
-/// What an operation gives, seen by the log.
-pub(crate) trait Answered {
-    fn answer(&self) -> Answer;
-}
-
-impl Answered for () {
-    fn answer(&self) -> Answer {
-        Answer::Done
+impl From<&Result<Response>> for Answer {
+    fn from(result: &Result<Response>) -> Self {
+        match result {
+            Ok(Response::Done) => Self::Done,
+            Ok(Response::Added(added)) => Self::Added(added.clone()),
+            Ok(Response::Step(step)) => Self::Found(step.is_some()),
+            Ok(Response::Steps(steps)) => Self::Count(steps.len()),
+            Err(error) => Self::Failed(error.to_string()),
+        }
     }
 }
 
-impl Answered for AddedStep {
-    fn answer(&self) -> Answer {
-        Answer::Added(self.clone())
-    }
-}
-
-impl Answered for Option<Step> {
-    fn answer(&self) -> Answer {
-        Answer::Found(self.is_some())
-    }
-}
-
-impl Answered for Vec<Step> {
-    fn answer(&self) -> Answer {
-        Answer::Count(self.len())
-    }
-}
-
-/// The calls of a case so far, of all its handles, in the order in which they were made.
+/// The actions of a case so far, on all its handles, in order.
 #[derive(Debug, Default)]
 pub(crate) struct CallLog {
     entries: Mutex<Vec<Entry>>,
-    /// How many calls were begun so far, those that were forgotten too: as long as there are more, nothing hangs.
+    /// Number of calls begun so far, including cleared ones. While it grows, the case does not hang.
     begun: AtomicU64,
-    /// A call that panicked or did not end. It decides the case, whatever the case made of it.
+    /// Failure of a call that panicked or did not end. It overrides the result of the case.
     fatal: Mutex<Option<Failure>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     handle: &'static str,
-    call: Call,
+    action: Action,
     answer: Option<Answer>,
 }
 
 impl CallLog {
-    /// Notes a call and gives its place.
-    pub(crate) fn begin(&self, handle: &'static str, call: Call) -> usize {
+    /// Appends an action and returns its index.
+    pub(crate) fn begin(&self, handle: &'static str, action: Action) -> usize {
         self.begun.fetch_add(1, Ordering::Relaxed);
         let mut entries = lock(&self.entries);
-        entries.push(Entry { handle, call, answer: None });
+        entries.push(Entry { handle, action, answer: None });
         entries.len() - 1
     }
 
@@ -103,8 +75,8 @@ impl CallLog {
         self.begun.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn end(&self, place: usize, answer: Answer) {
-        if let Some(entry) = lock(&self.entries).get_mut(place) {
+    pub(crate) fn end(&self, index: usize, answer: Answer) {
+        if let Some(entry) = lock(&self.entries).get_mut(index) {
             entry.answer = Some(answer);
         }
     }
@@ -117,18 +89,18 @@ impl CallLog {
         lock(&self.fatal).clone()
     }
 
-    /// Forgets the calls so far: what follows stands on its own.
+    /// Removes the actions so far. The actions after this call do not depend on them.
     pub(crate) fn clear(&self) {
         lock(&self.entries).clear();
     }
 
-    /// Forgets everything, for a new store.
+    /// Removes all entries and the fatal failure, for a new store.
     pub(crate) fn reset(&self) {
         self.clear();
         lock(&self.fatal).take();
     }
 
-    /// The calls as code, or nothing if there were none. Of very many, those in the middle are left out.
+    /// The actions as code, or `None` if there are none. A long log is shortened in the middle.
     pub(crate) fn code(&self) -> Option<String> {
         const FIRST: usize = 20;
         const LAST: usize = 40;
@@ -146,10 +118,10 @@ impl CallLog {
             let _ = writeln!(code, "    let build_{number} = BuildId::new({build})?;");
         }
         let left_out = if lines.len() > FIRST + LAST + 10 { FIRST..lines.len() - LAST } else { 0..0 };
-        for (place, line) in lines.iter().enumerate() {
-            if !left_out.contains(&place) {
+        for (index, line) in lines.iter().enumerate() {
+            if !left_out.contains(&index) {
                 let _ = writeln!(code, "    {line}");
-            } else if place == left_out.start {
+            } else if index == left_out.start {
                 let _ = writeln!(code, "    // … {} more calls …", left_out.len());
             }
         }
@@ -161,7 +133,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives names to builds and steps in the order in which they appear.
+/// Names builds and steps in the order in which they first appear.
 #[derive(Default)]
 struct Writer {
     builds: HashMap<BuildId, usize>,
@@ -171,14 +143,14 @@ struct Writer {
 impl Writer {
     fn line(&mut self, entry: &Entry) -> String {
         let handle = entry.handle;
-        let call = match &entry.call {
-            Call::SetClock(time) => return format!("clock.set(\"{time}\".parse()?);"),
-            Call::Opened(how) => return format!("let {handle} = …; // {how}"),
-            call => self.call(call),
+        let call = match &entry.action {
+            Action::SetClock(time) => return format!("clock.set(\"{time}\".parse()?);"),
+            Action::Opened(how) => return format!("let {handle} = …; // {how}"),
+            Action::Call(request) => self.call(request),
         };
         let mut binding = String::new();
         let answer = match &entry.answer {
-            None => " // no answer: dropped half-way, or still under way".to_owned(),
+            None => " // no answer: dropped or still in flight".to_owned(),
             Some(Answer::Done) => String::new(),
             Some(Answer::Found(true)) => " // found".to_owned(),
             Some(Answer::Found(false)) => " // None".to_owned(),
@@ -193,17 +165,18 @@ impl Writer {
                 format!(" // id {}, number {}, {}", added.id, added.number, literal(added.name.as_str()))
             }
         };
-        // An error ends no example: the calls after it are part of the history too.
+        // An error must not end the reproduction, since the log may have calls after it.
         let end = if matches!(entry.answer, Some(Answer::Failed(_)) | None) { ".await" } else { ".await?" };
         let discard = if end == ".await" { "let _ = " } else { "" };
         format!("{discard}{binding}{handle}.{call}{end};{answer}")
     }
 
-    fn call(&mut self, call: &Call) -> String {
-        match call {
-            Call::AddStep(new) => {
-                let (build, name, state) =
-                    (self.build(new.build_id), literal(new.name.as_str()), literal(new.state_string.as_str()));
+    fn call(&mut self, request: &Request) -> String {
+        match request {
+            Request::AddStep(new) => {
+                let build = self.build(new.build_id);
+                let name = literal(new.name.as_str());
+                let state = literal(new.state_string.as_str());
                 match &new.idempotency_key {
                     None => format!("add({build}, {name}, {state})"),
                     Some(key) => format!(
@@ -213,31 +186,30 @@ impl Writer {
                     ),
                 }
             }
-            Call::StartStep(id, start) => {
+            Request::StartStep(id, start) => {
                 let locks = if start.locks_acquired { ".with_locks_acquired(true)" } else { "" };
                 format!("start_step({}, StartStep::new({}){locks})", self.step(*id), time(start.started_at))
             }
-            Call::SetStepLocksAcquiredAt(id, at) => {
+            Request::SetStepLocksAcquiredAt(id, at) => {
                 format!("set_step_locks_acquired_at({}, {})", self.step(*id), time(*at))
             }
-            Call::SetStepStateString(id, state) => format!("state({}, {})", self.step(*id), literal(state.as_str())),
-            Call::FinishStep(id, finish) => {
+            Request::SetStepStateString(id, state) => format!("state({}, {})", self.step(*id), literal(state.as_str())),
+            Request::FinishStep(id, finish) => {
                 let hidden = if finish.hidden { ".with_hidden(true)" } else { "" };
                 format!("finish_step({}, FinishStep::new({}){hidden})", self.step(*id), results(finish.results))
             }
-            Call::AddUrl(id, url) => {
-                format!("link({}, {}, {})", self.step(*id), literal(url.name()), literal(url.url()))
+            Request::AddUrl(id, url) => {
+                format!("add_named_url({}, {}, {})", self.step(*id), literal(url.name()), literal(url.url()))
             }
-            Call::GetStep(StepSelector::Id(id)) => format!("step({})", self.step(*id)),
-            Call::GetStep(StepSelector::Number { build_id, number }) => {
+            Request::GetStep(StepSelector::Id(id)) => format!("step({})", self.step(*id)),
+            Request::GetStep(StepSelector::Number { build_id, number }) => {
                 format!("step_numbered({}, {number})", self.build(*build_id))
             }
-            Call::GetStep(StepSelector::Name { build_id, name }) => {
+            Request::GetStep(StepSelector::Name { build_id, name }) => {
                 format!("step_named({}, {})", self.build(*build_id), literal(name.as_str()))
             }
-            Call::GetSteps(build) => format!("steps({})", self.build(*build)),
-            Call::Close => "close()".into(),
-            Call::SetClock(_) | Call::Opened(_) => unreachable!("they are written as lines of their own"),
+            Request::GetSteps(build) => format!("steps({})", self.build(*build)),
+            Request::Close => "close()".into(),
         }
     }
 

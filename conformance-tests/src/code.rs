@@ -1,8 +1,8 @@
-//! Values as Rust that can be pasted.
+//! Values as Rust expressions.
 
 use std::cmp::Reverse;
 
-/// An expression for this text: what repeats is written once.
+/// An expression for this text. Repetitions are written with `repeat`.
 pub(crate) fn literal(text: &str) -> String {
     const LONG_RUN: usize = 12;
     const LONG_TEXT: usize = 100;
@@ -17,7 +17,7 @@ pub(crate) fn literal(text: &str) -> String {
     } else {
         return format!("{text:?}");
     };
-    // The unit that covers most of the text from its start, and the shortest of those.
+    // The unit whose repetitions cover most of the start of the text; the shortest such unit.
     let ends = text.char_indices().map(|(start, c)| start + c.len_utf8()).take(longest_unit);
     let covers =
         |end: &usize| text.as_bytes().chunks(*end).take_while(|chunk| *chunk == &text.as_bytes()[..*end]).count();
@@ -26,7 +26,8 @@ pub(crate) fn literal(text: &str) -> String {
     else {
         return format!("{text:?}");
     };
-    let (unit, rest) = (&text[..end], &text[end * times..]);
+    let unit = &text[..end];
+    let rest = &text[end * times..];
     match (times, rest) {
         (1, _) => format!("{text:?}"),
         (_, "") => format!("{unit:?}.repeat({times})"),
@@ -39,7 +40,7 @@ mod tests {
     use super::literal;
 
     #[test]
-    fn what_repeats_is_written_once() {
+    fn repetitions_are_written_once() {
         assert_eq!(literal(""), r#""""#);
         assert_eq!(literal("a\"\u{1}"), r#""a\"\u{1}""#);
         assert_eq!(literal(&"x".repeat(50)), r#""x".repeat(50)"#);

@@ -1,4 +1,4 @@
-//! Steps, as they are, beside steps as they should be: field by field, so that the right clause is blamed.
+//! Compares steps with expected steps, field by field, so that a failure names the clause of the field.
 
 use std::fmt::{Debug, Display};
 
@@ -10,8 +10,7 @@ use crate::{
     failure::{CaseResult, Failure, shortened},
 };
 
-/// Expects a step to be what it should be. `clause`, if any, is blamed for whatever differs; otherwise the
-/// clause of the field is.
+/// Fails unless the step equals the expected one. The failure names `clause`, or without one the clause of the field.
 pub(crate) fn expect_step(clause: Option<Clause>, what: impl Display, got: &Step, expected: &Step) -> CaseResult {
     let Some((field, of_field, expected_value, got_value)) = difference(got, expected) else { return Ok(()) };
     let number = expected.number;
@@ -21,7 +20,7 @@ pub(crate) fn expect_step(clause: Option<Clause>, what: impl Display, got: &Step
         .got(got_value))
 }
 
-/// Expects these steps and no others, in this order.
+/// Fails unless the steps equal the expected ones, in order.
 pub(crate) fn expect_steps(clause: Option<Clause>, what: impl Display, got: &[Step], expected: &[Step]) -> CaseResult {
     for (got, expected) in got.iter().zip(expected) {
         expect_step(clause, &what, got, expected)?;
@@ -29,12 +28,12 @@ pub(crate) fn expect_steps(clause: Option<Clause>, what: impl Display, got: &[St
     if got.len() == expected.len() {
         return Ok(());
     }
-    Err(Failure::of(clause.unwrap_or(Clause::R2), format_args!("{what}: how many steps there are"))
+    Err(Failure::of(clause.unwrap_or(Clause::R2), format_args!("{what}: the number of steps"))
         .expected(format!("{}: {}", expected.len(), names(expected)))
         .got(format!("{}: {}", got.len(), names(got))))
 }
 
-/// Expects a step, or none.
+/// Fails unless both are absent, or the step equals the expected one.
 pub(crate) fn expect_found(
     clause: Option<Clause>,
     what: impl Display,
@@ -51,7 +50,7 @@ pub(crate) fn expect_found(
     }
 }
 
-/// The first field that differs, its clause, and both values.
+/// The first field that differs, with its clause and both values.
 fn difference(got: &Step, expected: &Step) -> Option<(&'static str, Clause, String, String)> {
     fn differ<T: PartialEq + Debug>(got: &T, expected: &T) -> Option<(String, String)> {
         (got != expected).then(|| (shortened(expected), shortened(got)))
@@ -72,13 +71,13 @@ fn difference(got: &Step, expected: &Step) -> Option<(&'static str, Clause, Stri
     fields.into_iter().find_map(|(field, clause, values)| values.map(|(expected, got)| (field, clause, expected, got)))
 }
 
-/// N3 where a suffix is wrong, N2 where there should be none.
+/// N3 if a suffix is wrong, N2 if there should be none.
 fn name_clause(got: &Step, expected: &Step) -> Clause {
     let suffixed = |name: &str| name.rsplit_once('_').is_some_and(|(_, k)| k.parse::<u64>().is_ok());
     if suffixed(got.name.as_str()) || suffixed(expected.name.as_str()) { Clause::N3 } else { Clause::N2 }
 }
 
-/// U1 where only the order is wrong, U2 where there are others.
+/// U1 if only the order differs, U2 if the set of urls does.
 fn url_clause(got: &[StepUrl], expected: &[StepUrl]) -> Clause {
     let sorted = |urls: &[StepUrl]| {
         let mut urls = urls.to_vec();
@@ -101,18 +100,18 @@ fn listed(urls: &[StepUrl]) -> String {
     listing(urls.iter().map(pair))
 }
 
-/// A list of a length that can be read.
+/// A list, shortened to a readable length.
 fn listing(values: impl ExactSizeIterator<Item = String>) -> String {
-    const MOST: usize = 20;
+    const MAX_SHOWN: usize = 20;
     let count = values.len();
-    let mut shown: Vec<_> = values.take(MOST).collect();
-    if count > MOST {
+    let mut shown: Vec<_> = values.take(MAX_SHOWN).collect();
+    if count > MAX_SHOWN {
         shown.push(format!("… ({count} in all)"));
     }
     format!("[{}]", shown.join(", "))
 }
 
-/// The names of steps, in their order.
+/// The names of the steps, in order.
 fn names(steps: &[Step]) -> String {
     listing(steps.iter().map(|step| literal(step.name.as_str())))
 }

@@ -8,32 +8,32 @@ use std::{
 
 /// The environment variable that fixes the seed.
 const SEED: &str = "STEPS_CONFORMANCE_SEED";
-/// The environment variable that says how many random cases each property has.
+/// The environment variable that sets the number of random cases of each property.
 const CASES: &str = "STEPS_CONFORMANCE_CASES";
 
 const DEFAULT_CASES: u32 = 64;
 
-/// How the suite runs.
+/// Configuration of a run of the suite.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What all randomness comes from, but for the ids of builds, which are fresh in each run.
+    /// Seed of all randomness except the ids of builds, which are fresh in each run.
     pub seed: u64,
-    /// How many random cases each property has, at least 1: 0 is taken for it.
+    /// Number of random cases of each property. 0 counts as 1.
     pub cases: u32,
-    /// How long one call of the store may take. Longer is taken for a hang.
+    /// Time limit of one call of the store. A call beyond it counts as hung.
     pub call_timeout: Duration,
-    /// How long one case may go on without a new call: it ends what the time-out of a call cannot, such as a blocked
-    /// thread. As long as there are more calls, a case may take as long as it does.
+    /// Time limit of a case without a new call. It ends cases that the time limit of a call cannot, such as those
+    /// with a blocked thread. A case that makes new calls has no time limit.
     pub case_timeout: Duration,
-    /// Only the cases whose name contains this text.
+    /// Restricts the run to cases whose name contains this text.
     pub filter: Option<String>,
-    /// The command that runs one case again, where `{case}` stands for its name: what a failure shows, after the seed.
+    /// The command that runs one case again, with `{case}` for its name. A failure prints it after the seed.
     pub command: String,
 }
 
 impl Config {
-    /// A fresh seed, and as many random cases as an everyday run can afford.
+    /// A fresh seed and the default number of random cases.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -46,12 +46,11 @@ impl Config {
         }
     }
 
-    /// As [`new`](Self::new), but for what the environment fixes: `STEPS_CONFORMANCE_SEED`, the seed, and
-    /// `STEPS_CONFORMANCE_CASES`, how many random cases each property has.
+    /// As [`new`](Self::new), with the seed from `STEPS_CONFORMANCE_SEED` and the number of random cases of each
+    /// property from `STEPS_CONFORMANCE_CASES`, if they are set.
     ///
     /// # Errors
-    /// When one of them is no whole number, or there are to be no cases at all: a property that checks nothing would
-    /// pass.
+    /// When a variable is not a whole number, or the number of cases is 0: a property that checks nothing would pass.
     pub fn from_env() -> Result<Self, ConfigError> {
         let mut config = Self::new();
         if let Some(seed) = read(SEED, 0)? {
@@ -63,43 +62,43 @@ impl Config {
         Ok(config)
     }
 
-    /// Fixes the seed.
+    /// Sets the seed.
     #[must_use]
     pub const fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Says how many random cases each property has: at least 1, which 0 is taken for.
+    /// Sets the number of random cases of each property. 0 counts as 1.
     #[must_use]
     pub const fn with_cases(mut self, cases: u32) -> Self {
         self.cases = if cases == 0 { 1 } else { cases };
         self
     }
 
-    /// Says how long one call of the store may take.
+    /// Sets the time limit of one call of the store.
     #[must_use]
     pub const fn with_call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
         self
     }
 
-    /// Says how long one case may go on without a new call.
+    /// Sets the time limit of a case without a new call.
     #[must_use]
     pub const fn with_case_timeout(mut self, timeout: Duration) -> Self {
         self.case_timeout = timeout;
         self
     }
 
-    /// Runs only the cases whose name contains this text.
+    /// Restricts the run to cases whose name contains this text.
     #[must_use]
     pub fn with_filter(mut self, filter: impl Into<String>) -> Self {
         self.filter = Some(filter.into());
         self
     }
 
-    /// Says how one case is run again, where `{case}` stands for its name: for programs that are not
-    /// started by `cargo test`.
+    /// Sets the command that runs one case again, with `{case}` for its name: for programs that `cargo test` does not
+    /// start.
     #[must_use]
     pub fn with_command(mut self, command: impl Into<String>) -> Self {
         self.command = command.into();
@@ -110,7 +109,7 @@ impl Config {
         self.filter.as_ref().is_none_or(|filter| case.contains(filter.as_str()))
     }
 
-    /// The command that runs one case again as it ran here.
+    /// The command that runs a case again with this configuration.
     pub(crate) fn replay(&self, case: &str) -> String {
         let cases = if self.cases == DEFAULT_CASES { String::new() } else { format!(" {CASES}={}", self.cases) };
         format!("{SEED}={}{cases} {}", self.seed, self.command.replace("{case}", case))
@@ -123,42 +122,42 @@ impl Default for Config {
     }
 }
 
-/// A variable of the environment that is no whole number, or a smaller one than may be.
+/// An environment variable that is not a whole number of the allowed range.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
     variable: &'static str,
     value: String,
-    least: u8,
+    min: u8,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}: it is no whole number from {} up that fits", self.variable, self.value, self.least)
+        write!(f, "invalid {}={}: expected a whole number, at least {}", self.variable, self.value, self.min)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-fn read<T: FromStr>(variable: &'static str, least: u8) -> Result<Option<T>, ConfigError> {
+fn read<T: FromStr>(variable: &'static str, min: u8) -> Result<Option<T>, ConfigError> {
     let Some(value) = env::var_os(variable) else { return Ok(None) };
-    parsed(variable, value.to_string_lossy().into_owned(), least).map(Some)
+    parsed(variable, value.to_string_lossy().into_owned(), min).map(Some)
 }
 
-fn parsed<T: FromStr>(variable: &'static str, value: String, least: u8) -> Result<T, ConfigError> {
-    value.parse().map_err(|_| ConfigError { variable, value, least })
+fn parsed<T: FromStr>(variable: &'static str, value: String, min: u8) -> Result<T, ConfigError> {
+    value.parse().map_err(|_| ConfigError { variable, value, min })
 }
 
-/// 64 bits that nobody else has: the standard library's own source of them.
+/// 64 random bits, from the hash seeds of the standard library.
 pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// How a case of this program is run again: by cargo, if cargo runs it.
+/// The command that runs one case of this program again: `cargo test` if cargo runs the program.
 fn command() -> String {
     let program = env::current_exe().unwrap_or_default();
     let Ok(package) = env::var("CARGO_PKG_NAME") else { return format!("{} --exact {{case}}", program.display()) };
     let name = program.file_stem().unwrap_or_default().to_string_lossy();
-    // Cargo appends a hash to the name of a test's program.
+    // Cargo appends a hash to the file name of a test program.
     let test = name.rsplit_once('-').map_or(&*name, |(test, _)| test);
     format!("cargo test -p {package} --test {test} -- --exact {{case}}")
 }
@@ -172,6 +171,6 @@ mod tests {
         assert_eq!(parsed::<u64>(SEED, "0".into(), 0).unwrap(), 0);
         assert_eq!(parsed::<NonZeroU32>(CASES, "1".into(), 1).unwrap(), NonZeroU32::MIN);
         let refused = parsed::<NonZeroU32>(CASES, "0".into(), 1).unwrap_err();
-        assert_eq!(refused.to_string(), "STEPS_CONFORMANCE_CASES=0: it is no whole number from 1 up that fits");
+        assert_eq!(refused.to_string(), "invalid STEPS_CONFORMANCE_CASES=0: expected a whole number, at least 1");
     }
 }

@@ -10,7 +10,7 @@ use steps_core::{BuildId, ManualClock, Timestamp};
 
 use crate::{Profile, config::random};
 
-/// What a case gives to the factory and has for itself: a clock, builds of its own, a seed.
+/// The context of a case, which the factory receives: a clock, fresh builds and a seed.
 #[derive(Clone, Debug)]
 pub struct CaseContext {
     name: String,
@@ -25,65 +25,65 @@ impl CaseContext {
         Self { name: name.to_owned(), clock: Arc::new(clock), builds, seed: mixed(seed, name) }
     }
 
-    /// The case's name, such as `add_step::collision_takes_smallest_suffix`.
+    /// The name of the case, such as `add_step::collision_takes_smallest_suffix`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The clock that every handle on the case's store takes the time from: the case sets it, and expects
-    /// to find exactly that time in what it finishes (L4).
+    /// The clock for every handle on the store of the case. The case sets the clock and expects exactly that time in
+    /// the steps that it finishes (L4).
     #[must_use]
     pub fn clock(&self) -> Arc<ManualClock> {
         Arc::clone(&self.clock)
     }
 
-    /// A build that nobody has added to: another one at each call, in each run and in each process.
+    /// A build without steps. It differs between calls, runs and processes.
     #[must_use]
     pub fn fresh_build(&self) -> BuildId {
         self.builds.next()
     }
 
-    /// A fresh build among the greatest ids that the store takes.
-    pub(crate) fn fresh_great_build(&self) -> BuildId {
-        self.builds.next_great()
+    /// A fresh build whose id is among the largest that the store accepts.
+    pub(crate) fn fresh_large_build(&self) -> BuildId {
+        self.builds.next_large()
     }
 
-    /// What all randomness of this case comes from: it follows from the seed of the run and the case's name.
+    /// The seed of all randomness of the case. It is derived from the seed of the run and the name of the case.
     #[must_use]
     pub const fn seed(&self) -> u64 {
         self.seed
     }
 }
 
-/// Builds that nobody has added to.
+/// Generator of builds without steps.
 ///
-/// They count up from a place that is drawn anew for each run, whatever its seed: a run can be repeated on the
-/// same store. The place is in the upper half of what the store takes, since people count their builds from 1. Two
-/// runs meet only when their places are as near to each other as they have builds, so a store that takes
-/// 2^43 builds sees thousands of runs before that is likely, and others for ever.
+/// The ids count up from a random start. The start does not depend on the seed, so that a run with the same seed can be
+/// repeated on the same store. It is in the upper half of the ids that the store accepts, since CI systems count builds
+/// from 1. Two runs collide only if the distance of their starts is less than their number of builds: with 2^43 ids
+/// that becomes likely only after thousands of runs, and with 2^63 never in practice.
 pub(crate) struct FreshBuilds {
-    greatest: u64,
+    max: u64,
     next: AtomicU64,
 }
 
-/// How many of the greatest ids [`FreshBuilds::next_great`] draws from.
-const GREAT: u64 = 1 << 32;
+/// Number of largest ids that [`FreshBuilds::next_large`] draws from.
+const LARGE: u64 = 1 << 32;
 
 impl FreshBuilds {
     pub(crate) fn new(profile: &Profile) -> Self {
-        let greatest = profile.greatest_build_id().map_or(i64::MAX, BuildId::get).unsigned_abs();
-        let upper_half = greatest.div_ceil(2);
-        Self { greatest, next: AtomicU64::new(greatest / 2 + random() % upper_half) }
+        let max = profile.greatest_build_id().map_or(i64::MAX, BuildId::get).unsigned_abs();
+        let upper_half = max.div_ceil(2);
+        Self { max, next: AtomicU64::new(max / 2 + random() % upper_half) }
     }
 
     fn next(&self) -> BuildId {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
-        build(1 + next % self.greatest)
+        build(1 + next % self.max)
     }
 
-    fn next_great(&self) -> BuildId {
-        build(self.greatest - random() % GREAT.min(self.greatest))
+    fn next_large(&self) -> BuildId {
+        build(self.max - random() % LARGE.min(self.max))
     }
 }
 
@@ -94,10 +94,10 @@ impl fmt::Debug for FreshBuilds {
 }
 
 fn build(id: u64) -> BuildId {
-    BuildId::try_from(id).expect("it is between 1 and the greatest")
+    BuildId::try_from(id).expect("the id is between 1 and the maximum")
 }
 
-/// FNV-1a over the name, from the seed on, and mixed: the same on every machine and in every version.
+/// FNV-1a over the name, started with the seed, and a final mix. The result must not depend on machine or version.
 fn mixed(seed: u64, name: &str) -> u64 {
     let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let mut mixed = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash);
@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn builds_stay_within_the_limit_and_do_not_repeat() {
-        let greatest = BuildId::new(1_000).unwrap();
-        let builds = FreshBuilds::new(&Profile::strict().with_greatest_build_id(greatest));
+        let max = BuildId::new(1_000).unwrap();
+        let builds = FreshBuilds::new(&Profile::strict().with_greatest_build_id(max));
         let drawn: HashSet<_> = (0..1_000).map(|_| builds.next()).collect();
         assert_eq!(drawn.len(), 1_000);
-        assert!(drawn.iter().all(|build| *build <= greatest));
-        assert!((0..1_000).all(|_| builds.next_great() <= greatest));
+        assert!(drawn.iter().all(|build| *build <= max));
+        assert!((0..1_000).all(|_| builds.next_large() <= max));
     }
 
     #[test]

@@ -7,10 +7,10 @@ use steps_core::StepsStore;
 
 use crate::{CaseContext, Feature, Profile};
 
-/// An error of a factory: it could not make a store.
+/// An error of a factory, which could not create or open a store.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Makes the stores that the suite checks: what a backend's author writes.
+/// Creates the stores that the suite checks. A backend implements it for its tests.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -27,10 +27,10 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 ///     fn profile(&self) -> Profile {
 ///         Profile::strict()
-///             .without(Feature::Reopen, "what it holds ends with the process")
+///             .without(Feature::Reopen, "the data ends with the process")
 ///             .without(Feature::Peers, "all handles are clones of one `Arc`")
-///             .without(Feature::Processes, "what it holds ends with the process")
-///             .without(Feature::Faults, "nothing it does can fail")
+///             .without(Feature::Processes, "the data ends with the process")
+///             .without(Feature::Faults, "there is no server")
 ///     }
 ///
 ///     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
@@ -40,72 +40,72 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// ```
 #[async_trait]
 pub trait StoreFactory: Send + Sync + 'static {
-    /// The store's name, such as `sqlite`, for reports.
+    /// The name of the store for reports, such as `sqlite`.
     fn name(&self) -> &str;
 
-    /// What the store does without, its limits and its known failures. Without a word it is held to everything.
+    /// The missing features, limits and known failures of the store. The default has none.
     fn profile(&self) -> Profile {
         Profile::strict()
     }
 
-    /// Makes a store for one case, with the [clock](CaseContext::clock) of the case.
+    /// Creates a store for one case, with the [clock](CaseContext::clock) of the case.
     ///
-    /// A fresh one where that is cheap. It may as well be one that others use, full of their steps: the
-    /// suite adds to builds of its own alone, and deletes nothing. It is called on a runtime that lives
-    /// as long as the case.
+    /// The store should be empty where that is cheap, but may also be shared and contain other steps: the suite adds
+    /// only to its own builds, and deletes nothing. The suite calls this method on a runtime that lives as long as the
+    /// case.
     ///
     /// # Errors
-    /// When the store cannot be made. The case then fails: a missing server is a failure, not a skip, so
-    /// the message should say what to install or to set.
+    /// When the store cannot be created. The case then fails. A missing server is a failure and not a skip, so the
+    /// message should name the program to install or the variable to set.
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError>;
 
-    /// Opens the store that another process made: the suite runs itself again as a child and hands over the
-    /// fixture's [token](Fixture::with_token).
+    /// Opens a store that another process created. The suite starts its own program as a child, and the child passes
+    /// the [token](Fixture::with_token) of the fixture to this method.
     ///
-    /// A store that claims [`Feature::Processes`] must have it.
+    /// A store that claims [`Feature::Processes`] must define it.
     ///
     /// # Errors
-    /// When the store cannot be opened. Without a definition of its own, always: it says to write one or to
-    /// opt out of the feature, so that a claim that is not kept fails.
+    /// When the store cannot be opened. The default implementation always fails and asks for a definition or an
+    /// opt-out, so that a claim without support fails.
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
         let _ = (token, case);
         let name = self.name();
         Err(format!(
-            "{name} claims the feature {}, so its factory must define `open`; or let the profile opt out of it",
+            "{name} claims the feature {}, so its factory must define `open`, or its profile must opt out of the feature",
             Feature::Processes
         )
         .into())
     }
 }
 
-/// What a case gives: it stays in its thread.
+/// Future of a case, which stays in one thread.
 pub(crate) type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Gives one more handle.
+/// Opens another handle on the store.
 pub(crate) type Connect = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn StepsStore>, BoxError>> + Send + Sync>;
 
-/// Gives a handle whose connections go to this address, with this time-out.
+/// Opens a handle whose connections go to this address, with this time-out.
 type ConnectThrough =
     Box<dyn Fn(SocketAddr, Duration) -> BoxFuture<'static, Result<Arc<dyn StepsStore>, BoxError>> + Send + Sync>;
 
-/// What it takes to stand between a store and its server.
+/// The server of a store, and the connection to it through a proxy.
 pub(crate) struct Faults {
     pub(crate) server: String,
     pub(crate) connect: ConnectThrough,
 }
 
-/// A store for one case, with what the case may need besides.
+/// A store for one case, with its optional capabilities.
 #[must_use]
 pub struct Fixture {
     pub(crate) store: Arc<dyn StepsStore>,
     pub(crate) capabilities: Capabilities,
-    /// Last, so that it is dropped after the store.
+    /// The last field, since it must be dropped after the store.
     pub(crate) guard: Option<Box<dyn Any + Send>>,
 }
 
-/// What a fixture has besides its store.
+/// Optional capabilities of a fixture.
 #[derive(Default)]
 pub(crate) struct Capabilities {
     pub(crate) reopen: Option<Connect>,
@@ -115,7 +115,7 @@ pub(crate) struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether it has what this feature needs.
+    /// Whether the fixture supports the feature.
     pub(crate) fn has(&self, feature: Feature) -> bool {
         match feature {
             Feature::Reopen => self.reopen.is_some(),
@@ -127,21 +127,21 @@ impl Capabilities {
 }
 
 impl Fixture {
-    /// A fixture of this store, which has nothing else to offer yet.
+    /// A fixture with this store and no capabilities.
     pub fn new(store: impl StepsStore + 'static) -> Self {
         Self { store: Arc::new(store), capabilities: Capabilities::default(), guard: None }
     }
 
-    /// Keeps something alive for as long as the store is in use, such as a temporary folder or a server.
+    /// Holds a value that must outlive the store, such as a temporary folder or a server.
     pub fn with_guard(mut self, guard: impl Any + Send) -> Self {
         self.guard = Some(Box::new(guard));
         self
     }
 
-    /// Capabilities [`Feature::Reopen`]: `reopen` gives a new handle on the same data, after a restart of what
-    /// the backend can restart. The suite has closed or dropped the handle before.
+    /// Adds [`Feature::Reopen`]: `reopen` returns a new handle on the same data, after a restart of the parts that the
+    /// backend can restart. The suite closes or drops the old handle before.
     ///
-    /// The new handle takes the clock of the case, as the first one did.
+    /// The new handle must use the clock of the case, as the old one does.
     pub fn with_reopen<S, F>(mut self, reopen: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         S: StepsStore + 'static,
@@ -151,10 +151,10 @@ impl Fixture {
         self
     }
 
-    /// Capabilities [`Feature::Peers`]: `peer` gives one more handle on the same store, independent of the first
-    /// one, as another process would have it.
+    /// Adds [`Feature::Peers`]: `peer` returns another handle on the same store. It must be as independent of the first
+    /// handle as one in another process.
     ///
-    /// It takes the clock of the case, as the first one does.
+    /// The new handle must use the clock of the case, as the first one does.
     pub fn with_peer<S, F>(mut self, peer: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         S: StepsStore + 'static,
@@ -164,19 +164,19 @@ impl Fixture {
         self
     }
 
-    /// Capabilities [`Feature::Processes`]: with `token`, such as a path or a URL, another process
-    /// [opens](StoreFactory::open) the same store.
+    /// Adds [`Feature::Processes`]: another process [opens](StoreFactory::open) the same store with `token`, such as a
+    /// path or a URL.
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.capabilities.token = Some(token.into());
         self
     }
 
-    /// Capabilities [`Feature::Faults`]: the suite puts a [proxy](crate::proxy) that fails on cue before `server`, the host and
-    /// port such as `127.0.0.1:5432`, and `connect` gives one more handle on the same store, whose connections go to the
-    /// proxy's address instead, and whose calls have this time-out (D4).
+    /// Adds [`Feature::Faults`]. The suite starts a [proxy](crate::proxy) that injects faults in front of `server`, a
+    /// host and port such as `127.0.0.1:5432`. `connect` returns another handle on the same store, whose connections go
+    /// to the address of the proxy and whose calls have the given time-out (D4).
     ///
-    /// It takes the clock of the case, as the first one does. The first handle and peers do not go through the proxy: what
-    /// came of a call that failed is read through them.
+    /// The new handle must use the clock of the case, as the first one does. The first handle and peers must not go
+    /// through the proxy: the suite reads the effects of failed calls through them.
     pub fn with_faults<S, F>(
         mut self,
         server: impl Into<String>,

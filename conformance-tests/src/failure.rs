@@ -8,34 +8,33 @@ use steps_core::{Error, ErrorKind, InputError};
 
 use crate::{Clause, code};
 
-/// What a case gives: nothing, or how the store failed it.
+/// Result of a case.
 pub(crate) type CaseResult<T = ()> = Result<T, Failure>;
 
-/// How a store failed a case: everything that its author needs to see it happen again.
+/// The failure of a case, with all data that is needed to reproduce it.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The clause that is broken. None for what is no clause's matter, such as a store that cannot be made.
+    /// The broken clause. `None` if no clause is broken, such as when the store cannot be created.
     pub clause: Option<Clause>,
-    /// What was looked at.
+    /// The subject of the check.
     pub what: String,
-    /// What the clause asks for.
+    /// The expected value.
     pub expected: Option<String>,
-    /// What the store gave.
+    /// The actual value.
     pub got: Option<String>,
-    /// The calls that led there, as Rust that can be pasted into a test; of a property, the fewest that were found.
+    /// The calls before the failure as Rust code for a test. A property has the shortest list that fails.
     pub calls: Option<String>,
-    /// The smallest part that was found of what several callers did and saw at once that has no explanation, with
-    /// the times of the calls.
+    /// The smallest part of a concurrent history that is not linearizable, with the times of the calls.
     pub history: Option<Box<str>>,
-    /// Whether the first clause of the case is to blame, where none is named: the store was asked, and gave
-    /// no answer to go by.
+    /// Whether the first clause of the case counts as broken if `clause` is `None`: the store was called, but returned
+    /// no value to check.
     #[serde(skip)]
     pub(crate) is_of_case: bool,
 }
 
 impl Failure {
-    /// A failure that is no clause's matter, or not yet known to be.
+    /// A failure without a clause.
     pub(crate) fn new(what: impl Display) -> Self {
         Self {
             clause: None,
@@ -48,6 +47,7 @@ impl Failure {
         }
     }
 
+    /// A failure of a clause.
     pub(crate) fn of(clause: Clause, what: impl Display) -> Self {
         Self { clause: Some(clause), ..Self::new(what) }
     }
@@ -62,7 +62,7 @@ impl Failure {
         self
     }
 
-    /// Says what happened before.
+    /// Adds the event before the failure.
     pub(crate) fn after(mut self, what: impl Display) -> Self {
         self.what = format!("{}\n(after: {what})", self.what);
         self
@@ -73,12 +73,12 @@ impl Failure {
         self
     }
 
-    /// A call that should have been answered with `Ok` was not.
+    /// The failure of a call that had to succeed.
     pub(crate) fn no_ok(got: String) -> Self {
         Self { is_of_case: true, ..Self::new("the last call below") }.expected("Ok").got(got)
     }
 
-    /// Blames this clause, if the store was asked and no other is to blame.
+    /// Sets the clause, if the store was called and no other clause is set.
     pub(crate) fn or_clause(mut self, clause: Option<Clause>) -> Self {
         if self.is_of_case {
             self.clause = self.clause.or(clause);
@@ -86,7 +86,7 @@ impl Failure {
         self
     }
 
-    /// The call did not end.
+    /// The failure of a call that did not end.
     pub(crate) fn no_answer(within: Duration) -> Self {
         Self::of(Clause::D4, "the last call below").expected(format!("an answer within {within:?}")).got("no answer")
     }
@@ -100,13 +100,13 @@ impl Display for Failure {
         writeln!(f, "{}", self.what)?;
         for (label, value) in [("expected", &self.expected), ("     got", &self.got)] {
             if let Some(value) = value {
-                // A value of several lines starts on one of its own and stays together.
+                // A value of several lines starts on its own line, and its lines are aligned.
                 let gap = if value.contains('\n') { "\n" } else { " " };
                 writeln!(f, "  {label}:{gap}{}", value.replace('\n', "\n    "))?;
             }
         }
         if let Some(history) = &self.history {
-            write!(f, "\nwhat the callers did and saw, as little of it as shows it:\n{history}\n")?;
+            write!(f, "\nthe smallest part of the history that shows it:\n{history}\n")?;
         }
         if let Some(calls) = &self.calls {
             write!(f, "\nthe calls, to paste into a test:\n{calls}\n")?;
@@ -115,21 +115,21 @@ impl Display for Failure {
     }
 }
 
-/// A call that had to be answered with `Ok` was not.
+/// A call that had to succeed failed.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::no_ok(format!("{:?}: {error}", error.kind()))
     }
 }
 
-/// A value that a case or a recorded scenario made is none: no store is to blame.
+/// A case or a recorded scenario built an invalid value. This is not a failure of the store.
 impl From<InputError> for Failure {
     fn from(error: InputError) -> Self {
-        Self::new(format_args!("a value that cannot be: {error}"))
+        Self::new(format_args!("an invalid value in the case: {error}"))
     }
 }
 
-/// Expects `got` to be `expected`.
+/// Fails unless `got` equals `expected`.
 pub(crate) fn expect_eq<T: Debug + PartialEq<U>, U: Debug>(
     clause: Clause,
     what: impl Display,
@@ -142,7 +142,7 @@ pub(crate) fn expect_eq<T: Debug + PartialEq<U>, U: Debug>(
     Err(Failure::of(clause, what).expected(shortened(&expected)).got(shortened(&got)))
 }
 
-/// Fails unless `holds`: `expected` says in words what `got` should be.
+/// Fails unless `holds`. `expected` describes the expected value in words.
 pub(crate) fn expect(
     clause: Clause,
     what: impl Display,
@@ -153,28 +153,29 @@ pub(crate) fn expect(
     if holds { Ok(()) } else { Err(Failure::of(clause, what).expected(expected.to_string()).got(shortened(&got))) }
 }
 
-/// Expects something to be there.
+/// Fails if the value is `None`.
 pub(crate) fn expect_some<T>(clause: Clause, what: impl Display, got: Option<T>) -> CaseResult<T> {
     got.ok_or_else(|| Failure::of(clause, what).expected("that it is found").got("None"))
 }
 
-/// Expects a text to come back as it was given, and says where it does not.
+/// Fails unless the texts are equal. The failure shows the first difference.
 pub(crate) fn expect_text(clause: Clause, what: impl Display, got: &str, expected: &str) -> CaseResult {
     if got == expected {
         return Ok(());
     }
-    let (expected_text, got_text) = (code::literal(expected), code::literal(got));
+    let expected_text = code::literal(expected);
+    let got_text = code::literal(got);
     let position = got.chars().zip(expected.chars()).take_while(|(got, expected)| got == expected).count();
     let at =
         |text: &str| text.chars().nth(position).map_or_else(|| "the end".into(), |c| format!("U+{:04X}", u32::from(c)));
     Err(Failure::of(clause, what).expected(expected_text).got(format!(
-        "{got_text} (they part at character {position}: {} for {})",
+        "{got_text} (they differ from character {position}: {} for {})",
         at(got),
         at(expected)
     )))
 }
 
-/// Expects an error of this kind, which must say that nothing was applied and that trying again does not help.
+/// Fails unless the result is an error of this kind that is neither retryable nor may have been applied.
 pub(crate) fn expect_error<T: Debug>(
     clause: Clause,
     what: impl Display,
@@ -200,11 +201,11 @@ pub(crate) fn expect_error<T: Debug>(
     Ok(error)
 }
 
-/// The value as `Debug` shows it, or the beginning of it.
+/// The `Debug` output of the value, or its first part if it is long.
 pub(crate) fn shortened(value: &impl Debug) -> String {
-    const LONGEST: usize = 1_000;
+    const MAX_LENGTH: usize = 1_000;
     let text = format!("{value:?}");
-    match text.char_indices().nth(LONGEST) {
+    match text.char_indices().nth(MAX_LENGTH) {
         None => text,
         Some((end, _)) => format!("{}… ({} bytes in all)", &text[..end], text.len()),
     }

@@ -1,4 +1,4 @@
-//! Runs cases: each in a thread and a runtime of its own, so that one that panics or hangs ends alone.
+//! Runs the cases. Each has its own thread and runtime, so that a panic or a hang affects no other case.
 
 use std::{
     num::NonZeroUsize,
@@ -27,14 +27,14 @@ use crate::{
     test_env::CaseSetup,
 };
 
-/// How long the runtime of a case may take to end what the store left running.
-const LEFTOVERS: Duration = Duration::from_secs(1);
+/// Time limit for the runtime of a case to end the tasks of the store.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs the suite as a test program: `tests/conformance.rs` of a backend is this one line, with
-/// `harness = false` in its `Cargo.toml`.
+/// Runs the suite as a test program. `tests/conformance.rs` of a backend calls it in `main`, with `harness = false` in
+/// `Cargo.toml`.
 ///
-/// The arguments are those of `cargo test`: filters, `--exact`, `--skip`, `--list`, `--test-threads` and so on. The
-/// environment fixes the seed and scales the properties ([`Config::from_env`]).
+/// It accepts the arguments of `cargo test`: filters, `--exact`, `--skip`, `--list`, `--test-threads` and so on.
+/// Environment variables set the seed and the number of random cases ([`Config::from_env`]).
 ///
 /// ```no_run
 /// # use conformance_tests::{BoxError, CaseContext, Fixture, StoreFactory};
@@ -62,9 +62,9 @@ pub fn main(factory: impl StoreFactory) -> ExitCode {
     }
 }
 
-/// The cases as trials of libtest-mimic, to run along with one's own.
+/// The cases as trials of libtest-mimic, to run together with other trials.
 ///
-/// What the store's profile opts out of is ignored, with the reason; it is never passed.
+/// Cases that the profile of the store opts out of are reported as ignored, with the reason, and not as passed.
 #[must_use]
 pub fn trials(factory: impl StoreFactory, config: Config) -> Vec<Trial> {
     let suite = Arc::new(Suite::new(factory, config));
@@ -85,15 +85,14 @@ pub fn trials(factory: impl StoreFactory, config: Config) -> Vec<Trial> {
     suite.cases().into_iter().map(trial).collect()
 }
 
-/// Runs the suite and reports.
+/// Runs the suite and returns a report.
 ///
-/// It needs no runtime, and never panics: what panics inside, in the store or in the suite, is a failure of the
-/// case where it happened.
+/// It needs no runtime and never panics: a panic in the store or the suite is a failure of its case.
 pub async fn run(factory: impl StoreFactory, config: Config) -> Report {
     run_watched(factory, config, |_| {}).await
 }
 
-/// As [`run`], and tells as each case ends how far it is, from whichever thread ran the case.
+/// As [`run`], and calls `watch` at the end of each case, on the thread of the case.
 pub async fn run_watched(
     factory: impl StoreFactory,
     config: Config,
@@ -107,7 +106,7 @@ pub async fn run_watched(
     Report { store: suite.factory.name().to_owned(), seed: suite.config.seed, cases }
 }
 
-/// A store's factory with what it takes to run cases on it.
+/// The factory of a store with the configuration of the run.
 pub(crate) struct Suite {
     pub(crate) factory: Box<dyn StoreFactory>,
     pub(crate) config: Config,
@@ -117,7 +116,7 @@ pub(crate) struct Suite {
 
 impl Suite {
     pub(crate) fn new(factory: impl StoreFactory, mut config: Config) -> Self {
-        // The field can be set to anything, and a property that checks nothing would pass.
+        // The field is public, and a property without cases would pass.
         config.cases = config.cases.max(1);
         let profile = factory.profile();
         let builds = Arc::new(FreshBuilds::new(&profile));
@@ -133,15 +132,14 @@ impl Suite {
         let next = AtomicUsize::new(0);
         let reports = Mutex::new(Vec::with_capacity(cases.len()));
         let work = || {
-            while let Some((place, case)) = {
-                let place = next.fetch_add(1, Ordering::Relaxed);
-                cases.get(place).map(|case| (place, case))
-            } {
+            while let index = next.fetch_add(1, Ordering::Relaxed)
+                && let Some(case) = cases.get(index)
+            {
                 let report = self.run(case);
                 let mut reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
                 let failed = matches!(report.outcome, Outcome::Failed { .. });
                 watch(Progress { done: reports.len() + 1, total: cases.len(), name: &report.name, failed });
-                reports.push((place, report));
+                reports.push((index, report));
             }
         };
         thread::scope(|scope| {
@@ -150,7 +148,7 @@ impl Suite {
             }
         });
         let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
-        reports.sort_by_key(|(place, _)| *place);
+        reports.sort_by_key(|(index, _)| *index);
         reports.into_iter().map(|(_, report)| report).collect()
     }
 
@@ -158,7 +156,7 @@ impl Suite {
         let start = Instant::now();
         let outcome = match self.reason_to_skip(case) {
             Some(reason) => Outcome::Skipped { reason },
-            None => self.verify(case, self.perform(case)),
+            None => self.outcome(case, self.run_in_thread(case)),
         };
         CaseReport {
             name: case.name.clone(),
@@ -180,29 +178,29 @@ impl Suite {
         }
     }
 
-    fn verify(&self, case: &Case, result: CaseResult) -> Outcome {
-        let blamed = |failure: Failure| Box::new(failure.or_clause(case.clauses.first().copied()));
+    fn outcome(&self, case: &Case, result: CaseResult) -> Outcome {
+        let boxed = |failure: Failure| Box::new(failure.or_clause(case.clauses.first().copied()));
         match (result, self.profile.known_failure(&case.name)) {
             (Ok(()), None) => Outcome::Passed,
-            (Err(failure), None) => Outcome::Failed { failure: blamed(failure) },
+            (Err(failure), None) => Outcome::Failed { failure: boxed(failure) },
             (Err(failure), Some(reason)) => {
-                Outcome::KnownFailure { reason: reason.to_owned(), failure: blamed(failure) }
+                Outcome::KnownFailure { reason: reason.to_owned(), failure: boxed(failure) }
             }
             (Ok(()), Some(reason)) => {
                 let failure = Failure::new("a case that the profile declares as a known failure")
                     .expected(format!("a failure, because of: {reason}"))
                     .got("it passes: take it out of the profile");
-                Outcome::Failed { failure: blamed(failure) }
+                Outcome::Failed { failure: boxed(failure) }
             }
         }
     }
 
-    /// Runs the case in a thread of its own and waits for it, until it ends or has made no call for as long
-    /// as it may.
-    fn perform(self: &Arc<Self>, case: &Case) -> CaseResult {
+    /// Runs the case in its own thread. Waits until it ends or has made no call within the time limit.
+    fn run_in_thread(self: &Arc<Self>, case: &Case) -> CaseResult {
         let setup = CaseSetup::new(Arc::clone(self), &case.name);
         let (sender, receiver) = mpsc::channel();
-        let (log, body) = (Arc::clone(&setup.log), case.body.clone());
+        let log = Arc::clone(&setup.log);
+        let body = case.body.clone();
         let limit = self.config.case_timeout;
         let work = move || {
             let result = catch_unwind(AssertUnwindSafe(|| in_runtime(setup, body)));
@@ -218,12 +216,12 @@ impl Suite {
         loop {
             match receiver.recv_timeout(limit) {
                 Ok(result) => return result,
-                // A store that is far away takes its time.
+                // The case is slow but makes calls.
                 Err(mpsc::RecvTimeoutError::Timeout) if log.begun() > begun => begun = log.begun(),
                 Err(_) => break,
             }
         }
-        // The thread is left behind: nothing can end it, and the program can do without it.
+        // A thread cannot be killed, so it is left running.
         let mut failure = Failure::no_answer(limit);
         failure.what = "the case as a whole".into();
         failure.calls = log.code();
@@ -252,6 +250,6 @@ fn in_runtime(setup: CaseSetup, body: Body) -> CaseResult {
             }
         }
     });
-    runtime.shutdown_timeout(LEFTOVERS);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }

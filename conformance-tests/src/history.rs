@@ -1,8 +1,7 @@
-//! Random histories: operations on a few builds, with few names that collide.
+//! Generators of random histories: operations on a few builds, with few names, so that names collide.
 //!
-//! An operation names its build and its step by a small number, so that a history still makes sense when
-//! shrinking takes operations out of it. What an operation is once it is called, and how it is written as code, is in
-//! [`calls`](crate::calls).
+//! An [`Operation`] is not a [`Request`](steps_core::Request), since it names builds and steps by index: a history must
+//! still make sense after shrinking removes operations.
 
 use proptest::{
     collection::vec,
@@ -13,13 +12,13 @@ use proptest::{
 };
 use steps_core::{FinishStep, Results, StartStep, Timestamp};
 
-/// How many builds a history has.
+/// Number of builds of a history.
 pub(crate) const BUILDS: usize = 2;
 
-/// One operation, and which handle it goes through.
+/// An operation and its handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Turn {
-    /// Through a second handle, where there are some.
+    /// Whether the operation goes through a second handle, if the store has peers.
     pub(crate) by_peer: bool,
     pub(crate) operation: Operation,
 }
@@ -35,7 +34,7 @@ pub(crate) enum Operation {
     Start(Target, StartStep),
     Locks(Target, Timestamp),
     State(Target, String),
-    /// With what the clock says.
+    /// With the time of the clock.
     Finish(Target, FinishStep, Timestamp),
     Url(Target, String, String),
     GetById(Target),
@@ -50,7 +49,7 @@ pub(crate) enum Operation {
     GetSteps {
         build: usize,
     },
-    /// The handle ends, and the store is opened again.
+    /// Closes or drops the handle, and opens the store again.
     Reopen {
         close: bool,
     },
@@ -59,27 +58,27 @@ pub(crate) enum Operation {
 /// A step of the history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
-    /// The `n`th that was added, or the last where there are fewer, so that a target still means the same
-    /// step when adds that do not matter are taken out. None if there is none yet.
+    /// The step of the `n`th add, or of the last one if there are fewer. So a target often means the same step after
+    /// shrinking removes adds. No step if there was no add yet.
     Added(usize),
-    /// One that no store has.
+    /// A step that does not exist.
     Missing,
 }
 
-/// What a history may do besides.
+/// Optional features that a history may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Abilities {
     pub(crate) reopen: bool,
     pub(crate) peers: bool,
 }
 
-/// Histories of up to this many operations.
-pub(crate) fn histories(longest: usize, abilities: Abilities) -> impl Strategy<Value = Vec<Turn>> {
+/// Histories of up to `max_length` operations.
+pub(crate) fn histories(max_length: usize, abilities: Abilities) -> impl Strategy<Value = Vec<Turn>> {
     let by_peer = if abilities.peers { any::<bool>().boxed() } else { Just(false).boxed() };
     let reopen = any::<bool>().prop_map(|close| Operation::Reopen { close });
     let operation = if abilities.reopen { prop_oneof![30 => calls(), 1 => reopen].boxed() } else { calls().boxed() };
     let turn = (by_peer, operation).prop_map(|(by_peer, operation)| Turn { by_peer, operation });
-    vec(turn, 1..=longest)
+    vec(turn, 1..=max_length)
 }
 
 fn calls() -> impl Strategy<Value = Operation> {
@@ -100,27 +99,27 @@ fn calls() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Adds that ask for such names.
+/// Adds with names of this strategy.
 pub(crate) fn adds(names: impl Strategy<Value = String>) -> impl Strategy<Value = Operation> {
     let key = option::weighted(0.2, 0..4_u8);
     (0..BUILDS, names, texts(), key).prop_map(|(build, name, state, key)| Operation::Add { build, name, state, key })
 }
 
-/// Urls of such steps: few enough that pairs come again.
+/// Adds of urls to these steps. There are few urls, so that they repeat.
 pub(crate) fn urls(targets: impl Strategy<Value = Target>) -> impl Strategy<Value = Operation> {
     let names = select(vec!["log", "", "l", "logo", "Log", "é", "e\u{301}"]);
     let links = select(vec!["a", "", "b", "og", "A", "https://example.org/?q=%20", "🚀"]);
     (targets, names, links).prop_map(|(step, name, link)| Operation::Url(step, name.into(), link.into()))
 }
 
-/// Mostly steps that are there.
+/// Mostly steps that exist.
 fn targets() -> impl Strategy<Value = Target> {
-    // Most of them among the first few, so that one step sees several changes.
+    // Mostly among the first few, so that one step gets several changes.
     let added = prop_oneof![0..3_usize, 0..16_usize].prop_map(Target::Added);
     prop_oneof![19 => added, 1 => Just(Target::Missing)]
 }
 
-/// Names that collide: the same few, those with a suffix already, and long ones that are cut to the same.
+/// Names that collide: a few short ones, names that already have a suffix, and long names with a common cut prefix.
 pub(crate) fn names() -> impl Strategy<Value = String> {
     let suffixed = ("[ab]", 1..4_u8).prop_map(|(name, k)| format!("{name}_{k}"));
     let strange = select(vec!["A", "é", "e\u{301}", "_", "-", "a_01", "a_10", "a_", "a_1_1", "\u{a0}", "a\u{a0}"]);
@@ -132,8 +131,7 @@ pub(crate) fn names() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Names as long as a name can be, or almost: one character over and over, and an end. There are few enough
-/// that they collide.
+/// Names of the maximum length or almost: a repeated character and an ending. There are few, so that they collide.
 pub(crate) fn long_names() -> impl Strategy<Value = String> {
     let end = select(vec!["", "ab", "_1", "_2", "_10", "\u{301}"]);
     (select(vec!['x', '🚀']), 48..=50_usize, end).prop_map(|(character, length, end)| {
@@ -144,17 +142,18 @@ pub(crate) fn long_names() -> impl Strategy<Value = String> {
 
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
-        2 => select(vec!["", "ok", "it's \"done\"\\", "é\u{301}🚀", "\u{1}\u{7f}\n", "%s {} $1 '; --"]).prop_map(str::to_owned),
+        2 => select(vec!["", "ok", "it's \"done\"\\", "é\u{301}🚀", "\u{1}\u{7f}\n", "%s {} $1 '; --"])
+            .prop_map(str::to_owned),
         1 => "[^\u{0}]{0,8}",
     ]
 }
 
 fn times() -> impl Strategy<Value = Timestamp> {
-    let turns = vec![Timestamp::UNIX_EPOCH, Timestamp::MIN, Timestamp::MAX];
+    let edges = vec![Timestamp::UNIX_EPOCH, Timestamp::MIN, Timestamp::MAX];
     let any = Timestamp::MIN.unix_micros()..=Timestamp::MAX.unix_micros();
     let near = 0..2_000_000_000_000_000_i64;
     let of = |micros| Timestamp::from_unix_micros(micros).expect("it is in range");
-    prop_oneof![1 => select(turns), 2 => near.prop_map(of), 1 => any.prop_map(of)]
+    prop_oneof![1 => select(edges), 2 => near.prop_map(of), 1 => any.prop_map(of)]
 }
 
 fn results() -> impl Strategy<Value = Results> {

@@ -1,7 +1,7 @@
 //! Checks that a store of build steps keeps the [`StepsStore`](steps_core::StepsStore) contract, clause by clause.
 //!
-//! It runs on any store, in this workspace or not: what a backend's author writes is a [`StoreFactory`],
-//! and a test of one line.
+//! The suite runs on any store, in this workspace or elsewhere. A backend needs a [`StoreFactory`] and a test of one
+//! line.
 //!
 //! # Use
 //! In `Cargo.toml`:
@@ -16,7 +16,7 @@
 //! harness = false
 //! ```
 //!
-//! In `tests/conformance.rs`, for a store that keeps its steps in a file:
+//! In `tests/conformance.rs`, for a store with a file:
 //!
 //! ```no_run
 //! # mod my_store {
@@ -48,15 +48,17 @@
 //!
 //!     fn profile(&self) -> Profile {
 //!         Profile::strict()
-//!             .without(Feature::Processes, "one process at a time holds the file's lock")
-//!             .without(Feature::Faults, "nothing makes the disk fail on cue")
+//!             .without(Feature::Processes, "the file is locked by one process")
+//!             .without(Feature::Faults, "there is no server")
 //!     }
 //!
 //!     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
 //!         let folder = tempfile::tempdir()?;
-//!         let (path, clock) = (folder.path().join("steps"), case.clock());
+//!         let path = folder.path().join("steps");
+//!         let clock = case.clock();
 //!         let open = move || {
-//!             let (path, clock) = (path.clone(), clock.clone());
+//!             let path = path.clone();
+//!             let clock = clock.clone();
 //!             async move { Ok(my_store::open(&path, clock).await?) }
 //!         };
 //!         Ok(Fixture::new(open().await?).with_guard(folder).with_peer(open.clone()).with_reopen(open))
@@ -68,40 +70,41 @@
 //! }
 //! ```
 //!
-//! `cargo test --test conformance` then runs every case, with the filters and options of any test program.
-//! [`run`] gives a [`Report`] instead, as text or JSON, and [`trials`] the cases, to run along with one's own.
+//! `cargo test --test conformance` then runs every case, with the filters and options of any test program. [`run`]
+//! returns a [`Report`] instead, as text or JSON, and [`trials`] returns the cases, to run together with others.
 //!
-//! # What it checks
-//! | cases | what |
-//! |---|---|
-//! | `add_step`, `keys`, `lifecycle`, `add_url`, `reads`, `close`, … | every clause at its edges, by example |
-//! | `text`, `times` | what every store must take: the greatest texts and times, whatever JSON, SQL, Lua or a terminal escapes |
-//! | `tasks`, `dropped`, `peers`, `reopen`, `limits` | tasks at once, calls given up half-way; where the store offers it, several handles, restarts, limits |
-//! | `histories` | many callers on one build, on one handle, peers and in processes, held to the model: linearizability |
-//! | `processes` | children of the suite on the same store: numbers, keys and urls at once, one that is killed at work |
-//! | `faults` | connections that are cut, reset, delayed or silent at any byte, by a [`proxy`]: deadlines, honest errors, no write twice, recovery |
-//! | `model` | random histories beside a reference model, shrunk to the fewest operations that fail |
-//! | `recorded` | 64 scenarios that Buildbot itself answered: see [`recorded`] |
-//! | `profile` | what the profile claims is there |
+//! # Checks
+//! - `add_step`, `keys`, `lifecycle`, `add_url`, `reads`, `close` and others: examples for every clause and its edge
+//!   cases.
+//! - `text`, `times`: the longest texts, the extreme times, and characters that JSON, SQL, Lua or a terminal escapes.
+//! - `tasks`, `dropped`: concurrent tasks, and calls that are dropped in flight.
+//! - `peers`, `reopen`, `limits`: several handles, restarts and limits, if the store has them.
+//! - `histories`: linearizability of many callers on one build, on one handle, on peers and in several processes.
+//! - `processes`: child processes that share the store, one of which is killed in flight.
+//! - `faults`: connections that are cut, reset, delayed or silent at any byte, through a [`proxy`]. They check
+//!   deadlines, honest errors, recovery, and that no write is applied twice.
+//! - `model`: random histories compared with a reference model. A history that fails is shrunk.
+//! - `recorded`: 64 scenarios with the answers of Buildbot itself, see [`recorded`].
+//! - `profile`: the store supports the features that its profile claims.
 //!
-//! What a *value* may be is no store's matter: the types of `steps-core` refuse the others before a store is asked.
-//! Costs (N5, U5) are left to benchmarks.
+//! Invalid *values* need no case: the types of `steps-core` reject them before a store is called. Costs (N5, U5) are
+//! left to benchmarks.
 //!
-//! # What it asks of a store
-//! Nothing is deleted: the suite adds to builds of its own, drawn afresh in each run, and reads those. It
-//! may run on a store that is full of other people's steps, many times, and several times at once. Every
-//! handle takes the time from the [clock of the case](CaseContext::clock).
+//! # Requirements on a store
+//! The suite deletes nothing. It adds to its own builds, which differ in each run, and reads only those. So it may run
+//! on a store with other steps, many times, and several times concurrently. Every handle must use the
+//! [clock of the case](CaseContext::clock).
 //!
-//! # What a failure says
-//! The clause with its text, what was expected and what came, the calls as Rust that can be pasted into a
-//! test, and the command that runs the case again with the same seed:
+//! # Failures
+//! A failure shows the clause with its text, the expected and the actual value, the calls as Rust code for a test, and
+//! the command that runs the case again with the same seed:
 //!
 //! ```text
 //! clause N3: A taken name becomes its first 50 - len("_k") code points followed by _k, for the smallest k ≥ 1 whose …
 //!
 //! the name that the last add answers
 //!   expected: "a_1"
-//!        got: "a_2" (they part at character 2: U+0032 for U+0031)
+//!        got: "a_2" (they differ from character 2: U+0032 for U+0031)
 //!
 //! the calls, to paste into a test:
 //!     use steps_core::*;
@@ -114,15 +117,15 @@
 //! ```
 //!
 //! # Seeds
-//! Each run has a fresh seed, so that many runs see more than one; `STEPS_CONFORMANCE_SEED` fixes it.
-//! `STEPS_CONFORMANCE_CASES` says how many random cases each property has: 64 unless it is set, `1000` for
-//! a night. No files are written.
+//! Each run draws a fresh seed, so that repeated runs cover more. `STEPS_CONFORMANCE_SEED` fixes the seed.
+//! `STEPS_CONFORMANCE_CASES` sets the number of random cases of each property: 64 by default, and `1000` suits a
+//! nightly run. The suite writes no files.
 //!
 //! # Versions
-//! The crate follows semantic versioning, and what it asks of a store is part of that. A new case may fail on a store
-//! that passed before, so cases come with minor versions, before 1.0 too (0.1 to 0.2), and never with a patch. A case
-//! keeps its name: profiles and scripts refer to it. All names stand in `cases.txt` of this crate, with the clauses that
-//! each checks; a test compares, so that none is renamed by mistake.
+//! The crate follows semantic versioning, and its requirements on stores are part of the interface. A new case may fail
+//! on a store that passed before, so new cases appear only in minor versions, before 1.0 too (0.1 to 0.2). The name of
+//! a case is stable, since profiles and scripts refer to it. `cases.txt` of this crate lists all names with their
+//! clauses, and a test compares the list, so that no case is renamed by mistake.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,7 +1,7 @@
-//! What a store should answer, written from the clauses in plain code.
+//! Reference model of a store, a direct translation of the clauses.
 //!
-//! It is slow on purpose, and shares nothing with any store, nor with `steps_core::naming`: a rule that two
-//! share, they would get wrong together.
+//! The code is simple and slow on purpose. It shares no code with the stores or with `steps_core::naming`, since a
+//! fault in shared code would go unnoticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,57 +14,57 @@ use steps_core::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     builds: BTreeMap<BuildId, Vec<Step>>,
-    /// By build and key: the place of the step in its build (I5).
+    /// The index of the step in its build, by build and key (I5).
     keys: BTreeMap<(BuildId, String), usize>,
 }
 
-/// What an add should answer, but for an id that is still to be given.
+/// Expected answer of an add, without the id of a new step.
 #[derive(Clone, Debug)]
 pub(crate) enum ExpectedAdd {
-    /// The answer of an earlier add under the same key (I5).
+    /// The answer of an earlier add with the same key (I5).
     Again(AddedStep),
     /// A new step (I2, N2, N3).
     New { number: StepNumber, name: StepName },
 }
 
 impl Model {
-    /// What adding this step should answer.
+    /// The expected answer of an add.
     pub(crate) fn expected_add(&self, new: &NewStep) -> ExpectedAdd {
         let steps = self.steps(new.build_id);
         let key = new.idempotency_key.as_ref().map(|key| (new.build_id, key.as_str().to_owned()));
-        if let Some(place) = key.and_then(|key| self.keys.get(&key)) {
-            let step = &steps[*place];
+        if let Some(index) = key.and_then(|key| self.keys.get(&key)) {
+            let step = &steps[*index];
             return ExpectedAdd::Again(AddedStep::new(step.id, step.number, step.name.clone()));
         }
         let taken: BTreeSet<&str> = steps.iter().map(|step| step.name.as_str()).collect();
         let name = free_name(new.name.as_str(), |name| taken.contains(name));
         ExpectedAdd::New {
             number: number(steps.len()),
-            name: StepName::new(name).expect("N1 holds for what N3 makes of a name"),
+            name: StepName::new(name).expect("a name with a suffix satisfies N1"),
         }
     }
 
-    /// Adds the step that an add made, under the id that it was given (L1).
+    /// Adds the step of an add, with the id from its answer (L1).
     pub(crate) fn add(&mut self, new: NewStep, added: &AddedStep) {
         let steps = self.builds.entry(new.build_id).or_default();
         if let Some(key) = new.idempotency_key {
             self.keys.insert((new.build_id, key.into_string()), steps.len());
         }
-        let (number, name) = (added.number, added.name.clone());
-        steps.push(Step::builder(added.id, new.build_id, number, name, new.state_string).build());
+        let name = added.name.clone();
+        steps.push(Step::builder(added.id, new.build_id, added.number, name, new.state_string).build());
     }
 
-    /// Puts a step there as it is, after those of its build.
-    pub(crate) fn put(&mut self, step: Step) {
+    /// Appends a step to its build.
+    pub(crate) fn push(&mut self, step: Step) {
         self.builds.entry(step.build_id).or_default().push(step);
     }
 
-    /// Takes back the last [`add`](Self::add) to a build.
-    pub(crate) fn take_back(&mut self, new: &NewStep) {
+    /// Reverts the last [`add`](Self::add) to a build.
+    pub(crate) fn undo_add(&mut self, new: &NewStep) {
         let steps = self.builds.entry(new.build_id).or_default();
         steps.pop();
-        let place = steps.len();
-        self.keys.retain(|(build, _), of_key| *build != new.build_id || *of_key != place);
+        let index = steps.len();
+        self.keys.retain(|(build, _), of_key| *build != new.build_id || *of_key != index);
     }
 
     /// All steps of a build, ordered by number (R2).
@@ -72,12 +72,12 @@ impl Model {
         self.builds.get(&build).map_or(&[], Vec::as_slice)
     }
 
-    /// Every step there is, in no order that matters.
+    /// All steps, in no particular order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Step> {
         self.builds.values().flatten()
     }
 
-    /// The step that this selects, or none (R1).
+    /// The selected step, if it exists (R1).
     pub(crate) fn step(&self, selector: &StepSelector) -> Option<&Step> {
         match selector {
             StepSelector::Id(id) => self.all().find(|step| step.id == *id),
@@ -88,7 +88,7 @@ impl Model {
         }
     }
 
-    /// The step with this id, to be changed, or none (L6).
+    /// Mutable access to the step with this id, if it exists (L6).
     pub(crate) fn step_mut(&mut self, id: StepId) -> Option<&mut Step> {
         self.builds.values_mut().flatten().find(|step| step.id == id)
     }
@@ -111,13 +111,13 @@ pub(crate) fn finish(step: &mut Step, finish: FinishStep, now: Timestamp) {
 
 /// U1, U2.
 pub(crate) fn add_url(step: &mut Step, url: StepUrl) {
-    let is_there = step.urls.iter().any(|there| there.name() == url.name() && there.url() == url.url());
-    if !is_there {
+    let exists = step.urls.iter().any(|other| other.name() == url.name() && other.url() == url.url());
+    if !exists {
         step.urls.push(url);
     }
 }
 
-/// N2 and N3, by the letter.
+/// The name of an add (N2, N3).
 pub(crate) fn free_name(requested: &str, is_taken: impl Fn(&str) -> bool) -> String {
     if !is_taken(requested) {
         return requested.to_owned();
@@ -134,9 +134,10 @@ pub(crate) fn free_name(requested: &str, is_taken: impl Fn(&str) -> bool) -> Str
     }
 }
 
-/// What the names of a build are, once these were asked for in turn.
+/// The names that a build has after adds with these requested names, in order.
 pub(crate) fn names_of<'a>(requested: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let (mut taken, mut names) = (BTreeSet::new(), Vec::new());
+    let mut taken = BTreeSet::new();
+    let mut names = Vec::new();
     for requested in requested {
         let name = free_name(requested, |name| taken.contains(name));
         taken.insert(name.clone());
@@ -145,8 +146,8 @@ pub(crate) fn names_of<'a>(requested: impl IntoIterator<Item = &'a str>) -> Vec<
     names
 }
 
-fn number(place: usize) -> StepNumber {
-    StepNumber::new(u32::try_from(place).expect("a history is short"))
+fn number(index: usize) -> StepNumber {
+    StepNumber::new(u32::try_from(index).expect("a history is short"))
 }
 
 #[cfg(test)]
@@ -154,10 +155,11 @@ mod tests {
     use super::names_of;
 
     #[test]
-    fn names_are_those_of_the_clauses_own_examples() {
+    fn names_match_the_examples_of_the_contract() {
         assert_eq!(names_of(["foo", "foo_1", "foo_1"]), ["foo", "foo_1", "foo_1_1"]);
         assert_eq!(names_of(["new", "new_2", "new", "new"]), ["new", "new_2", "new_1", "new_3"]);
-        let (a, b) = (format!("{}aa", "é".repeat(48)), format!("{}bb", "é".repeat(48)));
+        let a = format!("{}aa", "é".repeat(48));
+        let b = format!("{}bb", "é".repeat(48));
         let cut = "é".repeat(48);
         assert_eq!(names_of([&*a, &b, &a, &b]), [a.clone(), b.clone(), format!("{cut}_1"), format!("{cut}_2")]);
     }

@@ -2,14 +2,13 @@ use std::{collections::BTreeMap, fmt};
 
 use steps_core::BuildId;
 
-/// The fewest steps that every store must have room for in a build (I4).
-const FEWEST_STEPS_A_BUILD: u64 = 1_048_576;
+/// The number of steps per build that every store must support (I4).
+const MIN_STEPS_PER_BUILD: u64 = 1_048_576;
 
-/// What the suite expects of a store besides the clauses that hold for all: its optional features, its
-/// limits, and what is known to fail.
+/// The optional features, the limits and the known failures of a store.
 ///
-/// A store that says nothing is held to everything ([`strict`](Self::strict)). Each opt-out has a reason,
-/// which is shown with every case that it skips; what was skipped is never counted as passed.
+/// The default claims every feature and has no limits ([`strict`](Self::strict)). Each opt-out has a reason, which the
+/// report shows with every skipped case. A skipped case never counts as passed.
 ///
 /// ```
 /// use conformance_tests::{Feature, Profile};
@@ -26,18 +25,18 @@ pub struct Profile {
     steps_a_build: Option<u64>,
 }
 
-/// What not every store can offer. A [`Profile`] claims each unless it says otherwise.
+/// A feature that not every store supports. A [`Profile`] claims each feature that it does not opt out of.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Feature {
-    /// The data outlives the handle: [`Fixture::with_reopen`](crate::Fixture::with_reopen).
+    /// Data that outlives the handle: [`Fixture::with_reopen`](crate::Fixture::with_reopen).
     Reopen,
-    /// Several handles on one store at a time: [`Fixture::with_peer`](crate::Fixture::with_peer).
+    /// Several handles on one store at the same time: [`Fixture::with_peer`](crate::Fixture::with_peer).
     Peers,
     /// Several processes on one store: [`Fixture::with_token`](crate::Fixture::with_token) and
     /// [`StoreFactory::open`](crate::StoreFactory::open).
     Processes,
-    /// A connection to a server that can be made to fail on cue:
+    /// A connection to a server, in which the suite can inject faults:
     /// [`Fixture::with_faults`](crate::Fixture::with_faults).
     Faults,
 }
@@ -65,40 +64,40 @@ impl Profile {
         Self::default()
     }
 
-    /// Opts out of a feature, with the reason why the store cannot have it.
+    /// Opts out of a feature, with the reason.
     ///
-    /// The cases that need it are shown as ignored, with the reason. A feature that is claimed (not opted
-    /// out of) and that the fixture lacks is a failure.
+    /// Cases that need the feature are reported as ignored, with the reason. A feature that the profile claims and the
+    /// fixture lacks is a failure.
     #[must_use]
     pub fn without(mut self, feature: Feature, reason: impl Into<String>) -> Self {
         self.opt_outs.insert(feature, reason.into());
         self
     }
 
-    /// Declares that this case fails, with the reason. It runs all the same: when it fails it is shown as
-    /// ignored, and when it passes that is a failure, so that the entry does not outlive its reason.
+    /// Declares that a case fails, with the reason. The case still runs. It is reported as ignored if it fails, and as
+    /// a failure if it passes, so that the declaration does not outlive its reason.
     #[must_use]
     pub fn with_known_failure(mut self, case: impl Into<String>, reason: impl Into<String>) -> Self {
         self.known_failures.insert(case.into(), reason.into());
         self
     }
 
-    /// Declares the greatest build id that the store takes (I4). The suite's builds stay within it, and
-    /// one past it must be refused.
+    /// Declares the largest build id that the store accepts (I4). The suite uses no larger ones, except in cases that
+    /// expect a refusal.
     #[must_use]
     pub const fn with_greatest_build_id(mut self, id: BuildId) -> Self {
         self.greatest_build_id = Some(id);
         self
     }
 
-    /// Declares how many steps a build can have (I4), at least 1,048,576.
+    /// Declares the maximum number of steps of a build (I4), at least 1,048,576.
     #[must_use]
     pub const fn with_steps_a_build(mut self, steps: u64) -> Self {
         self.steps_a_build = Some(steps);
         self
     }
 
-    /// Why the store does without this feature, if it does.
+    /// The reason for the opt-out of the feature, if the store opts out.
     #[must_use]
     pub fn opt_out(&self, feature: Feature) -> Option<&str> {
         self.opt_outs.get(&feature).map(String::as_str)
@@ -110,25 +109,25 @@ impl Profile {
         self.opt_out(feature).is_none()
     }
 
-    /// Why this case is known to fail, if it is.
+    /// The reason why the case fails, if it is a known failure.
     #[must_use]
     pub fn known_failure(&self, case: &str) -> Option<&str> {
         self.known_failures.get(case).map(String::as_str)
     }
 
-    /// The greatest build id that the store declares.
+    /// The declared largest build id.
     #[must_use]
     pub const fn greatest_build_id(&self) -> Option<BuildId> {
         self.greatest_build_id
     }
 
-    /// How many steps a build can have, where the store declares it.
+    /// The declared maximum number of steps of a build.
     #[must_use]
     pub const fn steps_a_build(&self) -> Option<u64> {
         self.steps_a_build
     }
 
-    /// What is wrong with the profile itself, in words.
+    /// Mistakes in the profile itself, in words.
     pub(crate) fn mistakes(&self, is_case: impl Fn(&str) -> bool) -> Vec<String> {
         let mut mistakes = Vec::new();
         for (feature, reason) in &self.opt_outs {
@@ -141,12 +140,11 @@ impl Profile {
                 mistakes.push(format!("the known failure {case} has no reason"));
             }
             if !is_case(case) {
-                mistakes.push(format!("the known failure {case} is no case of the suite"));
+                mistakes.push(format!("the known failure {case} is not a case of the suite"));
             }
         }
-        if let Some(steps) = self.steps_a_build.filter(|steps| *steps < FEWEST_STEPS_A_BUILD) {
-            mistakes
-                .push(format!("it declares {steps} steps a build, where {FEWEST_STEPS_A_BUILD} is the fewest allowed"));
+        if let Some(steps) = self.steps_a_build.filter(|steps| *steps < MIN_STEPS_PER_BUILD) {
+            mistakes.push(format!("it declares {steps} steps per build, but the minimum is {MIN_STEPS_PER_BUILD}"));
         }
         mistakes
     }
@@ -173,8 +171,8 @@ mod tests {
             profile.mistakes(|_| false),
             [
                 "the opt-out of peers has no reason",
-                "the known failure no_such::case is no case of the suite",
-                "it declares 1000 steps a build, where 1048576 is the fewest allowed",
+                "the known failure no_such::case is not a case of the suite",
+                "it declares 1000 steps per build, but the minimum is 1048576",
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! Properties: many random values, and of one that fails the smallest that still does.
+//! Property tests with shrinking.
 
 use std::{
     fmt::Debug,
@@ -16,14 +16,16 @@ use crate::{
     test_env::{CaseSetup, TestEnv},
 };
 
-/// How long shrinking may take, and how many smaller values it may try.
-const SHRINKING: Duration = Duration::from_secs(15);
-const ATTEMPTS: usize = 5_000;
+/// Time limit for shrinking.
+const SHRINK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Checks as many lists of things to do as the configuration asks for.
+/// Maximum number of smaller lists that shrinking tries.
+const MAX_SHRINK_ATTEMPTS: usize = 5_000;
+
+/// Runs the test with random lists of actions, as many as the configuration says.
 ///
-/// They share a store, as histories in builds of their own do in life. A list that fails is tried again,
-/// and made smaller, on a new store each time.
+/// The lists share a store, and each uses its own builds. A list that fails is run again and shrunk, on a new store
+/// each time.
 pub(crate) async fn check<T: Clone + Debug>(
     setup: &CaseSetup,
     lists: impl Strategy<Value = Vec<T>>,
@@ -35,15 +37,17 @@ pub(crate) async fn check<T: Clone + Debug>(
         let mut list = lists.new_tree(&mut runner).map_err(|reason| Failure::new(reason.message()))?;
         setup.log.clear();
         if let Err(mut first) = attempt(&mut env, &test, list.current()).await {
-            // How the store ends after a failure says nothing more.
+            // A failure of the close adds no information.
             let _ = env.end(Ok(())).await;
             let mut shrinking = Shrinking { setup, test, start: Instant::now(), attempts: 0, smallest: None };
             if !shrinking.fails(list.current()).await {
-                first.what.push_str("\n(on a new store it did not fail again: what earlier histories left may matter)");
+                first
+                    .what
+                    .push_str("\n(it passes on a new store: the failure may depend on earlier histories in the store)");
                 return Err(first);
             }
             shrinking.simplify(&mut list).await;
-            shrinking.leave_out().await;
+            shrinking.remove_elements().await;
             return Err(shrinking.smallest.map_or(first, |(_, failure)| failure));
         }
     }
@@ -54,22 +58,21 @@ async fn attempt<T>(env: &mut TestEnv, test: &impl AsyncFn(&mut TestEnv, T) -> C
     let result = catch_panic(test(env, value))
         .await
         .unwrap_or_else(|panic| Err(Failure::new("the case").expected("an end").got(format!("a panic: {panic}"))));
-    env.judged(result)
+    env.conclude(result)
 }
 
-/// The search for the smallest list that fails.
+/// Search for the smallest list that fails.
 struct Shrinking<'a, T, F> {
     setup: &'a CaseSetup,
     test: F,
     start: Instant,
     attempts: usize,
-    /// The last list that failed, and how.
+    /// The last list that failed, with its failure.
     smallest: Option<(Vec<T>, Failure)>,
 }
 
 impl<T: Clone + Debug, F: AsyncFn(&mut TestEnv, Vec<T>) -> CaseResult> Shrinking<'_, T, F> {
-    /// Whether the list fails on a new store. Without a store, or when it has taken too long, nothing more
-    /// is found to fail.
+    /// Whether the list fails on a new store. Returns `false` if the store cannot be created or a limit is reached.
     async fn fails(&mut self, list: Vec<T>) -> bool {
         self.attempts += 1;
         if self.is_over() {
@@ -88,10 +91,10 @@ impl<T: Clone + Debug, F: AsyncFn(&mut TestEnv, Vec<T>) -> CaseResult> Shrinking
     }
 
     fn is_over(&self) -> bool {
-        self.attempts > ATTEMPTS || self.start.elapsed() > SHRINKING
+        self.attempts > MAX_SHRINK_ATTEMPTS || self.start.elapsed() > SHRINK_TIMEOUT
     }
 
-    /// Takes proptest's way: first fewer things, then simpler ones.
+    /// Shrinks with proptest: first fewer elements, then simpler ones.
     async fn simplify(&mut self, list: &mut impl ValueTree<Value = Vec<T>>) {
         let mut goes_on = list.simplify();
         while goes_on && !self.is_over() {
@@ -99,20 +102,20 @@ impl<T: Clone + Debug, F: AsyncFn(&mut TestEnv, Vec<T>) -> CaseResult> Shrinking
         }
     }
 
-    /// Leaves out what can be, once more: with simpler things, more of them can.
-    async fn leave_out(&mut self) {
-        let mut place = self.smallest.as_ref().map_or(0, |(list, _)| list.len());
-        while place > 0 && !self.is_over() {
-            place -= 1;
+    /// Removes elements one by one. After simplification, more of them can be removed than before.
+    async fn remove_elements(&mut self) {
+        let mut index = self.smallest.as_ref().map_or(0, |(list, _)| list.len());
+        while index > 0 && !self.is_over() {
+            index -= 1;
             let Some((list, _)) = &self.smallest else { return };
             let mut shorter = list.clone();
-            shorter.remove(place);
+            shorter.remove(index);
             self.fails(shorter).await;
         }
     }
 }
 
-/// Values that follow from the seed alone, and no files.
+/// A runner whose values depend only on the seed, and that writes no files.
 fn runner(seed: u64) -> TestRunner {
     let config = Config { failure_persistence: None, ..Config::default() };
     let mut bytes = [0; 32];

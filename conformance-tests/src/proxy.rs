@@ -1,7 +1,7 @@
-//! A TCP proxy that fails on cue: what stands between a store and its server in the tests of its faults.
+//! TCP proxy that injects faults between a store and its server.
 //!
-//! A [`Proxy`] passes everything on, byte for byte, until it is told to [`fail`](Proxy::fail). A [`Fault`] says what
-//! happens then, in which [`Direction`], and after how many bytes:
+//! A [`Proxy`] forwards all bytes until a call of [`fail`](Proxy::fail). The [`Fault`] sets the kind of the fault, its
+//! [`Direction`], and the number of bytes before it:
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -12,7 +12,7 @@
 //! proxy.fail(Fault::cut(Direction::Answers).after(17).once());
 //! // … the next answer ends after 17 bytes, and so does its connection; later ones are whole …
 //! proxy.fail(Fault::silence(Direction::Requests));
-//! // … no request reaches the server any more, and nobody says so …
+//! // … requests no longer reach the server, and the store gets no error …
 //! proxy.heal();
 //! # Ok(())
 //! # }
@@ -39,7 +39,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Which way bytes go.
+/// Direction of bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Direction {
@@ -49,11 +49,11 @@ pub enum Direction {
     Answers,
 }
 
-/// What goes wrong, in which direction, where, and how long.
+/// A fault: its kind, direction, position and number of occurrences.
 ///
-/// A fault meets the connection whose byte is the next one after those that still [pass](Self::after). From then on,
-/// until the proxy is healed, it meets every other connection at its next byte in the same direction, new ones
-/// too; unless it happens [once](Self::once).
+/// A fault first hits the connection that carries the next byte after the [forwarded](Self::after) ones. Then, until
+/// the proxy is healed, it hits every other connection, including new ones, at its next byte in the same direction. A
+/// fault with [`once`](Self::once) hits only the first connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct Fault {
@@ -72,23 +72,23 @@ enum Kind {
 }
 
 impl Fault {
-    /// The connection ends in good order (FIN), on both sides.
+    /// Closes the connection (FIN) on both sides.
     pub const fn cut(direction: Direction) -> Self {
         Self::new(Kind::Cut, direction)
     }
 
-    /// The connection is reset (RST), on both sides.
+    /// Resets the connection (RST) on both sides.
     pub const fn reset(direction: Direction) -> Self {
         Self::new(Kind::Reset, direction)
     }
 
-    /// What comes is passed on this much later.
+    /// Delays the bytes.
     pub const fn delay(direction: Direction, by: Duration) -> Self {
         Self::new(Kind::Delay(by), direction)
     }
 
-    /// The connection stays open, and nothing more comes through in this direction, not even its end. It
-    /// is half-open, as when a machine vanishes, and stays so when the proxy is healed.
+    /// Drops all further bytes in this direction, and the end of the stream, without closing the connection. The
+    /// connection is half-open, as after the crash of a machine, and stays so when the proxy is healed.
     pub const fn silence(direction: Direction) -> Self {
         Self::new(Kind::Silence, direction)
     }
@@ -97,22 +97,22 @@ impl Fault {
         Self { kind, direction, after: 0, is_once: false }
     }
 
-    /// Lets this many bytes pass first, counted from [`Proxy::fail`] on and over all connections.
+    /// Forwards this many bytes first, counted from [`Proxy::fail`] over all connections.
     pub const fn after(mut self, bytes: u64) -> Self {
         self.after = bytes;
         self
     }
 
-    /// Meets one connection, and then the proxy is healthy again.
+    /// Hits one connection, and then heals the proxy.
     pub const fn once(mut self) -> Self {
         self.is_once = true;
         self
     }
 }
 
-/// Listens on a port of this machine and passes on to a server what comes, and back what it answers.
+/// Listens on a local port and forwards connections to a server.
 ///
-/// It lives on the runtime on which it was started. Dropping it ends all its connections.
+/// Runs on the runtime that started it. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -128,19 +128,21 @@ struct Shared {
     requests: AtomicU64,
     answers: AtomicU64,
     failures: AtomicU64,
-    /// Counts up when all connections are to end.
+    /// Incremented to reset all connections.
     reset: watch::Sender<u64>,
 }
 
 impl Proxy {
-    /// Starts a healthy proxy before this server, on a free port of 127.0.0.1.
+    /// Starts a healthy proxy for the server, on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When the server's name is not known, or there is no free port. Whether the server is there shows
-    /// with each connection: without it, that is reset.
+    /// When the name of the server does not resolve, or there is no free port. An unreachable server is not an error
+    /// here: the proxy resets each connection then.
     pub async fn start(server: impl ToSocketAddrs) -> io::Result<Self> {
-        let server =
-            lookup_host(server).await?.next().ok_or_else(|| io::Error::other("the server's name has no address"))?;
+        let server = lookup_host(server)
+            .await?
+            .next()
+            .ok_or_else(|| io::Error::other("the name of the server has no address"))?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -156,44 +158,44 @@ impl Proxy {
         Ok(Self { address, shared, accepting })
     }
 
-    /// Where it listens.
+    /// The address that the proxy listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Fails in this way from now on, and in no other.
+    /// Sets the fault from now on. Replaces an earlier fault.
     pub fn fail(&self, fault: Fault) {
         *self.shared.armed() = Some(fault);
         self.shared.failures.store(0, Ordering::SeqCst);
     }
 
-    /// Passes on everything again. Connections that were silenced stay so.
+    /// Forwards everything again. Silenced connections stay silent.
     pub fn heal(&self) {
         *self.shared.armed() = None;
     }
 
-    /// Resets all connections that are open, at rest or not. New ones can be made at once.
+    /// Resets all open connections, idle ones too. New connections work at once.
     pub fn reset_all(&self) {
         self.shared.reset.send_modify(|times| *times += 1);
     }
 
-    /// How many connections the last fault has met so far.
+    /// The number of connections that the last fault has hit.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.shared.failures.load(Ordering::SeqCst)
     }
 
-    /// How many connections were made so far, with or without success.
+    /// The number of connections so far, including failed ones.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// How many bytes were passed on in this direction so far, over all connections.
+    /// The number of bytes forwarded in this direction so far, over all connections.
     #[must_use]
     pub fn bytes(&self, direction: Direction) -> u64 {
-        self.shared.passed(direction).load(Ordering::SeqCst)
+        self.shared.forwarded(direction).load(Ordering::SeqCst)
     }
 }
 
@@ -208,15 +210,15 @@ impl Shared {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    const fn passed(&self, direction: Direction) -> &AtomicU64 {
+    const fn forwarded(&self, direction: Direction) -> &AtomicU64 {
         match direction {
             Direction::Requests => &self.requests,
             Direction::Answers => &self.answers,
         }
     }
 
-    /// How many of these bytes may pass before something happens, and what does.
-    fn meet(&self, direction: Direction, bytes: usize) -> (usize, Option<Kind>) {
+    /// The number of bytes to forward before a fault, and the fault, if one occurs within these bytes.
+    fn next_fault(&self, direction: Direction, bytes: usize) -> (usize, Option<Kind>) {
         let mut armed = self.armed();
         let Some(fault) = armed.as_mut().filter(|fault| fault.direction == direction) else { return (bytes, None) };
         match usize::try_from(fault.after) {
@@ -238,7 +240,7 @@ impl Shared {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // They end with this task.
+    // Dropped with this task, which ends the connections.
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -247,15 +249,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 shared.connections.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(connect(client, Arc::clone(&shared)));
             }
-            // No descriptor is free, say: there may be one soon.
+            // Transient, such as too many open files.
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
-/// How a connection ends.
+/// End of a connection.
 enum End {
-    /// Both sides are told that it is over.
+    /// Both sides are closed.
     Cut,
     Reset,
 }
@@ -267,15 +269,16 @@ async fn connect(mut client: TcpStream, shared: Arc<Shared>) {
         return;
     };
     let end = {
-        let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
         let both = async {
             tokio::try_join!(
-                pass_on(Direction::Requests, from_client, to_server, &shared),
-                pass_on(Direction::Answers, from_server, to_client, &shared),
+                forward(Direction::Requests, from_client, to_server, &shared),
+                forward(Direction::Answers, from_server, to_client, &shared),
             )
         };
         tokio::select! {
-            passed = both => passed.err().unwrap_or(End::Cut),
+            ended = both => ended.err().unwrap_or(End::Cut),
             _ = reset.changed() => End::Reset,
         }
     };
@@ -286,17 +289,17 @@ async fn connect(mut client: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Passes on what comes in one direction, and its end.
-async fn pass_on(
+/// Forwards the bytes of one direction, and the end of the stream.
+async fn forward(
     direction: Direction,
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     shared: &Shared,
 ) -> Result<(), End> {
-    // What a proxy holds back to fill a packet would count as delayed.
+    // Without it the kernel could hold back bytes to fill a packet, which the store would see as a delay.
     let _ = to.as_ref().set_nodelay(true);
     let mut buffer = vec![0; 16_384];
-    // A side that is gone in another way than by its end takes the other one along.
+    // An error of one side resets the other one.
     let lost = |_| End::Reset;
     loop {
         let mut left = match from.read(&mut buffer).await.map_err(lost)? {
@@ -307,16 +310,16 @@ async fn pass_on(
             read => &buffer[..read],
         };
         while !left.is_empty() {
-            let (passing, failing) = shared.meet(direction, left.len());
+            let (passing, failing) = shared.next_fault(direction, left.len());
             to.write_all(&left[..passing]).await.map_err(lost)?;
-            shared.passed(direction).fetch_add(passing as u64, Ordering::SeqCst);
+            shared.forwarded(direction).fetch_add(passing as u64, Ordering::SeqCst);
             left = &left[passing..];
             match failing {
                 None => {}
                 Some(Kind::Cut) => return Err(End::Cut),
                 Some(Kind::Reset) => return Err(End::Reset),
                 Some(Kind::Silence) => loop {
-                    // What comes is taken, so that the sender notices nothing.
+                    // Keep reading, so that the sender does not notice a full buffer.
                     if !matches!(from.read(&mut buffer).await, Ok(1..)) {
                         std::future::pending::<()>().await;
                     }
@@ -324,7 +327,7 @@ async fn pass_on(
                 Some(Kind::Delay(by)) => {
                     sleep(by).await;
                     to.write_all(left).await.map_err(lost)?;
-                    shared.passed(direction).fetch_add(left.len() as u64, Ordering::SeqCst);
+                    shared.forwarded(direction).fetch_add(left.len() as u64, Ordering::SeqCst);
                     left = &[];
                 }
             }

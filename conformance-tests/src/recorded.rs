@@ -1,61 +1,63 @@
-//! Recorded scenarios: what Buildbot itself answered, replayed on a store.
+//! Replays recorded scenarios, such as those of Buildbot, on a store.
 //!
-//! A file has one scenario a line, a JSON object, as Buildbot's own `buildbot.db.steps` answered it:
+//! A file contains JSON lines, one scenario per line. `buildbot.db.steps` of Buildbot recorded this one (wrapped here):
 //!
 //! ```json
-//! {"seed":0,"kind":"mix","builds":[1],"ops":[{"op":"add_step","build":1,"name":"a","state_string":"","out":{"step":0,"number":0,"name":"a"}}],"final":{"1":[]}}
+//! {"seed":0,"kind":"mix","builds":[1],
+//!  "ops":[{"op":"add_step","build":1,"name":"a","state_string":"","out":{"step":0,"number":0,"name":"a"}}],
+//!  "final":{"1":[]}}
 //! ```
 //!
-//! - `builds` are numbers of the scenario's own; each becomes a fresh build.
-//! - `ops` come in order, each with its inputs and `out`, the exact answer. Steps are named by their index:
+//! - `builds` are numbers within the scenario. The replay uses a fresh build for each.
+//! - `ops` are the operations in order. Each has its inputs and `out`, the exact answer. Steps are named by their index
 //!   0, 1, 2, … in the order of the adds.
-//! - `final` is what `get_steps` answers for each build in the end.
-//! - Times are whole seconds since 1970, or null; `now` is what the clock says.
-//! - A field that is not named here is an error: it would be an input that is not replayed.
+//! - `final` is the answer of `get_steps` for each build at the end.
+//! - Times are whole seconds since 1970, or null. `now` is the time of the clock.
+//! - An unknown field is an error, since it would be an input that the replay ignores.
 //!
-//! [`BUILDBOT`] holds 64 scenarios of Buildbot 4.3.0, which are cases of the suite; [`replay`] plays any file.
+//! [`BUILDBOT`] holds 64 scenarios of Buildbot 4.3.0, which are cases of the suite. [`replay`] replays any file.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de};
 use serde_json::{Map, Value, json};
 use steps_core::{
-    BuildId, Error, FinishStep, InputError, NewStep, Results, StartStep, StateString, Step, StepId, StepName,
-    StepNumber, StepSelector, StepUrl, StepsStore, Timestamp,
+    BuildId, Error, FinishStep, InputError, NewStep, Request, Response, Results, StartStep, StateString, Step, StepId,
+    StepName, StepNumber, StepSelector, StepUrl, Timestamp,
 };
 
 use crate::{
     Clause, Config, Failure, Progress, StoreFactory,
     failure::{CaseResult, shortened},
     harness::Suite,
-    replay_pool::Play,
+    replay_pool::ReplayPool,
     test_env::TestEnv,
 };
 
 /// The scenarios that were recorded from Buildbot 4.3.0.
 pub const BUILDBOT: &str = include_str!("../vectors/buildbot.jsonl");
 
-/// What one line of a file holds.
+/// One line of a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scenario {
     seed: u64,
     kind: String,
     builds: Vec<i64>,
-    ops: Vec<Recorded>,
+    ops: Vec<RecordedOp>,
     r#final: BTreeMap<String, Value>,
 }
 
-/// An operation with the answer that was recorded.
+/// An operation with its recorded answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
-struct Recorded {
+struct RecordedOp {
     op: Op,
     out: Value,
 }
 
-/// By hand, since serde cannot refuse unknown fields of what it flattens.
-impl TryFrom<Map<String, Value>> for Recorded {
+/// Written by hand, since serde cannot deny unknown fields together with `flatten`.
+impl TryFrom<Map<String, Value>> for RecordedOp {
     type Error = serde_json::Error;
 
     fn try_from(mut fields: Map<String, Value>) -> Result<Self, Self::Error> {
@@ -64,6 +66,7 @@ impl TryFrom<Map<String, Value>> for Recorded {
     }
 }
 
+/// An operation with raw inputs. It is not a [`Request`], since the contract may refuse an input.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Op {
@@ -77,7 +80,7 @@ enum Op {
     GetSteps { build: i64 },
 }
 
-/// The inputs of a `get_step`: those that it does not have are not written.
+/// The inputs of a `get_step`. Absent ones are not serialised.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Selected {
@@ -91,7 +94,7 @@ struct Selected {
     name: Option<String>,
 }
 
-/// Where a scenario and a store part, and what that means.
+/// First mismatch between the store and a scenario.
 pub(crate) struct Mismatch {
     pub(crate) reason: Reason,
     pub(crate) operation: Option<String>,
@@ -99,12 +102,12 @@ pub(crate) struct Mismatch {
 }
 
 impl Mismatch {
-    /// The store is to blame, though it did not answer.
+    /// The store failed, panicked or did not answer.
     pub(crate) fn error(failure: Failure) -> Self {
         Self::new(Reason::Error, failure)
     }
 
-    /// In the scenario of this name, in this line of its file.
+    /// Adds the scenario and its line in the file.
     pub(crate) fn of(self, scenario: String, line: usize) -> Disagreement {
         let Self { reason, operation, failure } = self;
         Disagreement { scenario, line, reason, operation, failure: *failure }
@@ -114,7 +117,7 @@ impl Mismatch {
         Self { reason, operation: None, failure: Box::new(failure) }
     }
 
-    /// At this operation, which was recorded with this answer.
+    /// Adds the operation and its recorded answer.
     fn at(mut self, operation: impl Into<String>, out: &Value) -> Self {
         let operation = operation.into();
         match self.reason {
@@ -147,41 +150,40 @@ impl From<InputError> for Mismatch {
 impl Scenario {
     /// The scenarios of [`BUILDBOT`].
     pub(crate) fn buildbot() -> Vec<Self> {
-        let scenarios: Scenarios = BUILDBOT.parse().expect("the file was checked when it was recorded");
+        let scenarios: Scenarios = BUILDBOT.parse().expect("a test parses the file");
         scenarios.0.into_iter().map(|(_, scenario)| scenario).collect()
     }
 
-    /// Its name, such as `mix_0`.
+    /// The name, such as `mix_0`.
     pub(crate) fn name(&self) -> String {
         format!("{}_{}", self.kind, self.seed)
     }
 
-    /// Plays it in fresh builds and compares every answer.
+    /// Replays the scenario in fresh builds and compares every answer.
     pub(crate) async fn replay(&self, env: &TestEnv) -> CaseResult {
-        self.play(env).await.map_err(|parting| *parting.failure)
+        self.run(env).await.map_err(|mismatch| *mismatch.failure)
     }
 
-    pub(crate) async fn play(&self, env: &TestEnv) -> Result<(), Mismatch> {
+    pub(crate) async fn run(&self, env: &TestEnv) -> Result<(), Mismatch> {
         let builds = self.builds.iter().map(|build| (*build, env.build())).collect();
         let mut replay = Replay { env, builds, steps: Vec::new() };
-        for (place, Recorded { op, out }) in self.ops.iter().enumerate() {
-            let answer = replay.answer(op).await;
-            let result = answer.and_then(|got| expect_same(op.clause(), &got, out));
-            result.map_err(|parting| parting.at(format!("ops[{place}] {op}"), out))?;
+        for (index, RecordedOp { op, out }) in self.ops.iter().enumerate() {
+            let result = replay.run(op).await.and_then(|got| expect_same(op.clause(), &got, out));
+            result.map_err(|mismatch| mismatch.at(format!("ops[{index}] {op}"), out))?;
         }
         for (build, steps) in &self.r#final {
             let result = async {
                 let id = build.parse().map_err(|_| unknown(format_args!("the build {build:?}")))?;
-                let got = replay.steps_of(replay.build(id)?).await?;
+                let got = replay.run(&Op::GetSteps { build: id }).await?;
                 expect_same(Clause::R2, &got, steps)
             };
-            result.await.map_err(|parting| parting.at(format!("final get_steps {{\"build\":{build}}}"), steps))?;
+            result.await.map_err(|mismatch| mismatch.at(format!("final get_steps {{\"build\":{build}}}"), steps))?;
         }
         Ok(())
     }
 }
 
-/// Its name and its inputs, such as `get_steps {"build":1}`.
+/// The name and the inputs, such as `get_steps {"build":1}`.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(Value::Object(mut inputs)) = serde_json::to_value(self) else { return Err(fmt::Error) };
@@ -191,7 +193,7 @@ impl fmt::Display for Op {
 }
 
 impl Op {
-    /// The clause that is to blame when the answer differs, and nothing in it says better.
+    /// The clause that a differing answer breaks, unless the differing field has its own clause.
     const fn clause(&self) -> Clause {
         match self {
             Self::AddStep { .. } => Clause::N3,
@@ -205,71 +207,73 @@ impl Op {
     }
 }
 
-/// A scenario while it is played.
+/// State of a replay.
 struct Replay<'a> {
     env: &'a TestEnv,
     builds: BTreeMap<i64, BuildId>,
-    /// By index.
+    /// The steps by index.
     steps: Vec<StepId>,
 }
 
 impl Replay<'_> {
-    /// Calls the store and gives its answer as it would have been recorded.
-    async fn answer(&mut self, op: &Op) -> Result<Value, Mismatch> {
-        let store = self.env.store();
-        match op {
+    /// Makes the call and converts its response to the recorded form.
+    async fn run(&mut self, op: &Op) -> Result<Value, Mismatch> {
+        let request = self.request(op)?;
+        let _clock = match op {
+            Op::FinishStep { now, .. } => Some(self.env.lock_clock(time(*now)?).await),
+            _ => None,
+        };
+        Ok(match request.send(self.env.store()).await? {
+            Response::Done => Value::Null,
+            Response::Added(added) => {
+                let index = self.steps.len();
+                self.steps.push(added.id);
+                json!({"step": index, "number": added.number.get(), "name": added.name.as_str()})
+            }
+            Response::Step(step) => step.map_or(Value::Null, |step| self.recorded(&step)),
+            Response::Steps(steps) => steps.iter().map(|step| self.recorded(step)).collect(),
+        })
+    }
+
+    fn request(&self, op: &Op) -> Result<Request, Mismatch> {
+        Ok(match op {
             Op::AddStep { build, name, state_string } => {
                 let state = StateString::new(state_string)?;
-                let added = store.add_step(NewStep::new(self.build(*build)?, StepName::new(name)?, state)).await?;
-                self.steps.push(added.id);
-                let step = self.steps.len() - 1;
-                return Ok(json!({"step": step, "number": added.number.get(), "name": added.name.as_str()}));
+                Request::AddStep(NewStep::new(self.build(*build)?, StepName::new(name)?, state))
             }
             Op::StartStep { step, started_at, locks_acquired } => {
                 let start = StartStep::new(time(*started_at)?).with_locks_acquired(*locks_acquired);
-                store.start_step(self.step(*step)?, start).await?;
+                Request::StartStep(self.step(*step)?, start)
             }
             Op::SetStepLocksAcquiredAt { step, locks_acquired_at } => {
-                store.set_step_locks_acquired_at(self.step(*step)?, time(*locks_acquired_at)?).await?;
+                Request::SetStepLocksAcquiredAt(self.step(*step)?, time(*locks_acquired_at)?)
             }
             Op::SetStepStateString { step, state_string } => {
-                store.set_step_state_string(self.step(*step)?, StateString::new(state_string)?).await?;
+                Request::SetStepStateString(self.step(*step)?, StateString::new(state_string)?)
             }
-            Op::FinishStep { step, results, hidden, now } => {
-                let _turn = self.env.set_clock_in_turn(time(*now)?).await;
+            Op::FinishStep { step, results, hidden, .. } => {
                 let finish = FinishStep::new(Results::new(*results)).with_hidden(*hidden);
-                store.finish_step(self.step(*step)?, finish).await?;
+                Request::FinishStep(self.step(*step)?, finish)
             }
-            Op::AddUrl { step, name, url } => {
-                store.add_url(self.step(*step)?, StepUrl::new(name, url)?).await?;
-            }
-            Op::GetStep(Selected { step, build, number, name }) => {
-                let selector = match (step, build, number, name) {
-                    (Some(step), None, None, None) => self.step(*step)?.into(),
-                    (None, Some(build), Some(number), None) => {
-                        StepSelector::number(self.build(*build)?, StepNumber::new(*number))
-                    }
-                    (None, Some(build), None, Some(name)) => {
-                        StepSelector::name(self.build(*build)?, StepName::new(name)?)
-                    }
-                    _ => {
-                        return Err(Mismatch::new(
-                            Reason::Scenario,
-                            Failure::new("it selects in none of the three ways"),
-                        ));
-                    }
-                };
-                let step = store.get_step(selector).await?;
-                return Ok(step.map_or(Value::Null, |step| self.recorded(&step)));
-            }
-            Op::GetSteps { build } => return self.steps_of(self.build(*build)?).await,
-        }
-        Ok(Value::Null)
+            Op::AddUrl { step, name, url } => Request::AddUrl(self.step(*step)?, StepUrl::new(name, url)?),
+            Op::GetStep(selected) => Request::GetStep(self.selector(selected)?),
+            Op::GetSteps { build } => Request::GetSteps(self.build(*build)?),
+        })
     }
 
-    async fn steps_of(&self, build: BuildId) -> Result<Value, Mismatch> {
-        let steps = self.env.store().get_steps(build).await?;
-        Ok(steps.iter().map(|step| self.recorded(step)).collect())
+    fn selector(&self, selected: &Selected) -> Result<StepSelector, Mismatch> {
+        let Selected { step, build, number, name } = selected;
+        Ok(match (step, build, number, name) {
+            (Some(step), None, None, None) => self.step(*step)?.into(),
+            (None, Some(build), Some(number), None) => {
+                StepSelector::number(self.build(*build)?, StepNumber::new(*number))
+            }
+            (None, Some(build), None, Some(name)) => StepSelector::name(self.build(*build)?, StepName::new(name)?),
+            _ => {
+                let failure = Failure::new("its inputs are none of: step, build and number, build and name");
+                return Err(Mismatch::new(Reason::Scenario, failure));
+            }
+        })
     }
 
     fn build(&self, build: i64) -> Result<BuildId, Mismatch> {
@@ -280,7 +284,7 @@ impl Replay<'_> {
         self.steps.get(index).copied().ok_or_else(|| unknown(format_args!("the step {index}")))
     }
 
-    /// A step as it would have been recorded.
+    /// The recorded form of a step.
     fn recorded(&self, step: &Step) -> Value {
         let index = self.steps.iter().position(|id| *id == step.id);
         let build = self.builds.iter().find(|(_, id)| **id == step.build_id).map(|(build, _)| *build);
@@ -305,7 +309,7 @@ fn time(seconds: i64) -> Result<Timestamp, InputError> {
     Timestamp::from_unix_micros(seconds.saturating_mul(1_000_000))
 }
 
-/// A time as it would have been recorded; one that could not have been is written in full.
+/// The recorded form of a time. A time with a fraction of a second, which no recording has, becomes text.
 fn seconds(time: Option<Timestamp>) -> Value {
     match time.map(Timestamp::unix_micros) {
         None => Value::Null,
@@ -318,7 +322,7 @@ fn unknown(what: impl fmt::Display) -> Mismatch {
     Mismatch::new(Reason::Scenario, Failure::new(format_args!("it names {what}, which the scenario does not have")))
 }
 
-/// Compares an answer with the recorded one and names the first place where they part.
+/// Compares an answer with the recorded one. The mismatch names the first difference.
 fn expect_same(clause: Clause, got: &Value, expected: &Value) -> Result<(), Mismatch> {
     let Some(Difference { path, got, expected }) = difference(String::new(), got, expected) else { return Ok(()) };
     let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".into(), |value| shortened(&Plain(value)));
@@ -327,7 +331,7 @@ fn expect_same(clause: Clause, got: &Value, expected: &Value) -> Result<(), Mism
     Err(Mismatch::new(Reason::Answer, failure))
 }
 
-/// The clause that the last field on a path is under.
+/// The clause of the last field on the path that has one.
 fn clause_of(path: &str) -> Option<Clause> {
     let fields = path.split('.').rev().map(|field| field.split('[').next().unwrap_or_default());
     fields.into_iter().find_map(|field| match field {
@@ -354,7 +358,7 @@ fn difference<'a>(path: String, got: &'a Value, expected: &'a Value) -> Option<D
             keys.into_iter().find_map(|key| inner(format!("{path}.{key}"), got.get(key), expected.get(key)))
         }
         (Value::Array(got), Value::Array(expected)) => (0..got.len().max(expected.len()))
-            .find_map(|place| inner(format!("{path}[{place}]"), got.get(place), expected.get(place))),
+            .find_map(|index| inner(format!("{path}[{index}]"), got.get(index), expected.get(index))),
         _ if got == expected => None,
         _ => Some(Difference { path, got: Some(got), expected: Some(expected) }),
     }
@@ -367,7 +371,7 @@ fn inner<'a>(path: String, got: Option<&'a Value>, expected: Option<&'a Value>) 
     }
 }
 
-/// A value of JSON, shown as JSON.
+/// Formats a JSON value as JSON.
 struct Plain<'a>(&'a Value);
 
 impl fmt::Debug for Plain<'_> {
@@ -376,20 +380,20 @@ impl fmt::Debug for Plain<'_> {
     }
 }
 
-/// The scenarios of a file, in their order.
+/// The scenarios of a file, in order.
 ///
-/// They are read from its text, in which empty lines are skipped.
+/// Parses from the text of the file. Empty lines are skipped.
 #[derive(Clone, Debug)]
 pub struct Scenarios(Vec<(usize, Scenario)>);
 
 impl Scenarios {
-    /// How many there are.
+    /// The number of scenarios.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no scenarios.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -400,7 +404,7 @@ impl FromStr for Scenarios {
     type Err = ScenarioError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Some editors begin a file with a mark of the order of bytes, which JSON does not know.
+        // Some editors write a byte order mark, which JSON does not allow.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         let scenario = |(line, text)| match serde_json::from_str(text) {
@@ -411,52 +415,52 @@ impl FromStr for Scenarios {
     }
 }
 
-/// What replaying a file came to. It is shown as the disagreements and a line such as `64 of 64 scenarios agree`.
+/// Result of a replay. Displays as the disagreements and a line such as `64 of 64 scenarios agree`.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Replayed {
-    /// How many scenarios the file has.
+    /// The number of scenarios in the file.
     pub scenarios: usize,
-    /// How many of them the store answers as they were recorded.
+    /// The number of scenarios whose recorded answers the store returns.
     pub agree: usize,
-    /// The others.
+    /// The other scenarios.
     pub disagreements: Vec<Disagreement>,
 }
 
-/// A scenario that does not play as it was recorded.
+/// A scenario in which the store does not answer as recorded.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Disagreement {
-    /// The scenario's kind and seed, such as `mix_0`.
+    /// The kind and the seed of the scenario, such as `mix_0`.
     pub scenario: String,
-    /// Its line in the file, from 1.
+    /// The line in the file, from 1.
     pub line: usize,
-    /// What kind of disagreement it is.
+    /// The kind of the disagreement.
     pub reason: Reason,
-    /// The operation at which they part, with its place and its inputs, such as `ops[3] get_steps {"build":1}`.
+    /// The first operation with another answer, with its index and inputs, such as `ops[3] get_steps {"build":1}`.
     pub operation: Option<String>,
-    /// Where they part: what was recorded is what it expects.
+    /// The difference. The recorded answer is the expected one.
     pub failure: Failure,
 }
 
-/// What a [`Disagreement`] means.
+/// Kind of a [`Disagreement`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// The store answered otherwise.
+    /// The store gave another answer.
     Answer,
-    /// The store gave an error, panicked, gave no answer in time, or could not be made.
+    /// The store returned an error, panicked, did not answer in time, or could not be created.
     Error,
-    /// The contract refuses one of the scenario's inputs, such as a name of 51 code points (N1), before any store is
-    /// asked: it was recorded from something that is laxer, and no store can agree.
+    /// The contract refuses an input of the scenario, such as a name of 51 code points (N1), before the store is
+    /// called. The recorded system is laxer than the contract, so no store can agree.
     Refused,
-    /// The scenario names a step or a build that it does not have: it was not recorded from anything.
+    /// The scenario names a step or a build that it does not have, so it is not a valid recording.
     Scenario,
 }
 
 impl Replayed {
-    /// Whether there are scenarios, and all of them agree.
+    /// Whether there is at least one scenario, and all agree.
     #[must_use]
     pub const fn is_success(&self) -> bool {
         self.scenarios > 0 && self.agree == self.scenarios
@@ -472,7 +476,7 @@ impl fmt::Display for Replayed {
     }
 }
 
-/// A line of a file that is no scenario.
+/// A line of a file that is not a scenario.
 #[derive(Debug)]
 pub struct ScenarioError {
     line: usize,
@@ -481,7 +485,7 @@ pub struct ScenarioError {
 
 impl fmt::Display for ScenarioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: it is no scenario: {}", self.line, self.source)
+        write!(f, "line {}: not a scenario: {}", self.line, self.source)
     }
 }
 
@@ -493,18 +497,17 @@ impl std::error::Error for ScenarioError {
 
 /// Replays the scenarios of a file, in the format of this module, on stores of the factory.
 ///
-/// Many are played at a time, each in builds of its own, on a few stores: where the factory gives the same one each
-/// time, on a few handles. Every handle must take the time from the [clock](crate::CaseContext::clock) that its call
-/// of the factory is given, as for every case: the scenarios set it. A store that cannot be made is a disagreement
-/// of each scenario that was to be played on it.
+/// Scenarios run concurrently on a few stores (or on a few handles, if the factory returns the same store each time),
+/// each in its own builds. As in every case, a handle must use the [clock](crate::CaseContext::clock) from its call of
+/// the factory, since scenarios set that clock. If a store cannot be created, each of its scenarios is a disagreement.
 ///
 /// # Errors
-/// When a line is no scenario; nothing is replayed then.
+/// When a line is not a scenario. Nothing is replayed then.
 pub async fn replay(factory: impl StoreFactory, text: &str, config: Config) -> Result<Replayed, ScenarioError> {
     Ok(replay_watched(factory, text.parse()?, config, |_| {}).await)
 }
 
-/// As [`replay`], of scenarios that were read before, and tells as each of them ends how far it is.
+/// As [`replay`], with parsed scenarios, and calls `watch` at the end of each scenario.
 pub async fn replay_watched(
     factory: impl StoreFactory,
     scenarios: Scenarios,
@@ -512,7 +515,7 @@ pub async fn replay_watched(
     watch: impl FnMut(Progress<'_>),
 ) -> Replayed {
     let total = scenarios.len();
-    let disagreements = Play::new(Suite::new(factory, config), scenarios.0).run(watch).await;
+    let disagreements = ReplayPool::new(Suite::new(factory, config), scenarios.0).run(watch).await;
     Replayed { scenarios: total, agree: total - disagreements.len(), disagreements }
 }
 
@@ -521,19 +524,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_recorded_scenarios_are_64_with_names_of_their_own() {
+    fn the_recorded_scenarios_are_64_with_distinct_names() {
         let names: std::collections::HashSet<_> = Scenario::buildbot().iter().map(Scenario::name).collect();
         assert_eq!(names.len(), 64);
     }
 
     #[test]
-    fn a_line_that_is_no_scenario_is_named() {
+    fn the_error_names_the_line_that_is_not_a_scenario() {
         let error = "\n{\"seed\": 1}\n".parse::<Scenarios>().unwrap_err();
-        assert!(error.to_string().starts_with("line 2: it is no scenario: missing field"), "{error}");
+        assert!(error.to_string().starts_with("line 2: not a scenario: missing field"), "{error}");
     }
 
     #[test]
-    fn a_field_that_would_not_be_replayed_is_refused() {
+    fn an_unknown_or_missing_field_is_refused() {
         for op in [
             r#"{"op":"get_steps","build":1,"out":[],"hidden":true}"#,
             r#"{"op":"get_step","step":0,"out":null,"id":7}"#,
@@ -547,8 +550,9 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_named() {
-        let (got, expected) = (json!([{"urls": [1, 2], "name": "a"}]), json!([{"urls": [1], "name": "a"}]));
-        let failure = expect_same(Clause::R1, &got, &expected).map_err(|parting| parting.failure).unwrap_err();
+        let got = json!([{"urls": [1, 2], "name": "a"}]);
+        let expected = json!([{"urls": [1], "name": "a"}]);
+        let failure = expect_same(Clause::R1, &got, &expected).map_err(|mismatch| mismatch.failure).unwrap_err();
         assert_eq!(failure.clause, Some(Clause::U2));
         assert_eq!(failure.what, "answer[0].urls[1]");
         assert_eq!((failure.expected.as_deref(), failure.got.as_deref()), (Some("nothing"), Some("2")));

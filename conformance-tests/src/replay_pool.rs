@@ -1,4 +1,4 @@
-//! Plays recorded scenarios, several at a time.
+//! Replays recorded scenarios concurrently, on a few worker threads.
 
 use std::{
     rc::Rc,
@@ -24,137 +24,148 @@ use crate::{
     test_env::{CaseSetup, TestEnv},
 };
 
-/// How many threads play, each on a store, or a handle, of its own.
-const PLAYERS: usize = 2;
+/// Number of worker threads. Each has its own store, or its own handle on a shared one.
+const WORKERS: usize = 2;
 
-/// How many scenarios each of them plays at a time. What they mostly do is wait for a disk or a server, and a store
-/// may have many calls of one handle wait together.
-const AT_ONCE: usize = 32;
+/// Number of scenarios that a worker runs concurrently. They mostly wait for a disk or a server, and a store can batch
+/// the concurrent calls of one handle.
+const SCENARIOS_PER_WORKER: usize = 32;
 
-/// Scenarios with the numbers of their lines, and what those who play them share.
-pub(crate) struct Play {
+/// Scenarios with their line numbers, and the state that the workers share.
+pub(crate) struct ReplayPool {
     suite: Arc<Suite>,
     scenarios: Vec<(usize, Scenario)>,
+    /// Index of the next scenario to run.
     next: AtomicUsize,
-    /// Why no store can be made any more: the scenarios that are left need not wait for that again.
-    not_made: OnceLock<Failure>,
+    /// Failure of the factory. Once set, the remaining scenarios fail with it without calling the factory again.
+    env_failure: OnceLock<Failure>,
 }
 
-type Ended = (usize, Option<Disagreement>);
+/// Index of a finished scenario, with its result.
+type Finished = (usize, Option<Disagreement>);
 
-/// The stage of one player, once it is made.
-type InTestEnv = Rc<Mutex<Option<Rc<TestEnv>>>>;
+/// The environment of one worker, once it exists. It is not `Send`.
+type EnvSlot = Rc<Mutex<Option<Rc<TestEnv>>>>;
 
-impl Play {
+impl ReplayPool {
     pub(crate) fn new(suite: Suite, scenarios: Vec<(usize, Scenario)>) -> Arc<Self> {
-        Arc::new(Self { suite: Arc::new(suite), scenarios, next: AtomicUsize::new(0), not_made: OnceLock::new() })
+        Arc::new(Self { suite: Arc::new(suite), scenarios, next: AtomicUsize::new(0), env_failure: OnceLock::new() })
     }
 
-    /// Plays them all, and gives the disagreements in the order of the scenarios.
+    /// Runs all scenarios and returns the disagreements in the order of the scenarios.
     pub(crate) async fn run(self: Arc<Self>, mut watch: impl FnMut(Progress<'_>)) -> Vec<Disagreement> {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let mut logs = Vec::new();
-        for _ in 0..PLAYERS.min(self.scenarios.len()) {
-            let (play, sender) = (Arc::clone(&self), sender.clone());
+        for _ in 0..WORKERS.min(self.scenarios.len()) {
+            let pool = Arc::clone(&self);
+            let sender = sender.clone();
             let setup = CaseSetup::new(Arc::clone(&self.suite), "recorded");
-            let setups: Vec<_> = (0..AT_ONCE).map(|_| setup.with_own_log()).collect();
+            let setups: Vec<_> = (0..SCENARIOS_PER_WORKER).map(|_| setup.with_own_log()).collect();
             logs.extend(setups.iter().map(|setup| Arc::clone(&setup.log)));
-            // One that cannot be started has ended none, and is missed below.
-            let _ = thread::Builder::new().name("player".into()).spawn(move || play.perform(setups, &sender));
+            // A thread that fails to spawn finishes no scenario; unfinished scenarios are reported below.
+            let _ = thread::Builder::new().name("replay".into()).spawn(move || pool.worker(setups, &sender));
         }
         drop(sender);
         let total = self.scenarios.len();
-        let mut ended: Vec<Option<Option<Disagreement>>> = vec![None; total];
+        let mut results: Vec<Option<Option<Disagreement>>> = vec![None; total];
         let limit = self.suite.config.case_timeout;
-        let (calls, mut begun) = (|| logs.iter().map(|log| log.begun()).sum::<u64>(), 0);
+        let calls = || logs.iter().map(|log| log.begun()).sum::<u64>();
+        let mut begun = 0;
         for done in 1.. {
             let next = loop {
                 match timeout(limit, receiver.recv()).await {
                     Ok(next) => break next,
-                    // A scenario may be long, and a store far away.
+                    // Scenarios may be long and stores slow: as long as there are new calls, nothing hangs.
                     Err(_) if calls() > begun => begun = calls(),
-                    // A thread that a store blocks is left behind: nothing can end it.
+                    // A thread that a store blocks cannot be ended, so it is left running.
                     Err(_) => break None,
                 }
             };
-            let Some((place, disagreement)) = next else { break };
-            watch(Progress { done, total, name: &self.scenarios[place].1.name(), failed: disagreement.is_some() });
-            ended[place] = Some(disagreement);
+            let Some((index, disagreement)) = next else { break };
+            watch(Progress { done, total, name: &self.scenarios[index].1.name(), failed: disagreement.is_some() });
+            results[index] = Some(disagreement);
         }
-        let reason = || self.not_made.get().cloned().unwrap_or_else(|| Failure::no_answer(limit));
-        let missed = |place| Some(self.disagreement(place, Mismatch::error(reason())));
-        (0..).zip(ended).filter_map(|(place, ended)| ended.unwrap_or_else(|| missed(place))).collect()
+        let reason = || self.env_failure.get().cloned().unwrap_or_else(|| Failure::no_answer(limit));
+        let unfinished = |index| Some(self.disagreement(index, Mismatch::error(reason())));
+        (0..).zip(results).filter_map(|(index, result)| result.unwrap_or_else(|| unfinished(index))).collect()
     }
 
-    fn perform(self: Arc<Self>, setups: Vec<CaseSetup>, ended: &mpsc::UnboundedSender<Ended>) {
+    /// Runs scenarios on this thread until none is left.
+    fn worker(self: Arc<Self>, setups: Vec<CaseSetup>, finished: &mpsc::UnboundedSender<Finished>) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                self.not_made.get_or_init(|| Failure::new("starting a runtime").got(error.to_string()));
+                self.env_failure.get_or_init(|| Failure::new("starting a runtime").got(error.to_string()));
                 return;
             }
         };
         LocalSet::new().block_on(&runtime, async {
-            let env = InTestEnv::default();
-            let mut parts = JoinSet::new();
+            let slot = EnvSlot::default();
+            let mut tasks = JoinSet::new();
             for setup in setups {
-                parts.spawn_local(Arc::clone(&self).part(setup, Rc::clone(&env), ended.clone()));
+                tasks.spawn_local(Arc::clone(&self).run_scenarios(setup, Rc::clone(&slot), finished.clone()));
             }
-            while parts.join_next().await.is_some() {}
-            if let Some(env) = env.lock().await.take().and_then(Rc::into_inner) {
+            while tasks.join_next().await.is_some() {}
+            if let Some(env) = slot.lock().await.take().and_then(Rc::into_inner) {
                 let _ = env.end(Ok(())).await;
             }
         });
         runtime.shutdown_background();
     }
 
-    /// Plays one scenario after the other on a stage that others play on at the same time.
-    async fn part(self: Arc<Self>, setup: CaseSetup, env: InTestEnv, ended: mpsc::UnboundedSender<Ended>) {
-        while let place = self.next.fetch_add(1, Ordering::Relaxed)
-            && let Some((_, scenario)) = self.scenarios.get(place)
+    /// Runs one scenario after the other, in an environment that the tasks of the worker share.
+    async fn run_scenarios(
+        self: Arc<Self>,
+        setup: CaseSetup,
+        slot: EnvSlot,
+        finished: mpsc::UnboundedSender<Finished>,
+    ) {
+        while let index = self.next.fetch_add(1, Ordering::Relaxed)
+            && let Some((_, scenario)) = self.scenarios.get(index)
         {
-            let disagreement = self.play(&setup, &env, scenario).await.err();
-            if ended.send((place, disagreement.map(|parting| self.disagreement(place, parting)))).is_err() {
+            let mismatch = self.run_scenario(&setup, &slot, scenario).await.err();
+            if finished.send((index, mismatch.map(|mismatch| self.disagreement(index, mismatch)))).is_err() {
                 break;
             }
         }
     }
 
-    /// The stage, which is made where there is none.
-    async fn enter(&self, setup: &CaseSetup, env: &InTestEnv) -> Result<Rc<TestEnv>, Mismatch> {
-        let mut env = env.lock().await;
-        if let Some(env) = &*env {
+    /// Returns the environment of the worker. Creates it if the slot is empty.
+    async fn env(&self, setup: &CaseSetup, slot: &EnvSlot) -> Result<Rc<TestEnv>, Mismatch> {
+        let mut slot = slot.lock().await;
+        if let Some(env) = &*slot {
             return Ok(Rc::clone(env));
         }
-        if let Some(failure) = self.not_made.get() {
+        if let Some(failure) = self.env_failure.get() {
             return Err(Mismatch::error(failure.clone()));
         }
-        let made = setup.env().await;
-        let made = made.map_err(|failure| Mismatch::error(self.not_made.get_or_init(|| failure).clone()))?;
-        Ok(Rc::clone(env.insert(Rc::new(made))))
+        match setup.env().await {
+            Ok(env) => Ok(Rc::clone(slot.insert(Rc::new(env)))),
+            Err(failure) => Err(Mismatch::error(self.env_failure.get_or_init(|| failure).clone())),
+        }
     }
 
-    async fn play(&self, setup: &CaseSetup, env: &InTestEnv, scenario: &Scenario) -> Result<(), Mismatch> {
-        let entered = self.enter(setup, env).await?;
-        let on = entered.shared(setup);
+    async fn run_scenario(&self, setup: &CaseSetup, slot: &EnvSlot, scenario: &Scenario) -> Result<(), Mismatch> {
+        let env = self.env(setup, slot).await?;
+        let shared = env.shared(setup);
         setup.log.clear();
-        let played = catch_panic(scenario.play(&on)).await;
         let panicked = |panic| Err(Mismatch::error(Failure::new(format_args!("a panic: {panic}"))));
-        let Err(mut parting) = played.unwrap_or_else(panicked) else { return Ok(()) };
-        if let Err(failure) = on.judged(Err(*parting.failure.clone())) {
-            parting.failure = Box::new(failure);
+        let result = catch_panic(scenario.run(&shared)).await.unwrap_or_else(panicked);
+        let Err(mut mismatch) = result else { return Ok(()) };
+        if let Err(failure) = shared.conclude(Err(*mismatch.failure.clone())) {
+            mismatch.failure = Box::new(failure);
         }
         if setup.log.fatal().is_some() {
-            // A store that panicked or hung is made anew.
+            // After a panic or a hang the worker needs a new store.
             setup.log.reset();
-            env.lock().await.take_if(|env| Rc::ptr_eq(env, &entered));
-            parting.reason = Reason::Error;
+            slot.lock().await.take_if(|current| Rc::ptr_eq(current, &env));
+            mismatch.reason = Reason::Error;
         }
-        Err(parting)
+        Err(mismatch)
     }
 
-    fn disagreement(&self, place: usize, parting: Mismatch) -> Disagreement {
-        let (line, scenario) = &self.scenarios[place];
-        parting.of(scenario.name(), *line)
+    fn disagreement(&self, index: usize, mismatch: Mismatch) -> Disagreement {
+        let (line, scenario) = &self.scenarios[index];
+        mismatch.of(scenario.name(), *line)
     }
 }

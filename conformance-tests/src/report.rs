@@ -4,76 +4,76 @@ use serde::Serialize;
 
 use crate::{Clause, Failure};
 
-/// What the suite found out about a store.
+/// Report of a run of the suite on a store.
 ///
-/// It is shown as text, and written as JSON by serde.
+/// Displays as text, and serialises to JSON.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The store's name.
+    /// The name of the store.
     pub store: String,
     /// The seed of the run.
     pub seed: u64,
-    /// What each case came to, in the order of the suite.
+    /// The reports of the cases, in the order of the suite.
     pub cases: Vec<CaseReport>,
 }
 
-/// What one case came to. It is shown as text: how it failed in full, anything else in a line.
+/// Report of a case. Displays a failure in full, and any other outcome as one line.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct CaseReport {
-    /// The case's name, such as `add_step::collision_takes_smallest_suffix`.
+    /// The name of the case, such as `add_step::collision_takes_smallest_suffix`.
     pub name: String,
-    /// The clauses that it checks.
+    /// The clauses that the case checks.
     pub clauses: Vec<Clause>,
-    /// How it ended.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// How long it took, in seconds.
+    /// The duration, in seconds as JSON.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub duration: Duration,
     /// The command that runs the case again, with the same seed.
     pub replay: String,
 }
 
-/// How a case ended.
+/// Outcome of a case.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The store kept what the case checks.
+    /// The store conforms to the checked clauses.
     Passed,
-    /// It did not.
+    /// The store does not conform.
     #[non_exhaustive]
     Failed {
-        /// How.
+        /// The failure.
         failure: Box<Failure>,
     },
-    /// The case did not run, because the store's profile opts out of what it needs.
+    /// The case did not run, because the profile of the store opts out of a feature that the case needs.
     #[non_exhaustive]
     Skipped {
-        /// The reason that the profile gives.
+        /// The reason from the profile.
         reason: String,
     },
-    /// The case failed, as the store's profile says that it does.
+    /// The case failed, and the profile of the store declares that failure.
     #[non_exhaustive]
     KnownFailure {
-        /// The reason that the profile gives.
+        /// The reason from the profile.
         reason: String,
-        /// How it failed.
+        /// The failure.
         failure: Box<Failure>,
     },
 }
 
-/// How far a run is, told as each of its cases or scenarios ends.
+/// Progress of a run, reported at the end of each case or scenario.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Progress<'a> {
-    /// How many have ended, this one included.
+    /// Number of cases or scenarios that have ended, including this one.
     pub done: usize,
-    /// How many there are.
+    /// Total number of cases or scenarios.
     pub total: usize,
-    /// The name of the one that has just ended.
+    /// Name of the case or scenario that ended.
     pub name: &'a str,
     /// Whether it failed.
     pub failed: bool,
@@ -85,7 +85,7 @@ impl Report {
         self.cases.iter().filter(|case| matches!(case.outcome, Outcome::Passed))
     }
 
-    /// The cases that failed, with how.
+    /// The cases that failed, with their failures.
     pub fn failed(&self) -> impl Iterator<Item = (&CaseReport, &Failure)> {
         self.cases.iter().filter_map(|case| match &case.outcome {
             Outcome::Failed { failure } => Some((case, &**failure)),
@@ -93,7 +93,7 @@ impl Report {
         })
     }
 
-    /// The cases that did not count: skipped, or known to fail.
+    /// The cases that were skipped or are known to fail.
     pub fn ignored(&self) -> impl Iterator<Item = &CaseReport> {
         self.cases.iter().filter(|case| matches!(case.outcome, Outcome::Skipped { .. } | Outcome::KnownFailure { .. }))
     }

@@ -1,13 +1,13 @@
-//! What is drawn at random from a seed, where there is nothing to shrink.
+//! Seeded random numbers, for cases without shrinking.
 
-/// SplitMix64: small, and the same on every machine.
+/// SplitMix64: small, with the same results on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// Draws of their own for each seed and number.
-    pub(crate) fn new(seed: u64, number: u64) -> Self {
-        let mut rng = Self(seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
+    /// A generator whose sequence depends on the seed and the stream number.
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+        let mut rng = Self(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
         rng.next();
         rng
     }
@@ -19,17 +19,17 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below this one, which is not 0.
+    /// A number below `end`, which must not be 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("it is below a usize")
+        usize::try_from(self.next() % end as u64).expect("it is below `end`")
     }
 
-    /// True this many times in a hundred.
+    /// True with this probability in percent.
     pub(crate) fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these, of which there are some.
+    /// One of these values, of which there must be at least one.
     pub(crate) fn of<'a, T>(&mut self, values: &'a [T]) -> &'a T {
         &values[self.below(values.len())]
     }

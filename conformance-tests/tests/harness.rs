@@ -105,7 +105,7 @@ async fn a_known_failure_is_ignored_while_it_fails_and_fails_when_it_passes() {
 async fn a_known_failure_of_no_case_is_a_mistake() {
     let profile = Factory::new().profile.with_known_failure("add_step::colision", "issue 17");
     let text = failure(&report(&Factory { profile, ..Factory::new() }, "profile::has_no_mistakes").await);
-    assert!(text.contains("add_step::colision is no case of the suite"), "{text}");
+    assert!(text.contains("add_step::colision is not a case of the suite"), "{text}");
 }
 
 /// A clock that blocks its thread, as a store might that waits for a lock without being asynchronous.

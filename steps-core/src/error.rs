@@ -41,6 +41,7 @@ struct Inner {
 
 /// What kind of error it is, which says what to do about it (D3).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A value that cannot be; nothing was asked of a store. Give another.

@@ -2,7 +2,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use crate::TestResult;
 
-/// Who makes certificates, for tests of encrypted connections. Each is one of its own, whom nobody trusts unless told.
+/// A certificate authority for tests of encrypted connections. Each value is a new authority, which no client trusts by
+/// default.
 #[derive(Debug)]
 pub struct Authority {
     certificate: String,
@@ -10,10 +11,10 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new one.
+    /// A new authority.
     ///
     /// # Errors
-    /// When there is no randomness to make a key of.
+    /// When no key can be generated.
     pub fn new() -> TestResult<Self> {
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -21,7 +22,7 @@ impl Authority {
         Ok(Self { certificate: params.self_signed(&key)?.pem(), issuer: Issuer::new(params, key) })
     }
 
-    /// Its own certificate, as PEM: what a client trusts.
+    /// The certificate of the authority as PEM, for clients that trust it.
     #[must_use]
     pub fn certificate(&self) -> &str {
         &self.certificate
@@ -30,7 +31,7 @@ impl Authority {
     /// A certificate for a server of this name, and its key, both as PEM.
     ///
     /// # Errors
-    /// When there is no such name, or no randomness.
+    /// When the name is invalid, or no key can be generated.
     pub fn certify(&self, name: &str) -> TestResult<(String, String)> {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;

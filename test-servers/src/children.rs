@@ -1,7 +1,7 @@
-//! Processes that share a store, or write to it until it is killed.
+//! Child processes that share a store, or write to it until they are killed.
 //!
-//! A program of tests runs itself again as a child, with a [`Job`] in the environment, and its `main` begins with
-//! [`run_job`]. The children say on their standard output what they were answered.
+//! A test program starts itself as a child, with a [`Job`] in an environment variable, and its `main` first calls
+//! [`run_job`]. The children print the answers of the store to their standard output.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,16 +23,16 @@ use crate::TestResult;
 
 const JOB: &str = "STEPS_TEST_JOB";
 
-/// The build that all jobs add to.
+/// The build of all jobs.
 pub const BUILD: i64 = 7;
 
-/// How many children share a build, unless a test says otherwise.
+/// Number of children of [`share_a_build`].
 pub const CHILDREN: usize = 8;
 
-/// How many tasks a child has.
+/// Number of tasks of a child.
 pub const TASKS: usize = 8;
 
-/// A step to add to [`BUILD`] under this key, as the jobs do.
+/// A step of [`BUILD`] with this key, as the jobs add it.
 ///
 /// # Errors
 /// When the name or the key is not valid.
@@ -41,22 +41,22 @@ pub fn keyed(name: &str, key: &str) -> Result<NewStep, InputError> {
     Ok(step.with_idempotency_key(IdempotencyKey::new(key)?))
 }
 
-/// What a child does, said in its environment as `JOB ARGUMENT… URL`.
+/// Job of a child. The environment variable contains `JOB ARGUMENT… URL`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Job {
-    /// Each task adds this many steps of one name, one after the other.
+    /// Each task adds this many steps with the same name, one after the other.
     Add(usize),
-    /// Each task adds, links, finishes and reads this many times, and checks what it sees.
+    /// Each task adds, adds urls, finishes and reads in rounds, and checks the answers.
     Share {
-        /// The step that all link to.
+        /// The step that all tasks add urls to.
         step: StepId,
-        /// How often.
+        /// Number of rounds.
         rounds: usize,
-        /// Which of the children this is.
+        /// Index of the child.
         child: usize,
     },
-    /// Adds, links and finishes until a call fails, and says each answer once it has it.
+    /// Adds, adds urls and finishes until a call fails. Prints each answer at once.
     WriteUntilItFails,
 }
 
@@ -73,24 +73,24 @@ impl Job {
         };
         let mut command = Command::new(env::current_exe()?);
         if let Self::WriteUntilItFails = self {
-            // It is expected to fail.
+            // The job is expected to fail.
             command.stderr(Stdio::null());
         }
         command.env(JOB, format!("{job} {url}")).stdout(Stdio::piped()).spawn()
     }
 
-    /// Starts this many, waits for all, and gives the words of each line that they said.
+    /// Starts children, waits for all, and returns the words of each line that they printed.
     ///
     /// # Errors
-    /// When one fails.
+    /// When a child fails.
     pub fn run(children: usize, url: &str, job: impl Fn(usize) -> Self) -> TestResult<Vec<Vec<String>>> {
         let children: Vec<_> = (0..children).map(|child| job(child).start(url)).collect::<io::Result<_>>()?;
-        let mut said = String::new();
+        let mut output = String::new();
         for mut child in children {
-            child.stdout.take().ok_or("the child's output is piped")?.read_to_string(&mut said)?;
+            child.stdout.take().ok_or("the child's output is piped")?.read_to_string(&mut output)?;
             succeed(child)?;
         }
-        Ok(said.lines().map(words).collect())
+        Ok(output.lines().map(words).collect())
     }
 }
 
@@ -103,7 +103,7 @@ fn succeed(mut child: Child) -> TestResult {
     if status.success() { Ok(()) } else { Err(format!("a child ended with {status}").into()) }
 }
 
-/// Does the job of this process, if it is a child: on the store that `connect` makes of the URL.
+/// Runs the job, if this process is a child, on the store that `connect` opens. Returns `None` otherwise.
 pub fn run_job<F, S>(connect: impl FnOnce(String) -> F) -> Option<ExitCode>
 where
     F: Future<Output = steps_core::Result<S>>,
@@ -135,7 +135,9 @@ async fn run<S: StepsStore + 'static>(job: &str, store: Arc<S>) -> TestResult {
                 tasks.spawn(async move { add(&*store, steps).await });
             }
             ["share", step, rounds, child] => {
-                let (step, rounds, me) = (step.parse()?, rounds.parse()?, format!("{child}-{task}"));
+                let step = step.parse()?;
+                let rounds = rounds.parse()?;
+                let me = format!("{child}-{task}");
                 tasks.spawn(async move { share(&*store, step, rounds, &me).await });
             }
             ["write-until-it-fails"] => {
@@ -150,20 +152,20 @@ async fn run<S: StepsStore + 'static>(job: &str, store: Arc<S>) -> TestResult {
     Ok(store.close().await?)
 }
 
-/// One write a line, so that a line is there whole or not at all. When nobody listens any more, that was all.
-fn say(line: &str) {
+/// Prints a line with a single write, so that the parent never reads a part of a line. Exits if the parent is gone.
+fn print_line(line: &str) {
     if stdout().write_all(format!("{line}\n").as_bytes()).is_err() {
         process::exit(1);
     }
 }
 
-fn say_added(how: &str, added: &AddedStep) {
-    say(&format!("{how} {} {} {}", added.id, added.number, added.name));
+fn print_added(how: &str, added: &AddedStep) {
+    print_line(&format!("{how} {} {} {}", added.id, added.number, added.name));
 }
 
 async fn add(store: &dyn StepsStore, steps: usize) -> TestResult {
     for _ in 0..steps {
-        say_added("added", &store.add(BUILD, "compile", "running").await?);
+        print_added("added", &store.add(BUILD, "compile", "running").await?);
     }
     Ok(())
 }
@@ -173,25 +175,25 @@ async fn share(store: &dyn StepsStore, step: StepId, rounds: usize, me: &str) ->
     let mut last = None;
     for round in 0..rounds {
         let added = store.add(BUILD, "compile", "running").await?;
-        say_added("added", &added);
+        print_added("added", &added);
 
         let key = IdempotencyKey::new(format!("round-{round}"))?;
         let keyed = NewStep::new(BuildId::new(BUILD)?, StepName::new("schlüssel")?, StateString::new(me)?);
         let keyed = store.add_step(keyed.with_idempotency_key(key)).await?;
-        say_added(&format!("keyed-{round}"), &keyed);
+        print_added(&format!("keyed-{round}"), &keyed);
 
         let name = format!("own-{me}-{round}");
         let own = store.add(BUILD, name.as_str(), "").await?;
-        assert_eq!(own.name, *name, "N2: a name that is free is used as it is");
-        say_added("own", &own);
-        // I2: in the order of the adds.
+        assert_eq!(own.name, *name, "N2: a free name is used unchanged");
+        print_added("own", &own);
+        // I2: numbers follow the order of the adds.
         assert!(last < Some(added.number) && added.number < own.number, "{last:?} {added:?} {own:?}");
         last = Some(own.number);
 
         store.add_named_url(step, me, format!("url-{round}")).await?;
         store.finish(own.id, Results::SUCCESS).await?;
 
-        // R3: what was answered is seen, and what was seen is not gone again. R2: and all of one instant.
+        // R3: reads see all answered writes, and never fewer steps than before. R2: a read is one snapshot.
         let steps = store.steps(BUILD).await?;
         let by_number = |number: u32| steps.get(number as usize).map(|step| (step.id, &step.name));
         for added in [&added, &keyed, &own] {
@@ -201,7 +203,7 @@ async fn share(store: &dyn StepsStore, step: StepId, rounds: usize, me: &str) ->
         assert!(steps.len() >= seen, "R3: {seen} steps were seen, and now there are {}", steps.len());
         seen = steps.len();
         check_whole(&steps);
-        let shared = steps.iter().find(|it| it.id == step).ok_or("R3: the step that all link to is gone")?;
+        let shared = steps.iter().find(|it| it.id == step).ok_or("R3: the shared step is gone")?;
         let mine: Vec<_> = shared.urls.iter().filter(|url| url.name() == me).map(StepUrl::url).collect();
         let expected: Vec<_> = (0..=round).map(|url| format!("url-{url}")).collect();
         assert_eq!(mine, expected, "R3, U1");
@@ -214,50 +216,54 @@ async fn share(store: &dyn StepsStore, step: StepId, rounds: usize, me: &str) ->
 async fn write_until_it_fails(store: &dyn StepsStore) -> TestResult {
     loop {
         let step = store.add(BUILD, "compile", "running").await?;
-        say_added("added", &step);
+        print_added("added", &step);
         for url in 0..2 {
             store.add_named_url(step.id, "log", url.to_string()).await?;
-            say(&format!("linked {} {url}", step.id));
+            print_line(&format!("linked {} {url}", step.id));
         }
         store.finish(step.id, Results::new(step.number.get() as i32)).await?;
-        say(&format!("finished {}", step.id));
+        print_line(&format!("finished {}", step.id));
     }
 }
 
-/// I2, R2: the numbers of a build have no gap, in the order of ids.
+/// Checks that numbers have no gap, that ids are in the same order, and that names are unique (I1, I2, N3, R2).
 fn check_whole(steps: &[Step]) {
     assert!(steps.iter().map(|step| step.number.get()).eq(0..steps.len() as u32), "I2, R2: a gap");
-    assert!(steps.is_sorted_by_key(|step| step.id), "I1: a later step has a greater id");
+    assert!(steps.is_sorted_by_key(|step| step.id), "I1: the ids are not in the order of the numbers");
     let names: BTreeSet<_> = steps.iter().map(|step| step.name.as_str()).collect();
-    assert_eq!(names.len(), steps.len(), "N3: two steps of one name");
+    assert_eq!(names.len(), steps.len(), "N3: two steps with one name");
 }
 
-/// Has processes of many tasks write to one build and read it, all at once, and checks that nothing is lost or
-/// doubled, and that what one was answered is seen by others from then on (I2, I5, N2, N3, U3, R2, R3).
+/// Starts processes with many tasks that concurrently write to one build and read it. Checks that no write is lost or
+/// doubled, and that each read sees the writes that were answered before, in any process (I2, I5, N2, N3, U3, R2, R3).
 ///
 /// # Errors
-/// When a call fails, here or in a child.
+/// When a call fails in this process or in a child.
 pub async fn share_a_build(url: &str, store: &dyn StepsStore, rounds: usize) -> TestResult {
     let step = store.add(BUILD, "shared", "").await?;
-    let (said, mut hear) = mpsc::unbounded_channel();
+    let (sender, mut lines_of_children) = mpsc::unbounded_channel();
     let mut children = Vec::new();
     for child in 0..CHILDREN {
         let mut child = Job::Share { step: step.id, rounds, child }.start(url)?;
         let lines = BufReader::new(child.stdout.take().ok_or("the child's output is piped")?).lines();
-        let said = said.clone();
-        thread::spawn(move || lines.map_while(Result::ok).all(|line| said.send(line).is_ok()));
+        let sender = sender.clone();
+        thread::spawn(move || lines.map_while(Result::ok).all(|line| sender.send(line).is_ok()));
         children.push(child);
     }
-    drop(said);
+    drop(sender);
 
     let mut all = BTreeMap::from([(step.number.get(), (step.id, step.name.to_string()))]);
     let mut compiles = BTreeSet::new();
     let mut keyed: BTreeMap<String, u32> = BTreeMap::new();
-    let (mut heard, mut adds) = (0, 1);
-    while let Some(line) = hear.recv().await {
-        let [how, id, number, name] = &words(&line)[..] else { return Err(format!("a child said {line:?}").into()) };
-        let (id, number): (StepId, u32) = (id.parse()?, number.parse()?);
-        heard += 1;
+    let mut answers = 0;
+    let mut adds = 1;
+    while let Some(line) = lines_of_children.recv().await {
+        let [how, id, number, name] = &words(&line)[..] else {
+            return Err(format!("a child printed {line:?}").into());
+        };
+        let id: StepId = id.parse()?;
+        let number: u32 = number.parse()?;
+        answers += 1;
         if how == "added" {
             compiles.insert(number);
         }
@@ -271,8 +277,8 @@ pub async fn share_a_build(url: &str, store: &dyn StepsStore, rounds: usize) -> 
         if how.starts_with("keyed-") {
             keyed.insert(how.clone(), number);
         }
-        if heard % 5 == 0 {
-            let found = store.step(id).await?.ok_or("R3: another process was answered, and here it is not seen")?;
+        if answers % 5 == 0 {
+            let found = store.step(id).await?.ok_or("R3: a step that another process added is not found")?;
             assert_eq!((found.number.get(), found.name.as_str()), (number, name.as_str()), "R3");
         }
     }
@@ -280,20 +286,20 @@ pub async fn share_a_build(url: &str, store: &dyn StepsStore, rounds: usize) -> 
         succeed(child)?;
     }
 
-    assert_eq!(heard, 3 * CHILDREN * TASKS * rounds);
+    assert_eq!(answers, 3 * CHILDREN * TASKS * rounds);
     assert_eq!((adds, keyed.len()), (1 + 2 * CHILDREN * TASKS * rounds + rounds, rounds), "I5");
-    // All ask for the same name, so the n-th step of them is the n-th of its suffixes.
+    // All these adds have the same name, so the suffixes are in the order of the numbers.
     for (nth, number) in compiles.iter().enumerate() {
         let expected = if nth == 0 { "compile".to_owned() } else { format!("compile_{nth}") };
         assert_eq!(all[number].1, expected, "N3");
     }
-    let kept = store.steps(BUILD).await?;
-    check_whole(&kept);
-    let kept_names = kept.iter().map(|step| (step.number.get(), (step.id, step.name.to_string())));
-    assert_eq!(kept_names.collect::<BTreeMap<_, _>>(), all, "I2: what is kept is not what was answered");
+    let steps = store.steps(BUILD).await?;
+    check_whole(&steps);
+    let stored = steps.iter().map(|step| (step.number.get(), (step.id, step.name.to_string())));
+    assert_eq!(stored.collect::<BTreeMap<_, _>>(), all, "I2: the stored steps are not the answered ones");
 
     let mut urls: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for url in &kept[step.number.get() as usize].urls {
+    for url in &steps[step.number.get() as usize].urls {
         urls.entry(url.name()).or_default().push(url.url());
     }
     assert_eq!(urls.len(), CHILDREN * TASKS, "U3");
@@ -304,14 +310,14 @@ pub async fn share_a_build(url: &str, store: &dyn StepsStore, rounds: usize) -> 
     Ok(())
 }
 
-/// Children that write until they are killed, or a call fails.
+/// Children that write until they are killed or a call fails.
 #[derive(Debug)]
 pub struct Writers {
     children: Vec<(Child, Lines<BufReader<ChildStdout>>)>,
 }
 
 impl Writers {
-    /// Starts this many.
+    /// Starts the children.
     ///
     /// # Errors
     /// When no process can be started.
@@ -324,29 +330,29 @@ impl Writers {
         Ok(Self { children: (0..children).map(start).collect::<TestResult<_>>()? })
     }
 
-    /// Waits until each was answered this often.
+    /// Reads this number of answers from each child.
     ///
     /// # Errors
-    /// When one ends by itself.
+    /// When a child ends by itself.
     pub fn hear(&mut self, answers: usize, answered: &mut Answered) -> TestResult {
         for (_, lines) in &mut self.children {
             for _ in 0..answers {
-                answered.hear(&lines.next().ok_or("a child ended by itself")??)?;
+                answered.record(&lines.next().ok_or("a child ended by itself")??)?;
             }
         }
         Ok(())
     }
 
-    /// Kills them. What they said before counts too.
+    /// Kills the children, and reads their remaining answers.
     ///
     /// # Errors
-    /// When one cannot be killed.
+    /// When a child cannot be killed.
     pub fn kill(mut self, answered: &mut Answered) -> TestResult {
         for (child, lines) in &mut self.children {
             child.kill()?;
             child.wait()?;
             for line in lines {
-                answered.hear(&line?)?;
+                answered.record(&line?)?;
             }
         }
         Ok(())
@@ -362,7 +368,7 @@ impl Drop for Writers {
     }
 }
 
-/// What [`Writers`] said that they had been answered.
+/// The writes of [`Writers`] that the store answered.
 #[derive(Clone, Debug, Default)]
 pub struct Answered {
     added: HashMap<StepId, (u32, String)>,
@@ -371,7 +377,7 @@ pub struct Answered {
 }
 
 impl Answered {
-    fn hear(&mut self, line: &str) -> TestResult {
+    fn record(&mut self, line: &str) -> TestResult {
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["added", id, number, name] => {
                 self.added.insert(id.parse()?, (number.parse()?, name.to_owned()));
@@ -382,33 +388,33 @@ impl Answered {
             ["finished", id] => {
                 self.finished.insert(id.parse()?);
             }
-            _ => return Err(format!("the child said {line:?}").into()),
+            _ => return Err(format!("a child printed {line:?}").into()),
         }
         Ok(())
     }
 
-    /// How many writes were answered.
+    /// The number of answered writes.
     #[must_use]
     pub fn writes(&self) -> usize {
         self.added.len() + self.linked.values().map(BTreeSet::len).sum::<usize>() + self.finished.len()
     }
 
-    /// What was answered and is not there, each as a sentence (D1).
+    /// The answered writes that `steps` does not have (D1), each as a sentence.
     #[must_use]
     pub fn lost(&self, steps: &[Step]) -> Vec<String> {
         let by_id: HashMap<StepId, &Step> = steps.iter().map(|step| (step.id, step)).collect();
         let mut lost = Vec::new();
         for (id, (number, name)) in &self.added {
-            // The id and number of a lost one may have been given again.
-            let is_kept = |step: &&Step| step.number.get() == *number && step.name.as_str() == name;
-            if !by_id.get(id).is_some_and(is_kept) {
+            // The id and the number of a lost step may have been used again.
+            let is_same = |step: &&Step| step.number.get() == *number && step.name.as_str() == name;
+            if !by_id.get(id).is_some_and(is_same) {
                 lost.push(format!("step {id}"));
             }
         }
         for (id, urls) in &self.linked {
-            let kept: BTreeSet<_> =
+            let stored: BTreeSet<_> =
                 by_id.get(id).into_iter().flat_map(|step| step.urls.iter().map(StepUrl::url)).collect();
-            let gone = urls.iter().filter(|url| !kept.contains(url.as_str()));
+            let gone = urls.iter().filter(|url| !stored.contains(url.as_str()));
             lost.extend(gone.map(|url| format!("url {url} of step {id}")));
         }
         for id in &self.finished {
@@ -419,13 +425,13 @@ impl Answered {
                 lost.push(format!("the end of step {id}"));
             }
         }
-        lost.into_iter().map(|what| format!("{what} was answered and is not there")).collect()
+        lost.into_iter().map(|what| format!("{what} was answered and is lost")).collect()
     }
 
-    /// Everything answered is there (D1), and nothing is half-written (D2).
+    /// Checks that all answered writes are stored (D1) and that no write is stored in part (D2).
     ///
     /// # Errors
-    /// What was lost.
+    /// When a write is lost.
     pub fn check(&self, steps: &[Step]) -> TestResult {
         check_half_written(steps);
         match &self.lost(steps)[..] {
@@ -435,7 +441,7 @@ impl Answered {
     }
 }
 
-/// D2: whatever dies while [`Writers`] write, each write is there whole or not at all.
+/// Checks that each write of [`Writers`] is stored whole or not at all (D2).
 pub fn check_half_written(steps: &[Step]) {
     check_whole(steps);
     for step in steps {
@@ -446,21 +452,21 @@ pub fn check_half_written(steps: &[Step]) {
     }
 }
 
-/// How often a test kills: what this environment variable says, or this often.
+/// A number of repetitions, from an environment variable if it is set.
 #[must_use]
-pub fn times(variable: &str, or: usize) -> usize {
-    env::var(variable).ok().and_then(|times| times.parse().ok()).unwrap_or(or)
+pub fn times(variable: &str, default: usize) -> usize {
+    env::var(variable).ok().and_then(|times| times.parse().ok()).unwrap_or(default)
 }
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 ///
 /// # Errors
-/// When it is not so after a minute.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) -> TestResult {
+/// When the condition does not hold within a minute.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) -> TestResult {
     let start = Instant::now();
-    while !is_so().await {
+    while !condition().await {
         if start.elapsed() > Duration::from_secs(60) {
-            return Err(format!("still not so after a minute: {what}").into());
+            return Err(format!("not within a minute: {what}").into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

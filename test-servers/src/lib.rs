@@ -1,13 +1,12 @@
-//! Starts private servers for tests, benches and examples, from the programs that Debian's packages bring.
+//! Starts private servers for tests, benches and examples, from the programs of Debian's packages.
 //!
-//! A server lives in a folder for temporary files and listens on this machine alone. It is stopped and its
-//! folder removed when its value is dropped, and also when this process dies in any other way: a watchdog
-//! beside the server waits for the end of a pipe that only this process holds.
+//! A server has a temporary folder and listens on a loopback address. Dropping its value stops the server and removes
+//! the folder. This also happens when the process dies: a watchdog process waits for the end of a pipe that only this
+//! process holds.
 //!
-//! And starts the processes that share a store in such tests: see [`children`]; and calls one whose server is gone: see
-//! [`outages`].
+//! [`children`] starts processes that share a store. [`outages`] calls a store whose server is down.
 //!
-//! A missing program is an error that names the package to install, and no reason to skip a test.
+//! A missing program is an error that names the package to install. Tests are not skipped for it.
 
 #[cfg(feature = "certificates")]
 mod certificates;

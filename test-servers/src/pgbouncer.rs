@@ -8,37 +8,38 @@ use crate::{
 
 const PACKAGE: &str = "pgbouncer";
 
-/// The file with its settings, in its folder.
+/// Name of the configuration file in the folder.
 const SETTINGS: &str = "pgbouncer.ini";
 
-/// A private PgBouncer in transaction mode before a private PostgreSQL, stopped when it is dropped.
+/// A private PgBouncer in transaction mode in front of a private PostgreSQL. Dropping it stops the server.
 ///
-/// It has four connections to the server for all its clients, so that they do share them, and lets everybody in
-/// who finds its socket. It forgets prepared statements, as all its versions did before 1.21.
+/// It has only four connections to PostgreSQL, so that clients share them, and accepts every client on its socket. It
+/// does not track prepared statements, like all versions before 1.21.
 #[derive(Debug)]
 pub struct PgBouncer {
     process: Process,
 }
 
 impl PgBouncer {
-    /// Starts it before this server.
+    /// Starts PgBouncer in front of this server.
     ///
     /// # Errors
     /// When PgBouncer is not installed, or does not start.
     pub fn start(server: &Postgres) -> io::Result<Self> {
         let program = program()?;
         let mut process = Process::new("PgBouncer", owner()?)?;
-        let (folder, server) = (process.folder().to_owned(), server.port());
+        let folder = process.folder().to_owned();
+        let server_port = server.port();
         let settings = |port: u16| {
             format!(
-                "[databases]\n* = host=127.0.0.1 port={server} user=postgres\n[pgbouncer]\npool_mode = transaction\n\
+                "[databases]\n* = host=127.0.0.1 port={server_port} user=postgres\n[pgbouncer]\npool_mode = transaction\n\
                  unix_socket_dir = {}\nlisten_port = {port}\nauth_type = any\nmax_client_conn = 1000\n\
                  default_pool_size = 4\n",
                 folder.display()
             )
         };
         let arguments = |command: &mut Command, port: u16| {
-            // If this fails, so does the server, which says why.
+            // If this fails, PgBouncer also fails, and its log has the reason.
             let _ = fs::write(folder.join(SETTINGS), settings(port));
             command.arg("--quiet").arg(folder.join(SETTINGS));
         };
@@ -47,7 +48,7 @@ impl PgBouncer {
         Ok(Self { process })
     }
 
-    /// The URL of the server's database `postgres`, as its superuser, through the socket.
+    /// The URL of the database `postgres` as the superuser, through the socket of PgBouncer.
     #[must_use]
     pub fn url(&self) -> String {
         format!(
@@ -58,7 +59,7 @@ impl PgBouncer {
     }
 }
 
-/// Debian keeps it where only root's PATH leads.
+/// The path of the program. Debian installs it in a folder that only root has in its PATH.
 fn program() -> io::Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);

@@ -13,35 +13,34 @@ use crate::process::{Process, not_installed};
 
 const PACKAGE: &str = "postgresql";
 
-/// The folder with its data, in its own.
+/// Name of the data directory in the folder.
 const DATA: &str = "data";
 
-/// How a private PostgreSQL runs.
+/// Options of a private PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     encoding: &'static str,
     settings: Vec<(String, String)>,
-    /// Names and contents of files in its data.
+    /// Names and contents of files in the data directory.
     files: Vec<(&'static str, String)>,
 }
 
 impl Default for PostgresOptions {
-    /// In UTF-8, and without waiting for the disk: what a process had answered survives its death all the
-    /// same, since the machine lives on.
+    /// UTF-8, without fsync. Committed data still survives the death of the server, since the machine keeps running.
     fn default() -> Self {
         Self { encoding: "UTF8", settings: Vec::new(), files: Vec::new() }.with_setting("fsync", "off")
     }
 }
 
 impl PostgresOptions {
-    /// Sets one of the server's settings.
+    /// Sets a setting of the server.
     #[must_use]
     pub fn with_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
     }
 
-    /// Takes encrypted connections, with this certificate and its key, both PEM.
+    /// Enables encrypted connections with this certificate and key, both as PEM.
     #[must_use]
     pub fn with_tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.files.extend([("server.crt", certificate.into()), ("server.key", key.into())]);
@@ -57,7 +56,7 @@ impl PostgresOptions {
     }
 }
 
-/// A private PostgreSQL, stopped when it is dropped.
+/// A private PostgreSQL. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Postgres {
     options: PostgresOptions,
@@ -77,29 +76,29 @@ impl Postgres {
         Ok(server)
     }
 
-    /// The URL of its database `postgres`, as its superuser.
+    /// The URL of the database `postgres` as the superuser.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
 
-    /// The URL of this database, as its superuser.
+    /// The URL of this database as the superuser.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port())
     }
 
-    /// The port that it listens on, on 127.0.0.1.
+    /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.process.port()
     }
 
-    /// Starts it again, on the same port and with the same data, after [`stop`](Self::stop) or
+    /// Starts the server again, on the same port and with the same data, after [`stop`](Self::stop) or
     /// [`kill`](Self::kill).
     ///
     /// # Errors
-    /// When it does not start.
+    /// When the server does not start.
     pub fn start_again(&mut self) -> io::Result<()> {
         let folder = self.process.folder().to_owned();
         let arguments = |command: &mut Command, port: u16| {
@@ -110,7 +109,7 @@ impl Postgres {
             }
             clear_environment(command);
         };
-        // The socket is in its own folder.
+        // Connects through the socket in the folder, which belongs to this server only.
         let is_ready = |port: u16, _| {
             let mut command = Command::new(self.programs.join("pg_isready"));
             clear_environment(&mut command);
@@ -120,25 +119,24 @@ impl Postgres {
         self.process.start(&self.programs.join("postgres"), arguments, is_ready)
     }
 
-    /// Stops it as an administrator would who is in a hurry: running statements are given up, and what
-    /// was committed is kept.
+    /// Stops the server with a fast shutdown: running statements are rolled back, and committed data is flushed.
     ///
     /// # Errors
-    /// When it does not stop.
+    /// When the server does not stop.
     pub fn stop(&mut self) -> io::Result<()> {
         self.process.end(Signal::SIGINT)
     }
 
-    /// Kills all its processes at once with SIGKILL.
+    /// Kills all processes of the server with SIGKILL.
     ///
     /// # Errors
-    /// When there is no such process.
+    /// When the process does not exist.
     pub fn kill(&mut self) -> io::Result<()> {
         let Some(server) = self.process.id() else { return Ok(()) };
         let children = children_of(server)?;
         self.process.end(Signal::SIGKILL)?;
         for child in children {
-            // It may have noticed the end of its parent.
+            // The child may already have exited, since its parent is gone.
             let _ = kill(Pid::from_raw(child as i32), Signal::SIGKILL);
         }
         Ok(())
@@ -157,19 +155,19 @@ impl Postgres {
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(io::Error::other(format!("initdb failed; install the package {PACKAGE} anew: {said}")))
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(format!("initdb failed; reinstall the package {PACKAGE}: {stderr}")))
     }
 }
 
-/// Its settings are ours alone.
+/// Removes the PostgreSQL variables of the caller, which would override settings.
 fn clear_environment(command: &mut Command) {
     for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(variable);
     }
 }
 
-/// Where PostgreSQL's own programs are: Debian keeps them by version and out of the way.
+/// The folder with the programs of PostgreSQL. Debian installs them in a folder per version outside of PATH.
 fn programs() -> io::Result<PathBuf> {
     let has_all = |folder: &Path| ["initdb", "postgres", "pg_isready"].iter().all(|name| folder.join(name).exists());
     let mut debian: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
@@ -185,7 +183,7 @@ fn programs() -> io::Result<PathBuf> {
     found.ok_or_else(|| not_installed("PostgreSQL", PACKAGE))
 }
 
-/// Whom the server runs as: it refuses to run as root.
+/// The user of the server, if this process is root. PostgreSQL and PgBouncer refuse to run as root.
 pub(crate) fn owner() -> io::Result<Option<User>> {
     if !Uid::effective().is_root() {
         return Ok(None);
@@ -199,12 +197,12 @@ pub(crate) fn owner() -> io::Result<Option<User>> {
     }
 }
 
-/// The processes whose parent is `parent`.
+/// The child processes of `parent`.
 fn children_of(parent: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // It may be gone by now. Its name, in parentheses, may have blanks.
+        // The process may be gone. Its name is in parentheses and may contain blanks.
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
         if of == Some(parent) {

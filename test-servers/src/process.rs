@@ -19,26 +19,26 @@ use nix::{
 
 use crate::watchdog::{PID_FILE, Watchdog};
 
-/// How long a server may take to start or stop; it may have to recover first.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for a server to start or stop, including recovery.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Says who it is before it becomes the server, so that the watchdog knows of every server.
+/// Writes its process id before it becomes the server, so that the watchdog knows every server.
 const SCRIPT: &str = r#"echo $$ >"$0" && exec "$@""#;
 
-/// The process of a server, with a folder and a port of its own. It ends with this value.
+/// Process of a server, with its own folder and port. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: &'static str,
     folder: PathBuf,
     owner: Option<User>,
-    /// 0 until it runs for the first time; the same from then on.
+    /// 0 until the first start, and constant after it.
     port: u16,
     child: Option<Child>,
     _watchdog: Watchdog,
 }
 
 impl Process {
-    /// Makes the folder. The server will run as this user, or else as the one who runs this.
+    /// Creates the folder. The server will run as `owner`, or as the current user.
     pub(crate) fn new(name: &'static str, owner: Option<User>) -> io::Result<Self> {
         let prefix = format!("steps-{}-", name.to_lowercase());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
@@ -53,7 +53,7 @@ impl Process {
         &self.folder
     }
 
-    /// Makes a file in the folder that only the server may read.
+    /// Creates a file in the folder that only the user of the server can read.
     pub(crate) fn write_secret(&self, path: &Path, content: &str) -> io::Result<()> {
         let path = self.folder.join(path);
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(content.as_bytes())?;
@@ -71,10 +71,10 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Starts it on the port that it had before, or a free one, and waits until it is ready.
+    /// Starts the server on its previous port, or on a free one, and waits until it is ready.
     ///
-    /// `arguments` are added to the command for the port. `is_ready` must not take another server on that
-    /// port for the process with this id.
+    /// `arguments` adds the arguments for a port to the command. `is_ready` gets the port and the process id. It must
+    /// not return `true` for another server on that port.
     pub(crate) fn start(
         &mut self,
         program: &Path,
@@ -83,7 +83,7 @@ impl Process {
     ) -> io::Result<()> {
         let start = Instant::now();
         loop {
-            // One that is about to end, as it was told to, is never ready.
+            // A previous process may still be shutting down. It never becomes ready.
             let mut port = self.port;
             if !self.is_running()? {
                 port = if port == 0 { free_port()? } else { port };
@@ -94,14 +94,14 @@ impl Process {
                     self.port = port;
                     return Ok(());
                 }
-                if start.elapsed() > PATIENCE {
+                if start.elapsed() > TIME_LIMIT {
                     self.end(Signal::SIGKILL)?;
                 }
                 sleep(Duration::from_millis(20));
                 self.is_running()?;
             }
-            // Somebody else took the port, or processes that were killed are not quite gone.
-            if start.elapsed() > PATIENCE {
+            // Another process took the port, or killed processes still exist. Try again.
+            if start.elapsed() > TIME_LIMIT {
                 let log = fs::read_to_string(self.log()).unwrap_or_default();
                 return Err(io::Error::other(format!("{} does not start; its log:\n{log}", self.name)));
             }
@@ -118,7 +118,8 @@ impl Process {
         Ok(())
     }
 
-    /// Has the command run as the server's user, in its folder, and spared from the Ctrl-C for the tests.
+    /// Makes the command run as the user of the server, in the folder, and in its own process group, so that a Ctrl-C
+    /// for the tests does not reach it.
     pub(crate) fn prepare(&self, command: &mut Command) {
         command.current_dir(&self.folder).process_group(0);
         if let Some(owner) = &self.owner {
@@ -126,18 +127,18 @@ impl Process {
         }
     }
 
-    /// Sends it a signal if it runs.
+    /// Sends a signal to the process, if it runs.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         let Some(id) = self.id() else { return Ok(()) };
         Ok(kill(Pid::from_raw(id as i32), signal)?)
     }
 
-    /// Ends it with this signal if it runs, and by force if that takes too long.
+    /// Ends the process with this signal, if it runs, and with SIGKILL after the time limit.
     pub(crate) fn end(&mut self, signal: Signal) -> io::Result<()> {
         self.signal(signal)?;
         let start = Instant::now();
         while self.is_running()? {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIME_LIMIT {
                 self.signal(Signal::SIGKILL)?;
             }
             sleep(Duration::from_millis(5));
@@ -151,7 +152,7 @@ impl Process {
             return Ok(true);
         }
         self.child = None;
-        // The number may soon be another process's.
+        // The process id may be reused by another process.
         let _ = fs::remove_file(self.folder.join(PID_FILE));
         Ok(false)
     }
@@ -163,13 +164,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A stopped process would not notice that it is to quit.
+        // A paused process would not handle SIGQUIT.
         let _ = self.signal(Signal::SIGCONT);
         let _ = self.end(Signal::SIGQUIT);
     }
 }
 
-/// A port of this machine that nobody listens on right now.
+/// A port of this machine that is free at the moment.
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -5,13 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Redis, RedisOptions, process::PATIENCE, redis::field};
+use crate::{Redis, RedisOptions, process::TIME_LIMIT, redis::field};
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16384;
 
-/// What makes a server a node of a cluster that forms and fails over within seconds, and whose replicas stay
-/// with their primaries.
+/// Settings of a node. The cluster forms and fails over within seconds, and its replicas stay with their primaries.
 const SETTINGS: &str = "\
 cluster-enabled yes
 cluster-node-timeout 2000
@@ -20,7 +19,7 @@ repl-diskless-sync-delay 0
 repl-ping-replica-period 1
 ";
 
-/// A private Redis Cluster of 3 primaries, with a replica each or without, stopped when it is dropped.
+/// A private Redis Cluster of 3 primaries, with or without a replica each. Dropping it stops all nodes.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Redis>,
@@ -36,13 +35,14 @@ impl RedisCluster {
         Ok(cluster)
     }
 
-    /// What `redis-cli --cluster create` does.
+    /// Forms the cluster, as `redis-cli --cluster create` does.
     fn form(&self) -> io::Result<()> {
         for (index, node) in self.nodes.iter().enumerate() {
-            // Different from the start, so that no two have to settle whose is whose.
+            // Distinct from the start, so that nodes do not have to resolve conflicts of epochs.
             node.query::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])?;
             for other in &self.nodes[..index] {
-                let (port, bus) = (other.port().to_string(), other.bus_port().unwrap_or_default().to_string());
+                let port = other.port().to_string();
+                let bus = other.bus_port().unwrap_or_default().to_string();
                 node.query::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
             }
         }
@@ -67,35 +67,35 @@ impl RedisCluster {
         format!("redis-cluster://{}", addresses.join(","))
     }
 
-    /// Its nodes. At first, three primaries, and then a replica of each in the same order, if there are any.
+    /// The nodes. Initially the three primaries, then their replicas in the same order, if there are any.
     #[must_use]
     pub fn nodes(&self) -> &[Redis] {
         &self.nodes
     }
 
-    /// Its nodes, to stop, kill and start them.
+    /// The nodes, for stopping, killing and starting them.
     pub fn nodes_mut(&mut self) -> &mut [Redis] {
         &mut self.nodes
     }
 
-    /// Which node is primary for this key, as those that run have it.
+    /// The index of the primary for this key, according to the running nodes.
     ///
     /// # Errors
-    /// When there is none just now, or a node does not answer.
+    /// When there is no primary at the moment, or a node does not answer.
     pub fn primary_of(&self, key: &str) -> io::Result<usize> {
         let mut newest = None;
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.runs()) {
             let slot: usize = node.query(&["CLUSTER", "KEYSLOT", key])?;
             let nodes: String = node.query(&["CLUSTER", "NODES"])?;
             let claim = nodes.lines().map(Line::parse).find(|line| line.is_myself).filter(|line| line.has(slot));
-            // A primary that was replaced and has come back may not know it yet.
+            // A former primary that was restarted may still claim the slot, with an older epoch.
             newest = newest.max(claim.map(|line| (line.epoch, index)));
         }
         let (_, index) = newest.ok_or_else(|| io::Error::other(format!("no node is primary for {key}")))?;
         Ok(index)
     }
 
-    /// Which nodes that run are replicas of this one.
+    /// The indices of the running replicas of a node.
     ///
     /// # Errors
     /// When a node does not answer.
@@ -111,8 +111,8 @@ impl RedisCluster {
         Ok(replicas)
     }
 
-    /// Waits until all nodes that run agree on who serves what, take commands, and replicas have what their
-    /// primaries have. Call it after a failover or a restart.
+    /// Waits until the running nodes agree on the roles and slots and accept commands, and the replicas are in sync.
+    /// To be called after a failover or a restart.
     ///
     /// # Errors
     /// When that takes more than a minute, or a node does not answer.
@@ -130,7 +130,7 @@ impl RedisCluster {
         })
     }
 
-    /// Whether all nodes that run know the same nodes in the same roles, and each all of them.
+    /// Whether each running node knows all nodes, with the same roles.
     fn agree(&self) -> io::Result<bool> {
         let mut views = BTreeSet::new();
         for node in self.nodes.iter().filter(|node| node.runs()) {
@@ -143,7 +143,7 @@ impl RedisCluster {
         Ok(views.len() == 1 && views.first().is_some_and(|view| view.len() == self.nodes.len()))
     }
 
-    /// Whether each node serves slots or is a replica: one that comes back is neither until it knows its place.
+    /// Whether each node serves slots or is a replica. A restarted node has neither role until it has learned its role.
     fn all_have_a_role(&self) -> io::Result<bool> {
         let Some(node) = self.nodes.iter().find(|node| node.runs()) else { return Ok(false) };
         let nodes: String = node.query(&["CLUSTER", "NODES"])?;
@@ -151,27 +151,27 @@ impl RedisCluster {
         Ok(lines.all(|line| line.has_failed || line.primary != "-" || !line.slots.is_empty()))
     }
 
-    fn wait_until(&self, what: &str, is_so: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+    fn wait_until(&self, what: &str, condition: impl Fn() -> io::Result<bool>) -> io::Result<()> {
         let start = Instant::now();
         loop {
-            // One that is busy may not answer yet.
-            let outcome = is_so();
+            // A node that is starting may not answer yet.
+            let outcome = condition();
             if matches!(outcome, Ok(true)) {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIME_LIMIT {
                 outcome?;
                 let node = self.nodes.iter().find(|node| node.runs());
                 let nodes: String =
-                    node.map_or(Ok("none runs".to_owned()), |node| node.query(&["CLUSTER", "NODES"]))?;
-                return Err(io::Error::other(format!("the nodes do not get to where they {what}:\n{nodes}")));
+                    node.map_or(Ok("no node is running".to_owned()), |node| node.query(&["CLUSTER", "NODES"]))?;
+                return Err(io::Error::other(format!("timed out waiting until the nodes {what}:\n{nodes}")));
             }
             sleep(Duration::from_millis(50));
         }
     }
 }
 
-/// A line of what `CLUSTER NODES` answers: a node as another sees it.
+/// A line of the answer of `CLUSTER NODES`: a node as another node sees it.
 struct Line<'a> {
     id: &'a str,
     is_myself: bool,
@@ -179,7 +179,7 @@ struct Line<'a> {
     /// The id of its primary, or `-`.
     primary: &'a str,
     epoch: u64,
-    /// Without those that are being moved.
+    /// Slot ranges, without slots that are being migrated.
     slots: Vec<&'a str>,
 }
 
@@ -187,14 +187,20 @@ impl<'a> Line<'a> {
     fn parse(line: &'a str) -> Self {
         let mut words = line.split(' ');
         let mut next = || words.next().unwrap_or_default();
-        let (id, _address, flags, primary) = (next(), next(), next(), next());
-        let (_ping, _pong, epoch, _link) = (next(), next(), next().parse().unwrap_or_default(), next());
+        let id = next();
+        let _address = next();
+        let flags = next();
+        let primary = next();
+        let _ping_sent = next();
+        let _pong_received = next();
+        let epoch = next().parse().unwrap_or_default();
+        let _link_state = next();
         let slots = words.filter(|slots| !slots.starts_with('[')).collect();
         let [is_myself, has_failed] = ["myself", "fail"].map(|flag| flags.contains(flag));
         Self { id, is_myself, has_failed, primary, epoch, slots }
     }
 
-    /// What all nodes have to agree on.
+    /// The part on which all nodes must agree.
     fn role(&self) -> String {
         format!("{} {} {}", self.id, self.primary, self.slots.join(" "))
     }

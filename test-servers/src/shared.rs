@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, postgres::PgConn
 
 use crate::{Postgres, PostgresOptions};
 
-/// The environment variable that names a PostgreSQL to use instead of a private one, as a URL with a database
-/// in which schemas may be made.
+/// Environment variable with the URL of a PostgreSQL database to use instead of a private server. The user must be
+/// allowed to create schemas in it.
 pub const POSTGRES_URL: &str = "STEPS_TEST_POSTGRES_URL";
 
 static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
@@ -22,8 +22,8 @@ enum Server {
     Given(String),
 }
 
-/// A schema of its own on the PostgreSQL that all tests of this process share: a private one, or the one
-/// that [`POSTGRES_URL`] names.
+/// A fresh schema on the PostgreSQL that all tests of this process share: a private server, or the one in
+/// [`POSTGRES_URL`].
 ///
 /// # Errors
 /// When the private server does not start.
@@ -42,17 +42,17 @@ pub fn shared_postgres() -> io::Result<Schema> {
     Ok(Schema { url, name: fresh_name(), is_dropped })
 }
 
-/// Random, since tests of several processes may use one server at once.
+/// A random name, since tests of several processes may use one server concurrently.
 pub(crate) fn fresh_name() -> String {
     format!("steps_test_{:016x}", RandomState::new().hash_one(0))
 }
 
-/// The name of a schema that nobody else uses. It is dropped with this value if the server stays.
+/// The name of an unused schema. Dropping the value drops the schema, unless the server is private.
 #[derive(Debug)]
 pub struct Schema {
     url: String,
     name: String,
-    /// A private server takes its schemas with it.
+    /// Whether drop must drop the schema. The schemas of a private server vanish with the server.
     is_dropped: bool,
 }
 
@@ -63,7 +63,7 @@ impl Schema {
         &self.url
     }
 
-    /// The name of the schema, which is not there yet.
+    /// The name of the schema, which does not exist yet.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -82,15 +82,16 @@ impl Drop for Schema {
         if !self.is_dropped {
             return;
         }
-        let (url, name) = (self.url.clone(), self.name.clone());
-        // A test's runtime may be dropping this, and another cannot run within it.
+        let url = self.url.clone();
+        let name = self.name.clone();
+        // A new thread, since this may be called in the runtime of a test, where another runtime cannot block.
         let dropped = thread::spawn(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                // A pooler refuses what it does not know.
+                // Poolers reject start-up parameters that they do not know, such as extra_float_digits.
                 let options = PgConnectOptions::from_str(&url)?.extra_float_digits(None);
                 let mut connection = options.connect().await?;
-                // The name is one of ours, and needs no quotes.
+                // The name comes from fresh_name and needs no quotes.
                 connection.execute(AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {name} CASCADE"))).await?;
                 connection.close().await
             })?;

@@ -4,11 +4,11 @@ use redis::{Client, Cmd, ConnectionAddr, RedisResult};
 
 use crate::{Redis, RedisCluster, RedisOptions, redis::connect, shared::fresh_name};
 
-/// The environment variable that names a Redis to use instead of a private one, as a URL.
+/// Environment variable with the URL of a Redis to use instead of a private server.
 pub const REDIS_URL: &str = "STEPS_TEST_REDIS_URL";
 
-/// The environment variable that names a Redis Cluster to use instead of a private one, as a URL that begins
-/// with `redis-cluster://` or `rediss-cluster://` and has the addresses of one or more nodes.
+/// Environment variable with the URL of a Redis Cluster to use instead of a private one. The URL begins with
+/// `redis-cluster://` or `rediss-cluster://` and contains the addresses of one or more nodes.
 pub const REDIS_CLUSTER_URL: &str = "STEPS_TEST_REDIS_CLUSTER_URL";
 
 static NODE: OnceLock<Result<Server<Redis>, String>> = OnceLock::new();
@@ -21,8 +21,7 @@ enum Server<T> {
     Given(String),
 }
 
-/// A key prefix of its own on the Redis that all tests of this process share: a private one, or the one that
-/// [`REDIS_URL`] names.
+/// A fresh key prefix on the Redis that all tests of this process share: a private server, or the one in [`REDIS_URL`].
 ///
 /// # Errors
 /// When the private server does not start.
@@ -30,8 +29,8 @@ pub fn shared_redis() -> io::Result<KeyPrefix> {
     shared(&NODE, REDIS_URL, || RedisOptions::default().start(), Redis::url)
 }
 
-/// A key prefix of its own on the Redis Cluster that all tests of this process share: a private one, or the
-/// one that [`REDIS_CLUSTER_URL`] names.
+/// A fresh key prefix on the Redis Cluster that all tests of this process share: a private cluster, or the one in
+/// [`REDIS_CLUSTER_URL`].
 ///
 /// # Errors
 /// When the private cluster does not start.
@@ -39,8 +38,8 @@ pub fn shared_redis_cluster() -> io::Result<KeyPrefix> {
     shared(&CLUSTER, REDIS_CLUSTER_URL, || RedisOptions::default().start_cluster(), RedisCluster::url)
 }
 
-/// A key prefix of its own on a Redis with a replica, which all tests of this process share. It is a private one, since
-/// of another nobody knows whether it has one.
+/// A fresh key prefix on a private Redis with a replica, which all tests of this process share. It is always private,
+/// since the one in [`REDIS_URL`] may have no replica.
 ///
 /// # Errors
 /// When the private servers do not start.
@@ -48,7 +47,7 @@ pub fn shared_replicated_redis() -> io::Result<KeyPrefix> {
     private(&REPLICATED_NODE, || RedisOptions::default().start_with_replica(), |(primary, _)| primary.url())
 }
 
-/// The same on a Redis Cluster with a replica for each primary.
+/// As [`shared_replicated_redis`], on a Redis Cluster with a replica for each primary.
 ///
 /// # Errors
 /// When the private cluster does not start.
@@ -83,12 +82,12 @@ fn shared<T>(
     Ok(KeyPrefix { url, prefix: fresh_name(), is_deleted })
 }
 
-/// A prefix for keys that nobody else uses. All keys with it are deleted with this value if the server stays.
+/// An unused prefix for keys. Dropping the value deletes all keys with the prefix, unless the server is private.
 #[derive(Debug)]
 pub struct KeyPrefix {
     url: String,
     prefix: String,
-    /// A private server takes its keys with it.
+    /// Whether drop must delete the keys. The keys of a private server vanish with the server.
     is_deleted: bool,
 }
 
@@ -99,7 +98,7 @@ impl KeyPrefix {
         &self.url
     }
 
-    /// The prefix, which no key has yet.
+    /// The prefix. No key has it yet.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -118,10 +117,10 @@ impl KeyPrefix {
             let mut cursor = "0".to_owned();
             loop {
                 let keys: Vec<Vec<u8>>;
-                // It is random, so it may stand anywhere in a key, such as in a hash tag.
+                // The prefix may be anywhere in a key, such as in a hash tag. It is random, so no other key matches.
                 let scan = ["SCAN", &cursor, "MATCH", &format!("*{}*", self.prefix), "COUNT", "1000"];
                 (cursor, keys) = Cmd::new().arg(&scan).query(&mut connection)?;
-                // One by one, since a cluster deletes keys together in one slot alone.
+                // One by one, since a cluster rejects commands with keys of several slots.
                 for key in keys {
                     redis::cmd("UNLINK").arg(key).query::<()>(&mut connection)?;
                 }
@@ -155,12 +154,14 @@ fn servers(url: &str) -> RedisResult<Vec<redis::ConnectionInfo>> {
     let nodes: String = redis::cmd("CLUSTER").arg("NODES").query(&mut connect(seed.clone())?)?;
     let primaries = nodes.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
-        let (address, flags) = (words.next()?, words.next()?);
+        let address = words.next()?;
+        let flags = words.next()?;
         if !flags.contains("master") || flags.contains("fail") {
             return None;
         }
         let (host, port) = address.split('@').next()?.rsplit_once(':')?;
-        let (host, port) = (host.to_owned(), port.parse().ok()?);
+        let host = host.to_owned();
+        let port = port.parse().ok()?;
         let address = match seed.addr().clone() {
             ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
                 ConnectionAddr::TcpTls { host, port, insecure, tls_params }

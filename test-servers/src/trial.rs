@@ -2,10 +2,10 @@ use std::error::Error;
 
 use libtest_mimic::{Failed, Trial};
 
-/// What a test gives: an error says what went wrong.
+/// Result of a test.
 pub type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A test on a runtime of its own.
+/// A test that runs on its own runtime.
 pub fn trial<F>(name: &str, test: fn() -> F) -> Trial
 where
     F: Future<Output = TestResult> + 'static,

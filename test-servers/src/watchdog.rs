@@ -5,18 +5,18 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// The file in a server's folder that names its process.
+/// Name of the file with the process id, in the folder of a server.
 pub(crate) const PID_FILE: &str = "pid";
 
-/// Removes a server's folder, and ends the server that runs in it, once this process lets go of it or dies.
+/// Ends a server and removes its folder once the watchdog is dropped or this process dies.
 ///
-/// A signal on the death of the parent would not do: it comes when the *thread* that started the server ends,
-/// and a test's thread ends with the test.
+/// A parent-death signal (`PR_SET_PDEATHSIG`) does not work: the kernel sends it at the end of the *thread* that
+/// started the server, and the thread of a test ends with the test.
 #[derive(Debug)]
 pub(crate) struct Watchdog(Child);
 
-/// `$1` is the folder, `$2` the file in it with the process to end. The folder is moved away first: a server
-/// that is about to start then cannot say who it is, and does not start.
+/// `$1` is the folder, `$2` the name of the file with the process id. The folder is renamed first: a server that is
+/// about to start then fails to write its process id, and does not start.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 read -r _
@@ -38,7 +38,7 @@ impl Watchdog {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // The terminal's Ctrl-C is for the tests: the watchdog goes after them.
+            // A Ctrl-C in the terminal must not kill the watchdog, which ends after the tests.
             .process_group(0)
             .spawn()?;
         Ok(Self(child))

@@ -1,6 +1,6 @@
-//! Servers start, come back with what they keep, and end with whoever started them.
+//! Servers start, restart with their persistent data, and end with the process that started them.
 //!
-//! The tests run this program again as a child, which says in its environment what to do.
+//! The tests start this program as a child, with a job in an environment variable.
 
 use std::{
     env,
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let trials = vec![
-        trial("what_a_redis_keeps_survives_its_death", what_a_redis_keeps),
+        trial("persistent_data_of_a_redis_survives_its_death", persistent_data_of_a_redis),
         trial("a_paused_redis_hangs_and_goes_on", paused_redis),
         trial("a_cluster_fails_over_and_heals", cluster_fails_over),
         trial("a_cluster_may_have_no_replicas", cluster_without_replicas),
@@ -41,7 +41,7 @@ fn trial(name: &str, test: fn() -> TestResult) -> Trial {
     Trial::test(name, move || test().map_err(|error| Failed::from(error.to_string())))
 }
 
-/// What a child does.
+/// Runs the job of a child.
 fn run(job: &str) -> TestResult {
     match job {
         "start" => {
@@ -56,12 +56,12 @@ fn run(job: &str) -> TestResult {
         "share" => {
             for keys in [shared_redis()?, shared_redis_cluster()?] {
                 println!("{}", keys.prefix());
-                // Until the parent has written some.
+                // Wait until the parent has written some keys.
                 stdin().read_line(&mut String::new())?;
             }
         }
         "fail" => println!("{}", shared_redis().expect_err("there is no such program")),
-        _ => return Err(format!("{job} is no job").into()),
+        _ => return Err(format!("unknown job {job}").into()),
     }
     Ok(())
 }
@@ -72,29 +72,29 @@ fn child(job: &str) -> std::io::Result<Command> {
     Ok(command)
 }
 
-fn wait_until(what: &str, is_so: impl Fn() -> bool) -> TestResult {
+fn wait_until(what: &str, condition: impl Fn() -> bool) -> TestResult {
     let start = Instant::now();
-    while !is_so() {
+    while !condition() {
         if start.elapsed() > Duration::from_secs(60) {
-            return Err(format!("still not so after a minute: {what}").into());
+            return Err(format!("not within a minute: {what}").into());
         }
         sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-fn what_a_redis_keeps() -> TestResult {
+fn persistent_data_of_a_redis() -> TestResult {
     let durable = RedisOptions::default().with_setting("appendonly", "yes").with_setting("appendfsync", "always");
-    for (mut server, is_kept) in [(durable.start()?, true), (RedisOptions::default().start()?, false)] {
+    for (mut server, is_persistent) in [(durable.start()?, true), (RedisOptions::default().start()?, false)] {
         let url = server.url();
         server.query::<()>(&["SET", "step", "compile"])?;
         server.kill()?;
         assert!(server.query::<()>(&["PING"]).is_err(), "it is dead");
         server.start_again()?;
-        assert_eq!(server.query::<bool>(&["EXISTS", "step"])?, is_kept);
+        assert_eq!(server.query::<bool>(&["EXISTS", "step"])?, is_persistent);
         server.stop()?;
         server.start_again()?;
-        assert_eq!(server.query::<bool>(&["EXISTS", "step"])?, is_kept);
+        assert_eq!(server.query::<bool>(&["EXISTS", "step"])?, is_persistent);
         assert_eq!(server.url(), url);
     }
     // A server that ends by itself can be started again as well.
@@ -112,7 +112,7 @@ fn paused_redis() -> TestResult {
     assert!(server.query::<()>(&["PING"]).is_err(), "it does not answer");
     server.resume()?;
     server.query::<()>(&["PING"])?;
-    // A paused one ends all the same.
+    // A paused server also ends when it is dropped.
     server.pause()?;
     let address = server.address();
     drop(server);
@@ -181,7 +181,7 @@ fn given_servers() -> TestResult {
         stdin.write_all(b"\n")?;
     }
     assert!(child.wait()?.success());
-    // The keys of others are there still.
+    // Keys without the prefix still exist.
     assert_eq!(node.query::<usize>(&["DBSIZE"])?, 50);
     let sizes = cluster.nodes()[..3].iter().map(|primary| primary.query::<usize>(&["DBSIZE"]));
     assert_eq!(sizes.sum::<Result<usize, _>>()?, 50);
@@ -189,7 +189,7 @@ fn given_servers() -> TestResult {
 }
 
 fn missing_server() -> TestResult {
-    let said = child("fail")?.env_remove(REDIS_URL).env("PATH", "").output()?.stdout;
-    assert_eq!(String::from_utf8(said)?, "Redis is not installed; install the package redis-server\n");
+    let stdout = child("fail")?.env_remove(REDIS_URL).env("PATH", "").output()?.stdout;
+    assert_eq!(String::from_utf8(stdout)?, "Redis is not installed; install the package redis-server\n");
     Ok(())
 }

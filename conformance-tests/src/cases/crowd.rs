@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use steps_core::{
-    BuildId, ErrorKind, FinishStep, Results, StartStep, StateString, StepId, StepSelector, StepsStore, Timestamp,
+    BuildId, Dispatch, ErrorKind, FinishStep, Results, StartStep, StateString, StepId, StepSelector, StepsStore,
+    Timestamp,
 };
 use tokio::{runtime, sync::Barrier, task::JoinSet};
 
@@ -64,7 +65,7 @@ impl Workload {
         let (mut callers, start) = (JoinSet::new(), Arc::new(Barrier::new(CALLERS)));
         for number in 0..CALLERS {
             let handle = &handles[number % handles.len()];
-            let caller = crowd.recorder.caller(format!("{number} on {}", handle.name()), handle);
+            let caller = crowd.recorder.caller(format!("{number} on {}", handle.0.name()), handle);
             let (crowd, start) = (Arc::clone(&crowd), Arc::clone(&start));
             let work = async move {
                 start.wait().await;
@@ -81,7 +82,7 @@ impl Workload {
             ended.map_err(|error| Failure::new("a task of the case").got(error.to_string()))??;
         }
         for handle in handles {
-            let last = crowd.recorder.caller(format!("last on {}", handle.name()), handle);
+            let last = crowd.recorder.caller(format!("last on {}", handle.0.name()), handle);
             crowd.verify(last.get_steps(crowd.build).await)?;
         }
         Ok(crowd.recorder.history(crowd.build, crowd.now))
@@ -92,7 +93,7 @@ impl Workload {
     }
 
     /// Makes the calls of one caller. What each writes, no other writes, so that reads tell them apart.
-    async fn call(&self, caller: &Recorded, number: usize) -> CaseResult {
+    async fn call(&self, caller: &Dispatch<Recorded>, number: usize) -> CaseResult {
         let mut rng = Rng::new(self.seed, number as u64);
         for turn in 0..self.calls {
             let own = number * 1_000 + turn;

@@ -137,7 +137,7 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(env: &
     let kill = async {
         // In the middle of its work, right after an answer of its own.
         let _ = answers.acquire_many(20).await;
-        process.kill();
+        process.0.kill();
     };
     let work = async {
         let answered = concurrently((0..CALLERS).map(write)).await;

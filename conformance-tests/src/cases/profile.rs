@@ -20,6 +20,6 @@ async fn has_no_mistakes(setup: &CaseSetup) -> CaseResult {
 
 async fn claims_what_the_fixture_offers(setup: &CaseSetup) -> CaseResult {
     let env = setup.env().await?;
-    let unclaimed = Feature::ALL.iter().find(|feature| setup.claims(**feature) && !env.capabilities(**feature));
+    let unclaimed = Feature::ALL.iter().find(|feature| setup.claims(**feature) && !env.has(**feature));
     env.end(unclaimed.map_or(Ok(()), |feature| Err(missing(*feature)))).await
 }

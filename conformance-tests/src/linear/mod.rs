@@ -1,11 +1,10 @@
-//! Linearizability (R3): what several callers saw at once, held to the model.
+//! Linearizability check (R3) of the calls of concurrent callers.
 //!
-//! A [`Recorder`] notes when each call was made, when it was answered, and what it was answered. The
-//! [search](search) looks for one order of the calls that the times allow and in which the model gives each of these
-//! answers. Where there is none, [`shrink`] takes out what is not needed to see that, and [`show`] writes down
-//! the rest.
+//! A [`Recorder`] records the time of each call, the time of its answer, and the answer. The [search](search) looks for
+//! an order of the calls that the times allow and in which the model gives the same answers. If no such order exists,
+//! [`shrink`] removes events that the violation does not need, and [`show`] prints the others.
 //!
-//! A history is of one build: what happens in others does not matter to it, so that builds can be checked one by one.
+//! A history contains the calls on one build. Builds are independent, so each can be checked separately.
 
 mod record;
 mod search;
@@ -16,113 +15,101 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use steps_core::{AddedStep, BuildId, NewStep, Step, StepId, StepUrl, Timestamp};
+use steps_core::{AddedStep, BuildId, NewStep, Request, Response, Step, StepId, StepUrl, Timestamp};
 
 pub(crate) use record::{Recorded, Recorder};
 
-use crate::{
-    calls::Call,
-    failure::{CaseResult, Failure},
-};
+use crate::failure::{CaseResult, Failure};
 
-/// What some callers did to a build, and what they saw of it.
+/// Recorded calls of several callers on one build.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     pub(crate) build: BuildId,
-    /// What the clock said all the time.
+    /// The time of the clock, which does not change during the history.
     pub(crate) now: Timestamp,
-    /// The steps that were there before.
+    /// The steps that the build had before.
     pub(crate) initial: Vec<Step>,
     pub(crate) events: Vec<Event>,
 }
 
-/// A call, from its beginning to its answer.
+/// A call with its interval and outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) caller: String,
-    pub(crate) call: Call,
-    /// Since the history began, as all its times.
+    pub(crate) request: Request,
+    /// Time of the call. All times count from the start of the history.
     pub(crate) called: Duration,
-    pub(crate) end: End,
+    pub(crate) outcome: Outcome,
 }
 
-/// How a call ended for its caller.
+/// Outcome of a call for its caller.
 #[derive(Clone, Debug)]
-pub(crate) enum End {
-    Answered(Duration, Seen),
-    /// It was applied at any time since, or it was not, or will be.
+pub(crate) enum Outcome {
+    Answered(Duration, Response),
+    /// Unknown: applied at any time since the call, still in flight, or never applied.
     Open,
-    /// It was certainly not applied.
+    /// An error says that the call was not applied.
     Refused,
 }
 
-/// An answer in full.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) enum Seen {
-    Done,
-    Added(AddedStep),
-    Step(Option<Step>),
-    Steps(Vec<Step>),
-}
-
 impl History {
-    /// Expects an order of the calls that explains all answers. The failure shows the smallest part of the history
-    /// for which there is none.
+    /// Fails unless some order of the calls explains all answers. The failure shows the smallest part of the history
+    /// that has no such order.
     pub(crate) fn check(&self) -> CaseResult {
         self.refused_calls_left_nothing()?;
-        match search::search(self, Instant::now() + search::LONGEST) {
+        match search::search(self, Instant::now() + search::TIME_LIMIT) {
             Some(true) => Ok(()),
             Some(false) => Err(show::failure(self, &shrink::shrink(self))),
             None => Err(Failure::new("a history that the suite recorded")
-                .expected("an order of its calls, or that there is none")
-                .got("neither within the time that the search has: this is a fault of the suite")),
+                .expected("a decision whether it is linearizable")
+                .got("none within the limits of the search, which is a fault of the suite and not of the store")),
         }
     }
 
-    /// All steps that were read, in any call.
+    /// The steps in the answers of all reads.
     fn read_steps(&self) -> impl Iterator<Item = &Step> {
         self.events.iter().flat_map(Event::read_steps)
     }
 
-    /// Whether anybody read what this call would have written. It relies on what the callers of a history keep to: each
-    /// of them writes values that no other writes.
-    fn is_observed(&self, call: &Call) -> bool {
-        self.read_steps().any(|step| match call {
-            Call::AddStep(new) => step.state_string == new.state_string,
-            Call::StartStep(id, start) => {
+    /// Whether a read returned a value that this call writes. Callers of a history write distinct values, so the value
+    /// identifies the call.
+    fn is_observed(&self, request: &Request) -> bool {
+        self.read_steps().any(|step| match request {
+            Request::AddStep(new) => step.state_string == new.state_string,
+            Request::StartStep(id, start) => {
                 step.id == *id && [step.started_at, step.locks_acquired_at].contains(&Some(start.started_at))
             }
-            Call::SetStepLocksAcquiredAt(id, at) => step.id == *id && step.locks_acquired_at == Some(*at),
-            Call::SetStepStateString(id, state) => step.id == *id && step.state_string == *state,
-            Call::FinishStep(id, finish) => step.id == *id && step.results == Some(finish.results),
-            Call::AddUrl(id, url) => step.id == *id && step.urls.contains(url),
-            _ => false,
+            Request::SetStepLocksAcquiredAt(id, at) => step.id == *id && step.locks_acquired_at == Some(*at),
+            Request::SetStepStateString(id, state) => step.id == *id && step.state_string == *state,
+            Request::FinishStep(id, finish) => step.id == *id && step.results == Some(finish.results),
+            Request::AddUrl(id, url) => step.id == *id && step.urls.contains(url),
+            Request::GetStep(_) | Request::GetSteps(_) | Request::Close => false,
         })
     }
 
-    /// The most urls of a step that anybody saw, in their order.
+    /// The longest list of urls that a read returned for the step.
     fn longest_urls(&self, id: StepId) -> &[StepUrl] {
         let lists = self.read_steps().filter(|step| step.id == id).map(|step| step.urls.as_slice());
         lists.max_by_key(|urls| urls.len()).unwrap_or_default()
     }
 
-    /// D3: an error that says that a write was certainly not applied says the truth.
+    /// D3: a write whose error says "not applied" was not applied.
     fn refused_calls_left_nothing(&self) -> CaseResult {
-        let refused = self.events.iter().filter(|event| matches!(event.end, End::Refused));
-        match refused.map(|event| &event.call).find(|call| self.is_observed(call) && !self.is_answered(call)) {
+        let refused = self.events.iter().filter(|event| matches!(event.outcome, Outcome::Refused));
+        let mut requests = refused.map(|event| &event.request);
+        match requests.find(|request| self.is_observed(request) && !self.is_explained_by_another(request)) {
             None => Ok(()),
-            Some(call) => Err(show::false_rejection(self, call)),
+            Some(request) => Err(show::false_rejection(self, request)),
         }
     }
 
-    /// Whether another call of the history, which wrote the same url or had the same key, explains what was read.
-    fn is_answered(&self, call: &Call) -> bool {
+    /// Whether another call wrote the same url, or used the same key, and so explains the value that was read.
+    fn is_explained_by_another(&self, request: &Request) -> bool {
         self.events.iter().any(|event| {
-            !matches!(event.end, End::Refused)
-                && match (&event.call, call) {
-                    (Call::AddUrl(one, url), Call::AddUrl(other, other_url)) => one == other && url == other_url,
-                    (Call::AddStep(one), Call::AddStep(other)) => one.state_string == other.state_string,
+            !matches!(event.outcome, Outcome::Refused)
+                && match (&event.request, request) {
+                    (Request::AddUrl(one, url), Request::AddUrl(other, other_url)) => one == other && url == other_url,
+                    (Request::AddStep(one), Request::AddStep(other)) => one.state_string == other.state_string,
                     _ => false,
                 }
         })
@@ -131,16 +118,16 @@ impl History {
 
 impl Event {
     fn answered(&self) -> Option<Duration> {
-        match self.end {
-            End::Answered(at, _) => Some(at),
-            End::Open | End::Refused => None,
+        match self.outcome {
+            Outcome::Answered(at, _) => Some(at),
+            Outcome::Open | Outcome::Refused => None,
         }
     }
 
-    /// Forgets when it was.
+    /// Extends the interval of the call to all of time, so that it may come at any point of the order.
     fn loosen(&mut self) {
         self.called = Duration::ZERO;
-        if let End::Answered(at, _) = &mut self.end {
+        if let Outcome::Answered(at, _) = &mut self.outcome {
             *at = Duration::MAX;
         }
     }
@@ -149,29 +136,29 @@ impl Event {
         self.answered() == Some(Duration::MAX)
     }
 
-    fn seen(&self) -> Option<&Seen> {
-        match &self.end {
-            End::Answered(_, seen) => Some(seen),
-            End::Open | End::Refused => None,
+    fn response(&self) -> Option<&Response> {
+        match &self.outcome {
+            Outcome::Answered(_, response) => Some(response),
+            Outcome::Open | Outcome::Refused => None,
         }
     }
 
     fn read_steps(&self) -> &[Step] {
-        match self.seen() {
-            Some(Seen::Step(step)) => step.as_slice(),
-            Some(Seen::Steps(steps)) => steps,
+        match self.response() {
+            Some(Response::Step(step)) => step.as_slice(),
+            Some(Response::Steps(steps)) => steps,
             _ => &[],
         }
     }
 
     fn is_read(&self) -> bool {
-        matches!(self.call, Call::GetStep(_) | Call::GetSteps(_))
+        matches!(self.request, Request::GetStep(_) | Request::GetSteps(_))
     }
 
-    /// What was added, if it was an add that was answered.
+    /// The request and the answer, if the event is an add that was answered.
     fn added(&self) -> Option<(&NewStep, &AddedStep)> {
-        match (&self.call, self.seen()) {
-            (Call::AddStep(new), Some(Seen::Added(added))) => Some((new, added)),
+        match (&self.request, self.response()) {
+            (Request::AddStep(new), Some(Response::Added(added))) => Some((new, added)),
             _ => None,
         }
     }

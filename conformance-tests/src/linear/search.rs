@@ -1,12 +1,13 @@
-//! Looks for an order of the calls that explains all answers.
+//! Search for an order of the calls that explains all answers.
 //!
-//! It is the search of Wing and Gong with the memory of Lowe: of the calls that may come next, each is tried in
-//! turn, and a set of calls done with what they led to is tried once. What is known of builds keeps it small:
+//! The algorithm is the search of Wing and Gong with the memoization of Lowe. It tries each call that may come next,
+//! and visits a pair of completed calls and resulting state only once. Properties of builds prune the search:
 //!
-//! - A read, or a write that changes nothing, whose answer fits goes first: the others lose nothing by that.
-//! - The numbers that adds are answered order them.
-//! - Urls are only appended, so the longest list that was read says in which order those in it came.
-//! - A call that nobody knows the end of, and whose effect nobody saw, is left out.
+//! - A read that fits the current state, or a write that fits and changes nothing, is placed first. This is safe,
+//!   since placing it does not change the state that the other calls see.
+//! - The numbers in the answers of adds order the adds.
+//! - Urls are only appended, so the longest list that was read gives the order of its urls.
+//! - A call with an unknown outcome and without an observed effect is ignored.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -14,59 +15,59 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steps_core::{AddedStep, IdempotencyKey, NewStep, Step, StepId, StepName, StepUrl};
+use steps_core::{AddedStep, IdempotencyKey, NewStep, Request, Response, Step, StepId, StepName, StepUrl};
 
-use super::{End, Event, History, Seen};
-use crate::{
-    calls::Call,
-    model::{self, ExpectedAdd, Model},
-};
+use super::{Event, History, Outcome};
+use crate::model::{self, ExpectedAdd, Model};
 
-/// How many sets of calls the search tries before it gives up.
-const MOST: usize = 200_000;
+/// Number of states after which the search gives up.
+const MAX_STATES: usize = 200_000;
 
-/// How long it may take: with long histories, few sets take long as well.
-pub(super) const LONGEST: Duration = Duration::from_secs(20);
+/// Time limit of the search. A long history can exceed it with few states.
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// Whether there is such an order, or `None` when it is too hard to tell by then.
+/// Whether such an order exists, or `None` if the search reached a limit.
 pub(super) fn search(history: &History, deadline: Instant) -> Option<bool> {
     let mut search = Search::new(history, deadline);
     let found = search.run();
     (found || !search.gave_up).then_some(found)
 }
 
-/// What is known of the step with a number, from all answers.
+/// Facts about the step with a certain number, from all answers.
 #[derive(Default)]
 struct Known<'a> {
     step: Option<(StepId, &'a StepName)>,
-    /// The keys of the adds that were answered with it, and whether any was without one.
+    /// Keys of the adds that were answered with this step.
     keys: Vec<&'a IdempotencyKey>,
+    /// Whether an add without a key was answered with this step.
     is_of_plain_add: bool,
 }
 
 struct Search<'a> {
     history: &'a History,
-    /// By the time of the call.
+    /// Sorted by the time of the call.
     events: Vec<&'a Event>,
     known: BTreeMap<usize, Known<'a>>,
     longest_urls: BTreeMap<StepId, &'a [StepUrl]>,
-    /// What each read must find: how many steps, and the sum of their digests. None for what no state has.
+    /// Expected (step count, digest sum) of each read; `None` if no state can match.
     expected: Vec<Option<(usize, u64)>>,
-    is_done: Vec<bool>,
-    /// How many calls that were answered are not done yet.
+    is_placed: Vec<bool>,
+    /// Number of answered calls that are not placed yet.
     left: usize,
-    /// A digest of what is done.
-    done: u64,
+    /// Digest of the set of placed calls.
+    placed: u64,
     model: Model,
-    /// The digests of the model's steps, and their sum.
+    /// Digest of each step of the model, by number.
     digests: Vec<u64>,
+    /// Sum of `digests`.
     sum: u64,
-    tried: HashSet<(u64, u64)>,
+    /// Pairs of `placed` and `sum`.
+    visited: HashSet<(u64, u64)>,
     deadline: Instant,
     gave_up: bool,
 }
 
-/// How to take back a write.
+/// Inverse of a write.
 enum Undo {
     Add(NewStep),
     Change(Box<Step>),
@@ -77,10 +78,10 @@ impl<'a> Search<'a> {
         let mut events: Vec<&Event> = history
             .events
             .iter()
-            .filter(|event| match event.end {
-                End::Answered(..) => true,
-                End::Open => matches!(event.call, Call::AddStep(_)) || history.is_observed(&event.call),
-                End::Refused => false,
+            .filter(|event| match event.outcome {
+                Outcome::Answered(..) => true,
+                Outcome::Open => matches!(event.request, Request::AddStep(_)) || history.is_observed(&event.request),
+                Outcome::Refused => false,
             })
             .collect();
         events.sort_by_key(|event| event.called);
@@ -103,20 +104,20 @@ impl<'a> Search<'a> {
             known,
             longest_urls,
             expected: Vec::new(),
-            is_done: vec![false; events.len()],
+            is_placed: vec![false; events.len()],
             left: events.iter().filter(|event| event.answered().is_some()).count(),
-            done: 0,
+            placed: 0,
             model: Model::default(),
             digests: Vec::new(),
             sum: 0,
-            tried: HashSet::new(),
+            visited: HashSet::new(),
             deadline,
             gave_up: false,
             events,
         };
         search.expected = search.events.iter().map(|event| search.expectation(event)).collect();
         for step in &history.initial {
-            search.model.put(step.clone());
+            search.model.push(step.clone());
             search.push_digest();
         }
         search
@@ -129,111 +130,111 @@ impl<'a> Search<'a> {
         is_sorted.then_some((steps.len(), sum))
     }
 
-    /// Whether what is left can be ordered.
+    /// Whether the remaining calls can be ordered.
     fn run(&mut self) -> bool {
         let settled = self.settle();
         if self.left == 0 {
             return true;
         }
-        if self.tried.insert((self.done, self.sum)) {
-            self.gave_up |= self.tried.len() > MOST || Instant::now() >= self.deadline;
-            for place in self.next() {
+        if self.visited.insert((self.placed, self.sum)) {
+            self.gave_up |= self.visited.len() > MAX_STATES || Instant::now() >= self.deadline;
+            for index in self.next() {
                 if self.gave_up {
                     break;
                 }
-                let Some(undo) = self.apply(place) else { continue };
-                self.mark(place);
+                let Some(undo) = self.apply(index) else { continue };
+                self.toggle(index);
                 if self.run() {
                     return true;
                 }
-                self.mark(place);
+                self.toggle(index);
                 self.undo(undo);
             }
         }
-        for place in settled {
-            self.mark(place);
+        for index in settled {
+            self.toggle(index);
         }
         false
     }
 
-    /// Does all that fits and changes nothing.
+    /// Places all calls that fit and change nothing. Returns their indices.
     fn settle(&mut self) -> Vec<usize> {
         let mut settled = Vec::new();
         loop {
-            let fitting = self.next().into_iter().filter(|place| self.fits(*place));
+            let fitting = self.next().into_iter().filter(|index| self.fits(*index));
             let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
                 return settled;
             }
-            for place in fitting {
-                self.mark(place);
-                settled.push(place);
+            for index in fitting {
+                self.toggle(index);
+                settled.push(index);
             }
         }
     }
 
-    /// The calls that may come next: those that were made before any other that is left was answered. Those
-    /// that were answered first come first.
+    /// The calls that may come next: each began before any remaining call was answered. Sorted by the time of the
+    /// answer.
     fn next(&self) -> Vec<usize> {
         let mut first_answer = Duration::MAX;
         let mut next = Vec::new();
-        for (place, event) in self.events.iter().enumerate() {
-            if self.is_done[place] {
+        for (index, event) in self.events.iter().enumerate() {
+            if self.is_placed[index] {
                 continue;
             }
             if event.called > first_answer {
                 break;
             }
             first_answer = first_answer.min(event.answered().unwrap_or(Duration::MAX));
-            next.push(place);
+            next.push(index);
         }
-        next.retain(|place| self.events[*place].called <= first_answer);
-        next.sort_by_key(|place| self.events[*place].answered().unwrap_or(Duration::MAX));
+        next.retain(|index| self.events[*index].called <= first_answer);
+        next.sort_by_key(|index| self.events[*index].answered().unwrap_or(Duration::MAX));
         next
     }
 
-    /// Marks a call as done, or as not done after all.
-    fn mark(&mut self, place: usize) {
-        let is_done = !self.is_done[place];
-        self.is_done[place] = is_done;
-        self.done ^= digest_of(&place);
-        if self.events[place].answered().is_some() {
-            self.left = if is_done { self.left - 1 } else { self.left + 1 };
+    /// Marks a call as placed, or as not placed if it was.
+    fn toggle(&mut self, index: usize) {
+        let is_placed = !self.is_placed[index];
+        self.is_placed[index] = is_placed;
+        self.placed ^= digest_of(&index);
+        if self.events[index].answered().is_some() {
+            self.left = if is_placed { self.left - 1 } else { self.left + 1 };
         }
     }
 
-    /// Whether a call that was answered changes nothing now, and its answer is right.
-    fn fits(&self, place: usize) -> bool {
-        let event = self.events[place];
-        match (&event.call, event.seen()) {
-            (Call::GetSteps(_), Some(_)) => self.expected[place] == Some((self.digests.len(), self.sum)),
-            (Call::GetStep(selector), Some(_)) => {
-                let found = self.model.step(selector).map(|step| self.digests[self.place_of(step.id)]);
-                self.expected[place] == Some((usize::from(found.is_some()), found.unwrap_or(0)))
+    /// Whether a call changes nothing in the current state and its answer is right.
+    fn fits(&self, index: usize) -> bool {
+        let event = self.events[index];
+        match (&event.request, event.response()) {
+            (Request::GetSteps(_), Some(_)) => self.expected[index] == Some((self.digests.len(), self.sum)),
+            (Request::GetStep(selector), Some(_)) => {
+                let found = self.model.step(selector).map(|step| self.digests[self.index_of(step.id)]);
+                self.expected[index] == Some((usize::from(found.is_some()), found.unwrap_or(0)))
             }
-            (Call::AddStep(new), Some(Seen::Added(added))) => {
+            (Request::AddStep(new), Some(Response::Added(added))) => {
                 matches!(self.model.expected_add(new), ExpectedAdd::Again(first) if first == *added)
             }
-            (Call::AddUrl(id, url), Some(_)) => {
+            (Request::AddUrl(id, url), Some(_)) => {
                 self.model.step(&(*id).into()).is_some_and(|step| step.urls.contains(url))
             }
             _ => false,
         }
     }
 
-    /// Does a write, if it can come now.
-    fn apply(&mut self, place: usize) -> Option<Undo> {
-        let event = self.events[place];
-        match &event.call {
-            Call::AddStep(new) => self.add(new, event.seen()),
-            Call::StartStep(id, start) => self.change(*id, |step| model::start(step, *start)),
-            Call::SetStepLocksAcquiredAt(id, at) => self.change(*id, |step| step.locks_acquired_at = Some(*at)),
-            Call::SetStepStateString(id, state) => self.change(*id, |step| step.state_string = state.clone()),
-            Call::FinishStep(id, finish) => {
+    /// Applies a write, if it can come next.
+    fn apply(&mut self, index: usize) -> Option<Undo> {
+        let event = self.events[index];
+        match &event.request {
+            Request::AddStep(new) => self.add(new, event.response()),
+            Request::StartStep(id, start) => self.change(*id, |step| model::start(step, *start)),
+            Request::SetStepLocksAcquiredAt(id, at) => self.change(*id, |step| step.locks_acquired_at = Some(*at)),
+            Request::SetStepStateString(id, state) => self.change(*id, |step| step.state_string = state.clone()),
+            Request::FinishStep(id, finish) => {
                 let now = self.history.now;
                 self.change(*id, |step| model::finish(step, *finish, now))
             }
-            Call::AddUrl(id, url) => {
+            Request::AddUrl(id, url) => {
                 let longest = self.longest_urls.get(id).copied().unwrap_or_default();
                 let there = &self.model.step(&(*id).into())?.urls;
                 let is_next = longest.get(there.len()).is_none_or(|next| next == url);
@@ -242,18 +243,19 @@ impl<'a> Search<'a> {
                 }
                 self.change(*id, |step| model::add_url(step, url.clone()))
             }
-            _ => None,
+            Request::GetStep(_) | Request::GetSteps(_) | Request::Close => None,
         }
     }
 
-    fn add(&mut self, new: &NewStep, seen: Option<&Seen>) -> Option<Undo> {
+    fn add(&mut self, new: &NewStep, response: Option<&Response>) -> Option<Undo> {
         let ExpectedAdd::New { number, name } = self.model.expected_add(new) else { return None };
         let known = self.known.get(&(number.get() as usize));
-        let added = match seen {
-            Some(Seen::Added(added)) if added.number == number && added.name == name => added.clone(),
+        let added = match response {
+            Some(Response::Added(added)) if added.number == number && added.name == name => added.clone(),
             Some(_) => return None,
             None => {
-                // Somebody knows of this step or of a later one, and no other add was answered with it.
+                // Apply it only if an answer shows this step or a later one, and no other add was answered with the
+                // step.
                 self.known.range(number.get() as usize..).next()?;
                 let is_of_another = known.is_some_and(|known| {
                     let has_key = new.idempotency_key.as_ref().is_some_and(|key| known.keys.contains(&key));
@@ -279,7 +281,7 @@ impl<'a> Search<'a> {
         Some(Undo::Add(new.clone()))
     }
 
-    /// An id for a step that nobody read.
+    /// An id for a step that no answer shows.
     fn unknown_id(&self) -> Option<StepId> {
         let last = self.model.steps(self.history.build).last().map_or(0, |step| step.id.get());
         StepId::new(last + 1).ok()
@@ -296,7 +298,7 @@ impl<'a> Search<'a> {
     fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Add(new) => {
-                self.model.take_back(&new);
+                self.model.undo_add(&new);
                 let digest = self.digests.pop().unwrap_or(0);
                 self.sum = self.sum.wrapping_sub(digest);
             }
@@ -316,19 +318,20 @@ impl<'a> Search<'a> {
         self.sum = self.sum.wrapping_add(digest);
     }
 
-    fn place_of(&self, id: StepId) -> usize {
-        let place = self.model.steps(self.history.build).iter().position(|step| step.id == id);
-        place.expect("it was found in this build")
+    fn index_of(&self, id: StepId) -> usize {
+        let index = self.model.steps(self.history.build).iter().position(|step| step.id == id);
+        index.expect("the model has the step in this build")
     }
 
     fn refresh_digest(&mut self, id: StepId) {
-        let place = self.place_of(id);
-        let digest = self.digest(&self.model.steps(self.history.build)[place]);
-        self.sum = self.sum.wrapping_sub(self.digests[place]).wrapping_add(digest);
-        self.digests[place] = digest;
+        let index = self.index_of(id);
+        let digest = self.digest(&self.model.steps(self.history.build)[index]);
+        self.sum = self.sum.wrapping_sub(self.digests[index]).wrapping_add(digest);
+        self.digests[index] = digest;
     }
 
-    /// A digest of all that a read shows of a step. Of urls that nobody read, only how many there are matters.
+    /// Digest of the fields of a step that a read returns. Urls beyond the longest list that was read count by their
+    /// number only.
     fn digest(&self, step: &Step) -> u64 {
         let read = self.longest_urls.get(&step.id).map_or(0, |urls| urls.len());
         digest_of(&(

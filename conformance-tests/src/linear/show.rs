@@ -1,4 +1,4 @@
-//! Writes down a history that cannot be explained, and says which clause is broken.
+//! Prints a history that is not linearizable, and names the clause that it breaks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,15 +6,15 @@ use std::{
     time::Duration,
 };
 
-use steps_core::{Step, StepId, StepSelector, StepUrl};
+use steps_core::{Request, Response, Step, StepId, StepSelector, StepUrl};
 
 use super::{
-    End, Event, History, Seen,
+    Event, History, Outcome,
     shrink::{Field, Projection, Shrunk},
 };
-use crate::{Clause, calls::Call, code::literal, failure::Failure, model::free_name};
+use crate::{Clause, code::literal, failure::Failure, model::free_name};
 
-/// Why a history cannot be explained, shown with its smallest part.
+/// The failure of a history that is not linearizable, with its smallest part.
 pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
     let (clause, what) = blame(whole, shrunk);
     Failure::of(clause, what)
@@ -23,21 +23,21 @@ pub(super) fn failure(whole: &History, shrunk: &Shrunk) -> Failure {
         .with_history(written(shrunk))
 }
 
-/// An error said that a call was not applied, and it was.
-pub(super) fn false_rejection(history: &History, call: &Call) -> Failure {
+/// The failure of a call that was applied although its error says otherwise.
+pub(super) fn false_rejection(history: &History, request: &Request) -> Failure {
     let names = Names::new(history);
-    Failure::of(Clause::D3, format_args!("{}, whose error says that it was not applied", names.call(call)))
-        .expected("that nobody reads what it wrote")
-        .got("somebody did")
+    Failure::of(Clause::D3, format_args!("{}, whose error says that it was not applied", names.call(request)))
+        .expected("that no read returns its value")
+        .got("a read that returns it")
 }
 
-/// The clause that is broken: linearizability, unless what is shown makes plain that another one is.
+/// The broken clause, with what the failure is about: R3, unless the shrunk history clearly breaks another clause.
 fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
     let events = &shrunk.history.events;
     wrong_adds(&shrunk.history)
         .or_else(|| {
-            let mut reads = events.iter().filter_map(|event| match event.seen() {
-                Some(Seen::Steps(steps)) if shrunk.projections.contains(&Projection::Adds) => Some(steps),
+            let mut reads = events.iter().filter_map(|event| match event.response() {
+                Some(Response::Steps(steps)) if shrunk.projections.contains(&Projection::Adds) => Some(steps),
                 _ => None,
             });
             let has_gap = reads.any(|steps| !steps.iter().map(|step| step.number.get()).eq((0..).take(steps.len())));
@@ -46,8 +46,8 @@ fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
         .or_else(|| wrong_urls(whole, &shrunk.history))
         .unwrap_or_else(|| {
             let what = match shrunk.projections.iter().next() {
-                Some(aspect) if shrunk.projections.len() == 1 => match aspect {
-                    Projection::Adds => "which steps there are",
+                Some(projection) if shrunk.projections.len() == 1 => match projection {
+                    Projection::Adds => "the set of steps",
                     Projection::Field(_, Field::State) => "the state string of a step",
                     Projection::Field(_, Field::Start) => "the times of a step",
                     Projection::Field(_, Field::Finish) => "the end of a step",
@@ -61,29 +61,29 @@ fn blame(whole: &History, shrunk: &Shrunk) -> (Clause, String) {
 
 fn wrong_adds(history: &History) -> Option<(Clause, String)> {
     let added: Vec<_> = history.events.iter().filter_map(Event::added).collect();
-    for (place, (new, one)) in added.iter().enumerate() {
-        for (other_new, other) in &added[..place] {
+    for (index, (new, one)) in added.iter().enumerate() {
+        for (other_new, other) in &added[..index] {
             let is_same_key = new.idempotency_key.is_some() && new.idempotency_key == other_new.idempotency_key;
             if is_same_key && one != other {
-                return Some((Clause::I5, "two adds under one key, answered differently".into()));
+                return Some((Clause::I5, "two adds with one key and different answers".into()));
             }
             if !is_same_key && one.number == other.number {
                 return Some((Clause::I2, format!("the number {}, given to two steps", one.number)));
             }
             if !is_same_key && (one.number < other.number) != (one.id < other.id) {
-                return Some((Clause::I1, "two steps, the later of which has not the greater id".into()));
+                return Some((Clause::I1, "two steps whose ids are not in the order of their numbers".into()));
             }
         }
     }
     let name = wrong_name(history)?;
-    Some((Clause::N3, format!("the name {}, which is not the one that the adds before give", literal(&name))))
+    Some((Clause::N3, format!("the name {}, where the adds before lead to another one", literal(&name))))
 }
 
-/// A url that is shown to be missing and is so in the end, or that comes twice.
+/// A url that a later read misses and the last read too, or that one read returns twice.
 fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
     let named = |url: &StepUrl| format!("the url ({}, {})", literal(url.name()), literal(url.url()));
     for event in &shown.events {
-        let (Call::AddUrl(id, url), Some(answered)) = (&event.call, event.answered()) else { continue };
+        let (Request::AddUrl(id, url), Some(answered)) = (&event.request, event.answered()) else { continue };
         let later = |history: &History| {
             let reads = history.events.iter().filter(|read| read.is_read() && read.called > answered);
             let steps = reads.flat_map(Event::read_steps).filter(|step| step.id == *id);
@@ -94,20 +94,20 @@ fn wrong_urls(whole: &History, shown: &History) -> Option<(Clause, String)> {
         }
     }
     shown.read_steps().find_map(|step| {
-        let doubled = (0..step.urls.len()).find(|place| step.urls[..*place].contains(&step.urls[*place]))?;
+        let doubled = (0..step.urls.len()).find(|index| step.urls[..*index].contains(&step.urls[*index]))?;
         Some((Clause::U3, format!("{}, doubled", named(&step.urls[doubled]))))
     })
 }
 
-/// A name that is not the one that those of the adds before it leave, where all of these are known.
+/// A name that does not follow from the names before it, in the prefix of numbers where all names are known.
 fn wrong_name(history: &History) -> Option<String> {
     let mut by_number = BTreeMap::new();
     for (new, added) in history.events.iter().filter_map(Event::added) {
-        // Of several under one key, nobody knows whose name counts.
+        // Among several adds with one key, the one that made the step is unknown, and so is the requested name.
         let requested = new.idempotency_key.is_none().then_some(new.name.as_str());
         by_number.insert(added.number.get(), (requested, added.name.as_str()));
     }
-    let known = by_number.iter().zip(0..).take_while(|((number, _), place)| **number == *place);
+    let known = by_number.iter().zip(0..).take_while(|((number, _), index)| **number == *index);
     let mut taken = BTreeSet::new();
     for ((_, (requested, name)), _) in known {
         if requested.is_some_and(|requested| free_name(requested, |name| taken.contains(name)) != *name) {
@@ -118,7 +118,7 @@ fn wrong_name(history: &History) -> Option<String> {
     None
 }
 
-/// The history in lines, by the time of the call. Adds whose times do not matter are one line.
+/// The history as lines, sorted by the time of the call. Adds with widened intervals share one line.
 fn written(shrunk: &Shrunk) -> String {
     let names = Names::new(&shrunk.history);
     let (loose, mut events): (Vec<&Event>, Vec<&Event>) =
@@ -136,12 +136,14 @@ fn written(shrunk: &Shrunk) -> String {
     }
     for event in events {
         let answered = event.answered().map_or_else(|| "…".into(), |at| micros(at, start));
-        let answer = match &event.end {
-            End::Answered(_, seen) => names.seen(seen, shrunk),
-            End::Open => " → not known".into(),
-            End::Refused => " → not applied".into(),
+        let answer = match &event.outcome {
+            Outcome::Answered(_, response) => names.response(response, shrunk),
+            Outcome::Open => " → not known".into(),
+            Outcome::Refused => " → not applied".into(),
         };
-        let (called, caller, call) = (micros(event.called, start), &event.caller, names.call(&event.call));
+        let called = micros(event.called, start);
+        let caller = &event.caller;
+        let call = names.call(&event.request);
         let _ = writeln!(text, "    {called:>6} – {answered:<6} {caller}: {call}{answer}");
     }
     text.truncate(text.trim_end().len());
@@ -152,7 +154,7 @@ fn micros(at: Duration, start: Duration) -> String {
     at.saturating_sub(start).as_micros().to_string()
 }
 
-/// Steps are called by their number.
+/// Names steps by their number.
 struct Names(BTreeMap<StepId, u32>);
 
 impl Names {
@@ -166,9 +168,9 @@ impl Names {
         self.0.get(&id).map_or_else(|| format!("id {id}"), |number| format!("step {number}"))
     }
 
-    fn call(&self, call: &Call) -> String {
-        match call {
-            Call::AddStep(new) => {
+    fn call(&self, request: &Request) -> String {
+        match request {
+            Request::AddStep(new) => {
                 let state = if new.state_string.as_str().is_empty() {
                     String::new()
                 } else {
@@ -178,37 +180,41 @@ impl Names {
                     new.idempotency_key.as_ref().map_or_else(String::new, |key| format!(", key {}", key.as_str()));
                 format!("add {}{state}{key}", literal(new.name.as_str()))
             }
-            Call::StartStep(id, start) => {
+            Request::StartStep(id, start) => {
                 let locks = if start.locks_acquired { ", with locks" } else { "" };
                 format!("start {} at {}{locks}", self.step(*id), start.started_at)
             }
-            Call::SetStepLocksAcquiredAt(id, at) => format!("locks of {} at {at}", self.step(*id)),
-            Call::SetStepStateString(id, state) => format!("state of {}: {}", self.step(*id), literal(state.as_str())),
-            Call::FinishStep(id, finish) => {
+            Request::SetStepLocksAcquiredAt(id, at) => format!("locks of {} at {at}", self.step(*id)),
+            Request::SetStepStateString(id, state) => {
+                format!("state of {}: {}", self.step(*id), literal(state.as_str()))
+            }
+            Request::FinishStep(id, finish) => {
                 let hidden = if finish.hidden { ", hidden" } else { "" };
                 format!("finish {} with {}{hidden}", self.step(*id), finish.results.code())
             }
-            Call::AddUrl(id, url) => {
+            Request::AddUrl(id, url) => {
                 format!("url to {}: ({}, {})", self.step(*id), literal(url.name()), literal(url.url()))
             }
-            Call::GetStep(StepSelector::Id(id)) => format!("get {}", self.step(*id)),
-            Call::GetStep(StepSelector::Number { number, .. }) => format!("get number {number}"),
-            Call::GetStep(StepSelector::Name { name, .. }) => format!("get {}", literal(name.as_str())),
-            Call::GetSteps(_) => "get all".into(),
-            Call::Close | Call::SetClock(_) | Call::Opened(_) => format!("{call:?}"),
+            Request::GetStep(StepSelector::Id(id)) => format!("get {}", self.step(*id)),
+            Request::GetStep(StepSelector::Number { number, .. }) => format!("get number {number}"),
+            Request::GetStep(StepSelector::Name { name, .. }) => format!("get {}", literal(name.as_str())),
+            Request::GetSteps(_) => "get all".into(),
+            Request::Close => "close".into(),
         }
     }
 
-    fn seen(&self, seen: &Seen, shrunk: &Shrunk) -> String {
-        match seen {
-            Seen::Done => String::new(),
-            Seen::Added(added) => format!(" → number {}, {}", added.number, literal(added.name.as_str())),
-            Seen::Step(None) => " → None".into(),
-            Seen::Step(Some(step)) => format!(" → {}", self.read(step, shrunk)),
-            Seen::Steps(steps) => {
+    fn response(&self, response: &Response, shrunk: &Shrunk) -> String {
+        match response {
+            Response::Done => String::new(),
+            Response::Added(added) => format!(" → number {}, {}", added.number, literal(added.name.as_str())),
+            Response::Step(None) => " → None".into(),
+            Response::Step(Some(step)) => format!(" → {}", self.read(step, shrunk)),
+            Response::Steps(steps) => {
                 let projections = &shrunk.projections;
                 let fields = steps.iter().filter(|step| {
-                    projections.iter().any(|aspect| matches!(aspect, Projection::Field(id, _) if *id == step.id))
+                    projections
+                        .iter()
+                        .any(|projection| matches!(projection, Projection::Field(id, _) if *id == step.id))
                 });
                 let mut shown: Vec<_> = fields.map(|step| self.read(step, shrunk)).collect();
                 if projections.contains(&Projection::Adds) {
@@ -219,9 +225,9 @@ impl Names {
         }
     }
 
-    /// Of a step, what is looked at.
+    /// The fields of a step that the projections contain.
     fn read(&self, step: &Step, shrunk: &Shrunk) -> String {
-        let fields = shrunk.projections.iter().filter_map(|aspect| match aspect {
+        let fields = shrunk.projections.iter().filter_map(|projection| match projection {
             Projection::Field(id, field) if *id == step.id => Some(match field {
                 Field::State => literal(step.state_string.as_str()),
                 Field::Start => format!(

@@ -1,14 +1,14 @@
-//! The search takes what can be explained and refuses what cannot, and what it refuses is shown small.
+//! The search accepts linearizable histories and rejects others, and rejected ones are shrunk.
 
 use std::time::Duration;
 
 use steps_core::{
-    AddedStep, BuildId, FinishStep, IdempotencyKey, NewStep, Results, StateString, Step, StepId, StepName, StepUrl,
-    Timestamp,
+    AddedStep, BuildId, FinishStep, IdempotencyKey, NewStep, Request, Response, Results, StateString, Step, StepId,
+    StepName, StepUrl, Timestamp,
 };
 
-use super::{End, Event, History, Seen};
-use crate::{Clause, calls::Call};
+use super::{Event, History, Outcome};
+use crate::Clause;
 
 fn build() -> BuildId {
     BuildId::new(7).unwrap()
@@ -32,7 +32,7 @@ fn step(number: u32, name: &str, state: &str, urls: &[&str]) -> Step {
     Step::builder(id(number), build(), number.into(), StepName::new(name).unwrap(), state).urls(urls).build()
 }
 
-/// A history in which each line is a call, when it was made and answered, and the answer.
+/// Builder of a history: each line has the times of call and answer, the request and the response.
 struct Lines(Vec<Event>);
 
 impl Lines {
@@ -40,33 +40,32 @@ impl Lines {
         Self(Vec::new())
     }
 
-    fn call(mut self, called: u64, answered: u64, call: Call, seen: Seen) -> Self {
-        let end = End::Answered(Duration::from_micros(answered), seen);
-        self.0.push(Event { caller: self.0.len().to_string(), call, called: Duration::from_micros(called), end });
-        self
+    fn call(self, called: u64, answered: u64, request: Request, response: Response) -> Self {
+        self.open(called, request, Outcome::Answered(Duration::from_micros(answered), response))
     }
 
-    fn open(mut self, called: u64, call: Call, end: End) -> Self {
-        self.0.push(Event { caller: self.0.len().to_string(), call, called: Duration::from_micros(called), end });
+    fn open(mut self, called: u64, request: Request, outcome: Outcome) -> Self {
+        let called = Duration::from_micros(called);
+        self.0.push(Event { caller: self.0.len().to_string(), request, called, outcome });
         self
     }
 
     fn add(self, called: u64, answered: u64, name: &str, number: u32, got: &str) -> Self {
         let added = AddedStep::new(id(number), number.into(), StepName::new(got).unwrap());
-        self.call(called, answered, Call::AddStep(new(name, "")), Seen::Added(added))
+        self.call(called, answered, Request::AddStep(new(name, "")), Response::Added(added))
     }
 
     fn url(self, called: u64, answered: u64, number: u32, text: &str) -> Self {
-        self.call(called, answered, Call::AddUrl(id(number), url(text)), Seen::Done)
+        self.call(called, answered, Request::AddUrl(id(number), url(text)), Response::Done)
     }
 
     fn state(self, called: u64, answered: u64, number: u32, text: &str) -> Self {
-        let call = Call::SetStepStateString(id(number), StateString::new(text).unwrap());
-        self.call(called, answered, call, Seen::Done)
+        let request = Request::SetStepStateString(id(number), StateString::new(text).unwrap());
+        self.call(called, answered, request, Response::Done)
     }
 
     fn read(self, called: u64, answered: u64, steps: Vec<Step>) -> Self {
-        self.call(called, answered, Call::GetSteps(build()), Seen::Steps(steps))
+        self.call(called, answered, Request::GetSteps(build()), Response::Steps(steps))
     }
 
     fn history(self) -> History {
@@ -79,9 +78,9 @@ impl Lines {
         }
     }
 
-    /// Refused, with this clause and this many lines.
+    /// Asserts a rejection with this clause and this many lines.
     fn fails(self, clause: Clause, lines: usize) -> String {
-        let failure = self.history().check().expect_err("it cannot be explained");
+        let failure = self.history().check().expect_err("it is not linearizable");
         let text = failure.to_string();
         assert_eq!(failure.clause, Some(clause), "{text}");
         let shown = failure.history.map(String::from).unwrap_or_default();
@@ -91,7 +90,7 @@ impl Lines {
 }
 
 #[test]
-fn calls_at_once_may_come_in_any_order() {
+fn concurrent_calls_may_come_in_any_order() {
     for read in [vec![], vec![step(0, "a", "", &[])], vec![step(0, "a", "", &[]), step(1, "a_1", "", &[])]] {
         Lines::new().add(0, 10, "a", 0, "a").add(0, 10, "a", 1, "a_1").read(5, 6, read).passes();
     }
@@ -102,7 +101,7 @@ fn calls_at_once_may_come_in_any_order() {
 }
 
 #[test]
-fn calls_one_after_the_other_come_in_their_order() {
+fn sequential_calls_come_in_their_order() {
     let lines = Lines::new().add(0, 1, "a", 0, "a").add(0, 1, "b", 1, "b");
     lines.read(2, 3, vec![step(0, "a", "", &[])]).fails(Clause::R3, 3);
     Lines::new().add(0, 1, "a", 1, "a").add(2, 3, "b", 0, "b").fails(Clause::R3, 1);
@@ -113,8 +112,9 @@ fn calls_one_after_the_other_come_in_their_order() {
 }
 
 #[test]
-fn what_was_read_stays_read() {
-    let (before, after) = (vec![step(0, "a", "", &[])], vec![step(0, "a", "x", &[])]);
+fn a_later_read_is_not_older() {
+    let before = vec![step(0, "a", "", &[])];
+    let after = vec![step(0, "a", "x", &[])];
     let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
     write.read(3, 4, before.clone()).read(5, 6, after.clone()).passes();
     let write = Lines::new().add(0, 1, "a", 0, "a").state(2, 20, 0, "x");
@@ -124,7 +124,7 @@ fn what_was_read_stays_read() {
 
 #[test]
 fn a_read_is_of_one_instant() {
-    // Of two steps that change one after the other, it sees the later change alone.
+    // Two steps change one after the other, and the read returns only the later change.
     let lines = Lines::new().add(0, 1, "a", 0, "a").add(2, 3, "b", 1, "b");
     let lines = lines.state(4, 5, 0, "x").state(6, 7, 1, "y");
     let torn = vec![step(0, "a", "", &[]), step(1, "b", "y", &[])];
@@ -133,22 +133,22 @@ fn a_read_is_of_one_instant() {
 }
 
 #[test]
-fn a_call_without_an_answer_came_whenever_it_was_seen_or_never() {
-    let state = || Call::SetStepStateString(id(0), StateString::new("x").unwrap());
+fn an_open_call_takes_effect_at_any_later_time_or_never() {
+    let state = || Request::SetStepStateString(id(0), StateString::new("x").unwrap());
     for (later, is_fine) in [("x", true), ("", true), ("y", false)] {
-        let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state(), End::Open);
+        let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state(), Outcome::Open);
         let lines = lines.read(3, 4, vec![step(0, "a", "", &[])]).read(9, 10, vec![step(0, "a", later, &[])]);
         if is_fine { lines.passes() } else { drop(lines.fails(Clause::R3, 1)) }
     }
-    // An add that took the number 0, as one sees by the next.
-    Lines::new().open(0, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").passes();
-    Lines::new().open(3, Call::AddStep(new("a", "s")), End::Open).add(1, 2, "a", 1, "a_1").fails(Clause::R3, 1);
+    // The open add took the number 0, since the next add got 1.
+    Lines::new().open(0, Request::AddStep(new("a", "s")), Outcome::Open).add(1, 2, "a", 1, "a_1").passes();
+    Lines::new().open(3, Request::AddStep(new("a", "s")), Outcome::Open).add(1, 2, "a", 1, "a_1").fails(Clause::R3, 1);
 }
 
 #[test]
 fn a_call_that_was_not_applied_is_not_seen() {
-    let state = Call::SetStepStateString(id(0), StateString::new("x").unwrap());
-    let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state, End::Refused);
+    let state = Request::SetStepStateString(id(0), StateString::new("x").unwrap());
+    let lines = Lines::new().add(0, 1, "a", 0, "a").open(2, state, Outcome::Refused);
     let failure = lines.read(3, 4, vec![step(0, "a", "x", &[])]).history().check().unwrap_err();
     assert_eq!(failure.clause, Some(Clause::D3), "{failure}");
 }
@@ -162,9 +162,9 @@ fn the_clause_is_named_where_it_is_plain() {
     lines.read(10, 11, vec![step(0, "a", "", &["x"])]).fails(Clause::U3, 3);
     let lines = Lines::new().add(0, 1, "a", 0, "a").url(2, 9, 0, "x").url(2, 9, 0, "x");
     lines.read(10, 11, vec![step(0, "a", "", &["x", "x"])]).fails(Clause::U3, 3);
-    let keyed = || Call::AddStep(new("a", "").with_idempotency_key(IdempotencyKey::new("k").unwrap()));
+    let keyed = || Request::AddStep(new("a", "").with_idempotency_key(IdempotencyKey::new("k").unwrap()));
     let added =
-        |number: u32, name| Seen::Added(AddedStep::new(id(number), number.into(), StepName::new(name).unwrap()));
+        |number: u32, name| Response::Added(AddedStep::new(id(number), number.into(), StepName::new(name).unwrap()));
     let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(0, "a"));
     lines.passes();
     let lines = Lines::new().call(0, 9, keyed(), added(0, "a")).call(0, 9, keyed(), added(1, "a_1"));
@@ -173,19 +173,21 @@ fn the_clause_is_named_where_it_is_plain() {
 
 #[test]
 fn an_end_is_written_whole() {
-    let finish = Call::FinishStep(id(0), FinishStep::new(Results::new(2)).with_hidden(true));
+    let finish = Request::FinishStep(id(0), FinishStep::new(Results::new(2)).with_hidden(true));
     let mut whole = step(0, "a", "", &[]);
-    (whole.complete_at, whole.results, whole.hidden) = (Some(Timestamp::UNIX_EPOCH), Some(Results::new(2)), true);
+    whole.complete_at = Some(Timestamp::UNIX_EPOCH);
+    whole.results = Some(Results::new(2));
+    whole.hidden = true;
     let mut half = whole.clone();
     half.hidden = false;
-    let lines = || Lines::new().add(0, 1, "a", 0, "a").call(2, 9, finish.clone(), Seen::Done);
+    let lines = || Lines::new().add(0, 1, "a", 0, "a").call(2, 9, finish.clone(), Response::Done);
     lines().read(3, 4, vec![whole]).passes();
     lines().read(3, 4, vec![half]).fails(Clause::R3, 2);
 }
 
-/// As many calls at once as the cases have, with nothing read in between.
+/// As many concurrent calls as the cases make, without reads in between.
 #[test]
-fn many_calls_at_once_are_no_work() {
+fn many_concurrent_calls_are_checked_quickly() {
     let mut lines = Lines::new().add(0, 1, "a", 0, "a");
     for n in 0..16 {
         lines = lines.url(2, 1_000 + n, 0, &n.to_string());

@@ -11,17 +11,18 @@ use steps_core::StepsStore;
 use tokio::{runtime, sync::mpsc};
 
 use super::{
-    CHILD, GREETING,
-    protocol::{Hello, Opened, Reply, Request},
+    BANNER, CHILD,
+    protocol::{Handshake, NumberedRequest, NumberedResponse, OpenResult, RemoteError},
 };
 use crate::{CaseContext, Fixture, StoreFactory, context::FreshBuilds, handle::catch_panic};
 
-/// Serves as another process of the suite, if this one was started as such; otherwise does nothing.
+/// Serves the requests of the parent process, if the suite started this process as a child. Returns `None` otherwise.
 ///
-/// [`main`](crate::main) begins with it. A program that runs the cases in another way, by [`run`](crate::run) or
-/// [`trials`](crate::trials), does so too, before anything else, unless its factory opts out of
-/// [`Feature::Processes`](crate::Feature::Processes): its cases run this program again, without arguments, as a child.
-#[must_use = "a child ends with this code and does nothing else"]
+/// [`main`](crate::main) calls this function first. A program that runs the cases through [`run`](crate::run) or
+/// [`trials`](crate::trials) must call it before anything else, unless its factory opts out of
+/// [`Feature::Processes`](crate::Feature::Processes): those cases start the program again, without arguments, as a
+/// child.
+#[must_use = "a child must exit with this code"]
 pub fn child(factory: &impl StoreFactory) -> Option<ExitCode> {
     env::var_os(CHILD)?;
     Some(match serve(factory) {
@@ -34,31 +35,34 @@ pub fn child(factory: &impl StoreFactory) -> Option<ExitCode> {
 }
 
 fn serve(factory: &impl StoreFactory) -> io::Result<()> {
-    say_line(GREETING)?;
-    let mut hello = String::new();
-    stdin().lock().read_line(&mut hello)?;
-    let hello: Hello = serde_json::from_str(&hello)?;
+    write_line(BANNER)?;
+    let mut line = String::new();
+    stdin().lock().read_line(&mut line)?;
+    let handshake: Handshake = serde_json::from_str(&line)?;
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let builds = Arc::new(FreshBuilds::new(&factory.profile()));
-        // What opens may take long, and the parent may be gone before.
+        // Reads before the store is open, so that the child exits if the parent exits meanwhile.
         let mut requests = requests();
-        let context = CaseContext::new(&hello.case, builds, hello.seed);
-        context.clock().set(hello.now);
-        let opened = catch_panic(factory.open(&hello.token, &context)).await;
+        let context = CaseContext::new(&handshake.case, builds, handshake.seed);
+        context.clock().set(handshake.now);
+        let opened = catch_panic(factory.open(&handshake.token, &context)).await;
         let fixture = opened.unwrap_or_else(|panic| Err(panic.into()));
-        say(&Opened::from(fixture.as_ref().map(drop).map_err(ToString::to_string)))?;
+        write_json(&OpenResult::from(fixture.as_ref().map(drop).map_err(ToString::to_string)))?;
         let Ok(Fixture { store, guard: _guard, .. }) = fixture else { return Ok(()) };
-        while let Some(Request { number, call }) = requests.recv().await {
+        while let Some(NumberedRequest { number, request }) = requests.recv().await {
             let store: Arc<dyn StepsStore> = Arc::clone(&store);
-            tokio::spawn(async move { say(&Reply { number, answer: call.answer(&*store).await }) });
+            tokio::spawn(async move {
+                let result = request.send(&*store).await.map_err(RemoteError::from);
+                write_json(&NumberedResponse { number, result })
+            });
         }
         Ok(())
     })
 }
 
-/// What the parent asks for. When it is gone, so is this process, whatever it does.
-fn requests() -> mpsc::UnboundedReceiver<Request> {
+/// The requests of the parent. Exits this process at once when the parent exits.
+fn requests() -> mpsc::UnboundedReceiver<NumberedRequest> {
     let (sender, receiver) = mpsc::unbounded_channel();
     thread::spawn(move || {
         for line in stdin().lock().lines() {
@@ -72,12 +76,12 @@ fn requests() -> mpsc::UnboundedReceiver<Request> {
     receiver
 }
 
-fn say(value: &impl Serialize) -> io::Result<()> {
-    say_line(&serde_json::to_string(value)?)
+fn write_json(value: &impl Serialize) -> io::Result<()> {
+    write_line(&serde_json::to_string(value)?)
 }
 
-/// One write a line, so that a line is there whole or not at all.
-fn say_line(line: &str) -> io::Result<()> {
+/// Writes a line with a single write, so that the parent never reads a part of a line.
+fn write_line(line: &str) -> io::Result<()> {
     let mut stdout = stdout().lock();
     stdout.write_all(format!("{line}\n").as_bytes())?;
     stdout.flush()

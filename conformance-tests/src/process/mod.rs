@@ -1,8 +1,10 @@
-//! Other processes: the suite runs itself again as a child, which opens the fixture by its token and does what it is
-//! asked to through its standard input.
+//! Handles in other processes.
 //!
-//! For the cases, a child is one more handle on the store. Since the calls of all handles are made and answered here, one
-//! clock times them, and histories of several processes are checked like any other.
+//! The suite starts its own program again as a child. The child opens the fixture by its token, reads requests from its
+//! standard input and writes responses to its standard output.
+//!
+//! For a case, a child is one more handle on the store. The parent times all calls with one clock, so the
+//! linearizability check also applies to histories of several processes.
 
 mod child;
 mod parent;
@@ -10,10 +12,10 @@ mod protocol;
 
 pub use child::child;
 pub(crate) use parent::Process;
-pub(crate) use protocol::Hello;
+pub(crate) use protocol::Handshake;
 
-/// Set in the environment of a child.
+/// Environment variable that is set in a child.
 const CHILD: &str = "STEPS_CONFORMANCE_CHILD";
 
-/// The first line that a child says, so that it is not taken for one who is none.
-const GREETING: &str = "conformance-tests: a child";
+/// First line that a child writes. A program that does not call [`child`] writes another line or none.
+const BANNER: &str = "conformance-tests: a child";

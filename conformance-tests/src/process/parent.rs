@@ -6,11 +6,7 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use steps_core::{
-    AddedStep, BuildId, Error, ErrorKind, FinishStep, NewStep, Result, StartStep, StateString, Step, StepId,
-    StepSelector, StepUrl, StepsStore, Timestamp,
-};
+use steps_core::{Dispatch, Error, ErrorKind, Handler, Request, Response, Result, async_trait};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -19,181 +15,130 @@ use tokio::{
 };
 
 use super::{
-    CHILD, GREETING,
-    protocol::{Hello, Opened, Reply, Request},
+    BANNER, CHILD,
+    protocol::{Handshake, NumberedRequest, NumberedResponse, OpenResult},
 };
 use crate::{
-    Feature, calls,
+    Feature,
     failure::{CaseResult, Failure},
-    linear::Seen,
 };
 
-/// How long a child may take to start and to open the store.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for a child to start and to open the store.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The store as another process has it. That ends with this value, and with this process, however it ends.
+/// A child process, which is killed on drop. The child also exits when this process exits or dies.
 #[derive(Debug)]
 pub(crate) struct Process {
-    requests: mpsc::UnboundedSender<String>,
-    waiting: Arc<Mutex<Waiting>>,
+    /// Request lines to write to the child.
+    lines: mpsc::UnboundedSender<String>,
+    pending: Arc<Mutex<PendingCalls>>,
     child: Mutex<Child>,
 }
 
-/// Those who wait for an answer, by number; none any more when the child is gone.
-#[derive(Debug, Default)]
-struct Waiting {
-    last: u64,
-    callers: Option<HashMap<u64, oneshot::Sender<Reply>>>,
+/// Calls that wait for a response.
+#[derive(Debug)]
+struct PendingCalls {
+    last_number: u64,
+    /// By number. `None` once the child is gone.
+    callers: Option<HashMap<u64, oneshot::Sender<NumberedResponse>>>,
 }
 
 impl Process {
-    /// Starts a child, which opens the store of this case.
-    pub(crate) async fn start(hello: &Hello) -> CaseResult<Self> {
+    /// Starts a child, which opens the store of the case.
+    pub(crate) async fn start(handshake: &Handshake) -> CaseResult<Dispatch<Self>> {
         let failure = |got: String| {
             Failure::new(format_args!("a child for the feature {}", Feature::Processes))
                 .expected(
-                    "a process that opens the store: `StoreFactory::open`, and `conformance_tests::child` at the \
-                     beginning of `main`, which `conformance_tests::main` calls by itself",
+                    "a process that opens the store: it needs `StoreFactory::open`, and a call of \
+                     `conformance_tests::child` first in `main` (`conformance_tests::main` includes that call)",
                 )
                 .got(got)
         };
         if env::var_os(CHILD).is_some() {
             return Err(failure("the suite runs in a child".into()));
         }
-        timeout(PATIENCE, Self::try_start(hello))
+        timeout(START_TIMEOUT, Self::try_start(handshake))
             .await
-            .unwrap_or_else(|_| Err(io::Error::other(format!("nothing within {PATIENCE:?}"))))
+            .unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {START_TIMEOUT:?}"))))
+            .map(Dispatch)
             .map_err(|error| failure(error.to_string()))
     }
 
-    async fn try_start(hello: &Hello) -> io::Result<Self> {
+    async fn try_start(handshake: &Handshake) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command.env(CHILD, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
         let piped = || io::Error::other("a child without pipes");
         let mut stdin = child.stdin.take().ok_or_else(piped)?;
         let mut lines = BufReader::new(child.stdout.take().ok_or_else(piped)?).lines();
-        let gone = || io::Error::other("it ended by itself");
-        let greeting = lines.next_line().await?.ok_or_else(gone)?;
-        if greeting != GREETING {
-            return Err(io::Error::other(format!("a program that said {greeting:?}")));
+        let gone = || io::Error::other("the child exited");
+        let banner = lines.next_line().await?.ok_or_else(gone)?;
+        if banner != BANNER {
+            return Err(io::Error::other(format!("a program that wrote {banner:?}")));
         }
-        stdin.write_all(format!("{}\n", serde_json::to_string(hello)?).as_bytes()).await?;
+        stdin.write_all(format!("{}\n", serde_json::to_string(handshake)?).as_bytes()).await?;
         loop {
-            // What else a store says there while it opens is no answer.
+            // A store may also print lines while it opens, so other lines are skipped.
             let line = lines.next_line().await?.ok_or_else(gone)?;
-            if let Ok(opened) = serde_json::from_str::<Opened>(&line) {
+            if let Ok(opened) = serde_json::from_str::<OpenResult>(&line) {
                 opened.map_err(io::Error::other)?;
                 break;
             }
         }
-        let (requests, receiver) = mpsc::unbounded_channel();
-        let waiting = Arc::new(Mutex::new(Waiting { last: 0, callers: Some(HashMap::new()) }));
-        tokio::spawn(ask(receiver, stdin));
-        tokio::spawn(hear(lines, Arc::clone(&waiting)));
-        Ok(Self { requests, waiting, child: Mutex::new(child) })
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let pending = Arc::new(Mutex::new(PendingCalls { last_number: 0, callers: Some(HashMap::new()) }));
+        tokio::spawn(write_requests(receiver, stdin));
+        tokio::spawn(read_responses(lines, Arc::clone(&pending)));
+        Ok(Self { lines: sender, pending, child: Mutex::new(child) })
     }
 
-    /// Kills it, in the middle of whatever it does.
+    /// Kills the child with calls in flight.
     pub(crate) fn kill(&self) {
         let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).start_kill();
     }
+}
 
-    async fn call<T>(&self, call: calls::Call, answer: impl FnOnce(Seen) -> Option<T>) -> Result<T> {
+#[async_trait]
+impl Handler for Process {
+    async fn handle(&self, request: Request) -> Result<Response> {
         let gone = || Error::new(ErrorKind::Unavailable, "the process is gone").with_may_have_applied(true);
         let (sender, receiver) = oneshot::channel();
         let number = {
-            let mut waiting = lock(&self.waiting);
-            waiting.last += 1;
-            let number = waiting.last;
-            waiting.callers.as_mut().ok_or_else(gone)?.insert(number, sender);
+            let mut pending = lock(&self.pending);
+            pending.last_number += 1;
+            let number = pending.last_number;
+            pending.callers.as_mut().ok_or_else(gone)?.insert(number, sender);
             number
         };
-        let request = serde_json::to_string(&Request { number, call: call.into() });
-        let request = request.map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))?;
-        self.requests.send(request).map_err(|_| gone())?;
-        let reply = receiver.await.map_err(|_| gone())?;
-        let seen = reply.answer.map_err(Error::from)?;
-        answer(seen).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the child answered another call"))
-    }
-
-    async fn change(&self, call: calls::Call) -> Result<()> {
-        self.call(call, |seen| matches!(seen, Seen::Done).then_some(())).await
+        let line = serde_json::to_string(&NumberedRequest { number, request });
+        let line = line.map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))?;
+        self.lines.send(line).map_err(|_| gone())?;
+        let response = receiver.await.map_err(|_| gone())?;
+        response.result.map_err(Error::from)
     }
 }
 
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(pending: &Mutex<PendingCalls>) -> MutexGuard<'_, PendingCalls> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Passes on what is asked. The child ends when this does.
-async fn ask(mut requests: mpsc::UnboundedReceiver<String>, mut stdin: ChildStdin) {
-    while let Some(request) = requests.recv().await {
-        if stdin.write_all(format!("{request}\n").as_bytes()).await.is_err() {
+/// Writes request lines to the child. The child exits at the end of its input, when this task ends.
+async fn write_requests(mut lines: mpsc::UnboundedReceiver<String>, mut stdin: ChildStdin) {
+    while let Some(line) = lines.recv().await {
+        if stdin.write_all(format!("{line}\n").as_bytes()).await.is_err() {
             return;
         }
     }
 }
 
-/// Gives each answer to who waits for it.
-async fn hear(mut lines: Lines<BufReader<ChildStdout>>, waiting: Arc<Mutex<Waiting>>) {
+/// Reads responses and hands each to its caller.
+async fn read_responses(mut lines: Lines<BufReader<ChildStdout>>, pending: Arc<Mutex<PendingCalls>>) {
     while let Ok(Some(line)) = lines.next_line().await {
-        let Ok(reply) = serde_json::from_str::<Reply>(&line) else { continue };
-        let caller = lock(&waiting).callers.as_mut().and_then(|callers| callers.remove(&reply.number));
+        let Ok(response) = serde_json::from_str::<NumberedResponse>(&line) else { continue };
+        let caller = lock(&pending).callers.as_mut().and_then(|callers| callers.remove(&response.number));
         if let Some(caller) = caller {
-            let _ = caller.send(reply);
+            let _ = caller.send(response);
         }
     }
-    lock(&waiting).callers = None;
-}
-
-#[async_trait]
-impl StepsStore for Process {
-    async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
-        self.call(calls::Call::AddStep(step), |seen| match seen {
-            Seen::Added(added) => Some(added),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(calls::Call::StartStep(id, start)).await
-    }
-
-    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(calls::Call::SetStepLocksAcquiredAt(id, at)).await
-    }
-
-    async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(calls::Call::SetStepStateString(id, state_string)).await
-    }
-
-    async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
-        self.change(calls::Call::FinishStep(id, finish)).await
-    }
-
-    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        self.change(calls::Call::AddUrl(id, url)).await
-    }
-
-    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        self.call(calls::Call::GetStep(step), |seen| match seen {
-            Seen::Step(step) => Some(step),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
-        self.call(calls::Call::GetSteps(build_id), |seen| match seen {
-            Seen::Steps(steps) => Some(steps),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.change(calls::Call::Close).await
-    }
+    lock(&pending).callers = None;
 }

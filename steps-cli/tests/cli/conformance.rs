@@ -145,8 +145,8 @@ fn what_is_no_file_of_scenarios_is_2_and_touches_no_store() {
     for (text, expected) in [
         ("", "it holds no scenarios"),
         ("\n\n", "it holds no scenarios"),
-        ("{}", "line 1: it is no scenario: missing field"),
-        ("\nnonsense", "line 2: it is no scenario: expected"),
+        ("{}", "line 1: not a scenario: missing field"),
+        ("\nnonsense", "line 2: not a scenario: expected"),
         (&unknown, "unknown field `nonsense`"),
     ] {
         let finished = replayed(&place, text, &[]);
