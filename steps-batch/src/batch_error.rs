@@ -34,7 +34,7 @@ impl BatchError {
     /// The build of an add has as many steps as there are numbers (I4).
     #[must_use]
     pub fn build_full() -> Self {
-        Self::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers")
+        Self::new(ErrorKind::CapacityExceeded, "the build is full: all step numbers are in use")
     }
 
     /// An answer of a committed write that cannot be read: the write is there all the same.
