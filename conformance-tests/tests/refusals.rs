@@ -1,12 +1,11 @@
-//! What no store is ever asked: the values that the types of `steps-core` refuse, as one table (N1, T1, T2,
-//! I1, I3, I5).
+//! Values that the types of `steps-core` reject, so that no store gets them (N1, T1, T2, I1, I3, I5).
 
 use steps_core::{
     BuildId, Error, ErrorKind, IdempotencyKey, InputError, Results, StateString, StepId, StepName, StepNumber, StepUrl,
     Timestamp, limits,
 };
 
-/// What refused the value, and the beginning of what it must say.
+/// The value in words, the error, and the expected beginning of its message.
 type Refusal = (&'static str, Option<InputError>, &'static str);
 
 fn name(text: impl Into<String>) -> Option<InputError> {
@@ -27,62 +26,66 @@ fn time(text: &str) -> Option<InputError> {
 
 fn refusals() -> Vec<Refusal> {
     vec![
-        ("N1: the empty name", name(""), "step name: it is empty"),
-        ("N1: 51 letters", name("x".repeat(51)), "step name: 51 characters are too many"),
-        ("N1: 51 characters of four bytes", name("🚀".repeat(51)), "step name: 51 characters are too many"),
-        ("N1: a digit first", name("7zip"), "step name: it begins with the digit 7"),
-        ("N1: a blank", name("unit tests"), "step name: ' ' at position 4"),
-        ("N1: a trailing newline", name("compile\n"), "step name: '\\n' at position 7"),
-        ("N1: a NUL", name("a\0"), "step name: '\\0' at position 1"),
-        ("N1: a dot", name("a.b"), "step name: '.' at position 1"),
-        ("N1: the last ASCII character", name("a\u{7f}"), "step name: '\\u{7f}' at position 1"),
-        ("N1: the first past ASCII", name("\u{80}"), "step name: '\\u{80}' at position 0"),
-        ("N1: the last before U+00A0", name("é\u{9f}"), "step name: '\\u{9f}' at position 1"),
+        ("N1: the empty name", name(""), "invalid step name: empty"),
+        ("N1: 51 letters", name("x".repeat(51)), "invalid step name: 51 characters"),
+        ("N1: 51 characters of four bytes", name("🚀".repeat(51)), "invalid step name: 51 characters"),
+        ("N1: a digit first", name("7zip"), "invalid step name: starts with the digit 7"),
+        ("N1: a space", name("unit tests"), "invalid step name: character ' ' at position 4"),
+        ("N1: a trailing newline", name("compile\n"), "invalid step name: character '\\n' at position 7"),
+        ("N1: a NUL", name("a\0"), "invalid step name: character '\\0' at position 1"),
+        ("N1: a dot", name("a.b"), "invalid step name: character '.' at position 1"),
+        ("N1: the last ASCII character", name("a\u{7f}"), "invalid step name: character '\\u{7f}' at position 1"),
+        ("N1: the first character after ASCII", name("\u{80}"), "invalid step name: character '\\u{80}' at position 0"),
+        (
+            "N1: the last character before U+00A0",
+            name("é\u{9f}"),
+            "invalid step name: character '\\u{9f}' at position 1",
+        ),
         (
             "T1: a NUL in a state string",
             StateString::new("a\0b").err(),
-            "state string: it has a NUL character at byte 1",
+            "invalid state string: NUL character at byte 1",
         ),
         (
             "T1: a state string over 1 MiB",
             StateString::new("x".repeat(limits::STATE_STRING_BYTES + 1)).err(),
-            "state string: 1048577 bytes of UTF-8 are too many",
+            "invalid state string: 1048577 bytes of UTF-8",
         ),
         (
             "T1: a state string over 1 MiB by half a character",
             StateString::new("x".repeat(limits::STATE_STRING_BYTES - 1) + "é").err(),
-            "state string: 1048577 bytes of UTF-8 are too many",
+            "invalid state string: 1048577 bytes of UTF-8",
         ),
-        ("T1: a NUL in the name of a url", url("\0", ""), "url name: it has a NUL character at byte 0"),
-        ("T1: a NUL in a url", url("", "http://\0"), "url: it has a NUL character at byte 7"),
+        ("T1: a NUL in the name of a url", url("\0", ""), "invalid url name: NUL character at byte 0"),
+        ("T1: a NUL in a url", url("", "http://\0"), "invalid url: NUL character at byte 7"),
         (
-            "T1: a name of a url over 64 KiB",
+            "T1: a url name over 64 KiB",
             url("x".repeat(limits::URL_BYTES + 1), ""),
-            "url name: 65537 bytes of UTF-8 are too many",
+            "invalid url name: 65537 bytes of UTF-8",
         ),
-        ("T1: a url over 64 KiB", url("", "x".repeat(limits::URL_BYTES + 1)), "url: 65537 bytes of UTF-8 are too many"),
-        ("T2: before year 1", time("0000-12-31T23:59:59.999999Z"), "time: "),
-        ("T2: after year 9999, in UTC", time("9999-12-31T23:59:59.999999-00:01"), "time: "),
-        ("T2: no time", time("noon"), "time: \"noon\" is not one"),
-        ("T2: a time without a zone", time("2026-01-31T12:00:00"), "time: \"2026-01-31T12:00:00\" is not one"),
-        ("T3: past an i32", "2147483648".parse::<Results>().err(), "results: \"2147483648\" is not one"),
-        ("I1: 0", StepId::new(0).err(), "step id: 0 is not one"),
-        ("I1: past an i64", StepId::try_from(1_u64 << 63).err(), "step id: 9223372036854775808 is not one"),
-        ("I2: -1", StepNumber::try_from(-1_i64).err(), "step number: -1 is not one"),
-        ("I3: 0", BuildId::new(0).err(), "build id: 0 is not one"),
-        ("I3: the least i64", BuildId::new(i64::MIN).err(), "build id: -9223372036854775808 is not one"),
-        ("I5: the empty key", key(""), "idempotency key: 0 characters"),
-        ("I5: 65 characters", key("k".repeat(65)), "idempotency key: 65 characters"),
-        ("I5: a control character", key("k\u{1f}"), "idempotency key: '\\u{1f}' at position 1"),
-        ("I5: a tab", key("a\tb"), "idempotency key: '\\t' at position 1"),
-        ("I5: past ASCII", key("é"), "idempotency key: 'é' at position 0"),
+        ("T1: a url over 64 KiB", url("", "x".repeat(limits::URL_BYTES + 1)), "invalid url: 65537 bytes of UTF-8"),
+        ("T2: before year 1", time("0000-12-31T23:59:59.999999Z"), "invalid time "),
+        ("T2: after year 9999, in UTC", time("9999-12-31T23:59:59.999999-00:01"), "invalid time "),
+        ("T2: not a time", time("noon"), "invalid time \"noon\""),
+        ("T2: a time without a zone", time("2026-01-31T12:00:00"), "invalid time \"2026-01-31T12:00:00\""),
+        ("T3: over an i32", "2147483648".parse::<Results>().err(), "invalid results \"2147483648\""),
+        ("I1: 0", StepId::new(0).err(), "invalid step id 0"),
+        ("I1: over an i64", StepId::try_from(1_u64 << 63).err(), "invalid step id 9223372036854775808"),
+        ("I2: -1", StepNumber::try_from(-1_i64).err(), "invalid step number -1"),
+        ("I3: 0", BuildId::new(0).err(), "invalid build id 0"),
+        ("I3: the least i64", BuildId::new(i64::MIN).err(), "invalid build id -9223372036854775808"),
+        ("I5: the empty key", key(""), "invalid idempotency key: 0 characters"),
+        ("I5: 65 characters", key("k".repeat(65)), "invalid idempotency key: 65 characters"),
+        ("I5: a control character", key("k\u{1f}"), "invalid idempotency key: character '\\u{1f}' at position 1"),
+        ("I5: a tab", key("a\tb"), "invalid idempotency key: character '\\t' at position 1"),
+        ("I5: outside ASCII", key("é"), "invalid idempotency key: character 'é' at position 0"),
     ]
 }
 
 #[test]
-fn values_that_cannot_be_are_refused_with_the_reason() {
+fn invalid_values_are_refused_with_the_reason() {
     for (what, refusal, message) in refusals() {
-        let refusal = refusal.unwrap_or_else(|| panic!("{what}: it is accepted"));
+        let refusal = refusal.unwrap_or_else(|| panic!("{what}: accepted"));
         assert!(refusal.to_string().starts_with(message), "{what}: {refusal}");
         let error = Error::from(refusal);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{what}");

@@ -9,11 +9,11 @@ use std::{
 
 use crate::Timestamp;
 
-/// Where a store takes the time from (L4).
+/// The source of `complete_at` in a store (L4).
 ///
-/// Every store takes one, so that tests can set it. [`SystemClock`] is the one for use.
+/// Every store accepts a clock, so that tests can control the time. The default is [`SystemClock`].
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
@@ -29,18 +29,18 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// The clock of the machine.
+/// The clock of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place where the machine's time is read")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the system time")]
     fn now(&self) -> Timestamp {
         Timestamp::try_from(chrono::Utc::now()).unwrap_or(Timestamp::MAX)
     }
 }
 
-/// A clock that stands still until it is set: for tests.
+/// A clock that changes only when it is set, for tests.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,18 +55,18 @@ impl Clock for SystemClock {
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    /// A clock that says `now`.
+    /// Creates a clock that is set to `now`.
     #[must_use]
     pub const fn new(now: Timestamp) -> Self {
         Self(AtomicI64::new(now.unix_micros()))
     }
 
-    /// Sets it.
+    /// Sets the clock.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.unix_micros(), Ordering::SeqCst);
     }
 
-    /// Moves it on, at most to [`Timestamp::MAX`].
+    /// Advances the clock, at most to [`Timestamp::MAX`].
     pub fn advance(&self, by: Duration) {
         let later = |micros| Some(at(micros).saturating_add(by).unix_micros());
         let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
@@ -80,7 +80,7 @@ impl Clock for ManualClock {
 }
 
 fn at(micros: i64) -> Timestamp {
-    Timestamp::from_unix_micros(micros).expect("it was taken from a timestamp")
+    Timestamp::from_unix_micros(micros).expect("the value comes from a timestamp")
 }
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manual_clock_says_what_it_was_set_to() {
+    fn a_manual_clock_returns_the_time_that_was_set() {
         let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
         assert_eq!(clock.now(), Timestamp::UNIX_EPOCH);
         clock.set(at(-7));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_clock_goes_on() {
+    fn the_system_clock_advances() {
         let one = SystemClock.now();
         assert!(one > at(0) && one <= SystemClock.now());
     }

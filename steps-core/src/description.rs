@@ -1,29 +1,29 @@
 use crate::BuildId;
 
-/// What a store says about itself, for people: where it is, how it keeps its data, what it promises.
+/// A description of a store for its operator: location, storage format and guarantees.
 ///
-/// Each backend has a method `describe` that gives one.
+/// The store of each backend has a method `describe` that returns one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Description {
     /// The name of the backend, such as `sqlite`.
     pub backend: String,
-    /// Where the store is, without a password.
+    /// The location of the store, without a password.
     pub location: String,
-    /// The version of its schema or storage format, and of the server or library that keeps it.
+    /// The version of the schema or storage format, and of the server or library behind it.
     pub format: String,
-    /// What it promises with these settings, a sentence each.
+    /// The guarantees of the store with its current settings, a sentence each.
     pub promises: Vec<String>,
-    /// Which of the settings keep it from promising more, a sentence each.
+    /// The settings that weaken the guarantees, a sentence each.
     pub warnings: Vec<String>,
-    /// The greatest build that it has steps of, where it declares a limit (I4).
+    /// The largest build id that the store accepts, if it declares a limit (I4).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub greatest_build_id: Option<BuildId>,
 }
 
 impl Description {
-    /// A description without promises, warnings or limits, which are added to their fields.
+    /// Creates a description without promises, warnings and limit.
     #[must_use]
     pub fn new(backend: impl Into<String>, location: impl Into<String>, format: impl Into<String>) -> Self {
         Self {

@@ -7,25 +7,25 @@ use crate::{
     Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
 
-/// Handles every call of a store in one function: for wrappers, proxies and test doubles.
+/// A store whose calls are all handled by one function, for wrappers, proxies and test doubles.
 ///
-/// [`Dispatch`] makes a store of it.
+/// [`Dispatch`] implements [`StepsStore`] with a handler.
 #[async_trait]
 pub trait Handler: fmt::Debug + Send + Sync {
-    /// Answers the request with the [`Response`] that belongs to it.
+    /// Handles the request and returns the [`Response`] variant that belongs to it.
     ///
     /// # Errors
-    /// Those of the call.
+    /// The errors of the [`StepsStore`] method.
     async fn handle(&self, request: Request) -> Result<Response>;
 }
 
-/// A store that passes all its calls to one [`Handler`].
+/// A store that passes all calls to one [`Handler`].
 ///
 /// ```
 /// use std::sync::Arc;
 /// use steps_core::{Dispatch, Handler, Request, Response, Result, StepsStore, async_trait};
 ///
-/// /// Prints each call before the store gets it.
+/// /// Prints each call before it passes it to the store.
 /// #[derive(Debug)]
 /// struct Printed(Arc<dyn StepsStore>);
 ///
@@ -104,7 +104,7 @@ impl<H: Handler> StepsStore for Dispatch<H> {
     }
 }
 
-/// The handler answered with the response of another call. A write may have been applied by then.
+/// The error for a handler that returned the response of another call. The write may have been applied.
 fn mismatch(call: Call, response: &Response) -> Error {
     let response = match response {
         Response::Done => "Done",
@@ -112,7 +112,7 @@ fn mismatch(call: Call, response: &Response) -> Error {
         Response::Step(_) => "Step",
         Response::Steps(_) => "Steps",
     };
-    Error::new(ErrorKind::Corrupt, format!("the handler answered with {response}, which belongs to another call"))
+    Error::new(ErrorKind::Corrupt, format!("the handler returned the wrong response {response}"))
         .with_call(call)
         .with_may_have_applied(true)
 }
@@ -126,9 +126,9 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Results, StepName, StepNumber};
+    use crate::request::tests::samples;
 
-    /// Checks each request against the call that led to it, and answers it.
+    /// Expects one request and answers it.
     #[derive(Debug)]
     struct Canned(Request, Response);
 
@@ -144,37 +144,13 @@ mod tests {
     fn ready<T>(future: impl Future<Output = T>) -> T {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => value,
-            Poll::Pending => panic!("the future waits"),
+            Poll::Pending => panic!("the future is not ready"),
         }
     }
 
-    fn requests() -> Vec<(Request, Response)> {
-        let id = StepId::new(3).unwrap();
-        let build_id = BuildId::new(7).unwrap();
-        let name = StepName::new("compile").unwrap();
-        let state = StateString::new("running").unwrap();
-        let number = StepNumber::FIRST;
-        let step = Step::builder(id, build_id, number, name.clone(), state.clone()).build();
-        let at = Timestamp::UNIX_EPOCH;
-        vec![
-            (
-                Request::AddStep(NewStep::new(build_id, name.clone(), state.clone())),
-                Response::Added(AddedStep::new(id, number, name)),
-            ),
-            (Request::StartStep(id, StartStep::new(at)), Response::Done),
-            (Request::SetStepLocksAcquiredAt(id, at), Response::Done),
-            (Request::SetStepStateString(id, state), Response::Done),
-            (Request::FinishStep(id, FinishStep::new(Results::SUCCESS)), Response::Done),
-            (Request::AddUrl(id, StepUrl::new("log", "url").unwrap()), Response::Done),
-            (Request::GetStep(StepSelector::Id(id)), Response::Step(Some(step.clone()))),
-            (Request::GetSteps(build_id), Response::Steps(vec![step])),
-            (Request::Close, Response::Done),
-        ]
-    }
-
     #[test]
-    fn each_request_calls_its_method_and_each_method_hands_over_its_request() {
-        for (request, response) in requests() {
+    fn each_request_calls_its_method_and_each_method_passes_on_its_request() {
+        for (request, response) in samples() {
             let store = Dispatch(Canned(request.clone(), response.clone()));
             assert_eq!(ready(request.send(&store)).unwrap(), response);
         }
@@ -182,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_response_of_another_call_is_an_error_that_names_the_call() {
-        for (request, response) in requests() {
+        for (request, response) in samples() {
             let wrong = if response == Response::Done { Response::Step(None) } else { Response::Done };
             let call = request.call();
             let store = Dispatch(Canned(request.clone(), wrong));

@@ -2,16 +2,16 @@ use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
 use crate::{BuildId, InputError, NewStep, StepId, StepSelector};
 
-/// What an operation of a store gives.
+/// The result of a store's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for all stores alike (D3).
+/// The error type of all stores (D3).
 ///
-/// It says what happened, to which step or build, and what that means for the caller:
-/// [`kind`](Self::kind), [`is_retryable`](Self::is_retryable) and
-/// [`may_have_applied`](Self::may_have_applied). No message shows a password.
+/// It names the failed call with its step or build, the cause, and the consequences for the caller:
+/// [`kind`](Self::kind), [`is_retryable`](Self::is_retryable) and [`may_have_applied`](Self::may_have_applied). No
+/// message contains a password.
 ///
-/// A store makes one from a kind, a message and the [`Call`] that failed:
+/// A store constructs an error from a kind, a message and the [`Call`] that failed:
 ///
 /// ```
 /// use steps_core::{Call, Error, ErrorKind, Operation, StepId};
@@ -39,32 +39,31 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What kind of error it is, which says what to do about it (D3).
+/// The kind of an [`Error`], which determines the remedy (D3).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A value that cannot be; nothing was asked of a store. Give another.
+    /// A value is invalid. It was rejected before the call reached a store.
     InvalidInput,
-    /// There is no such step (L6).
+    /// The step does not exist (L6).
     NotFound,
-    /// A limit of the store, a full disk, a server out of memory (I4). Make room.
+    /// A limit of the store is reached, the disk is full, or the server is out of memory (I4). Free some space.
     CapacityExceeded,
-    /// The store cannot be written to: a read-only file or replica, a missing right.
+    /// The store is not writable: a read-only file or replica, or a missing permission.
     ReadOnly,
-    /// The store cannot be used as configured: a wrong URL or option, a file of another program, a newer schema.
+    /// The store cannot be used as configured: an invalid URL or option, a file of another program, a newer schema.
     Config,
-    /// What is stored cannot be read back.
+    /// The stored data cannot be decoded.
     Corrupt,
-    /// The store did not answer, or not in time (D4). Often it helps to try again: see
-    /// [`Error::is_retryable`].
+    /// The store did not answer, or not within the time-out (D4). A retry may help: see [`Error::is_retryable`].
     Unavailable,
-    /// The store was closed (D7), or its runtime is gone (D5).
+    /// The store was closed (D7), or its runtime was shut down (D5).
     Closed,
 }
 
 impl Error {
-    /// An error of this kind; the message says what happened and what to do about it.
+    /// Creates an error of this kind. The message should name the cause and a remedy.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
@@ -77,26 +76,27 @@ impl Error {
         }))
     }
 
-    /// The step of this call does not exist (L6).
+    /// Creates the error for a step that does not exist (L6).
     #[must_use]
     pub fn not_found(call: Call) -> Self {
         Self::new(ErrorKind::NotFound, "there is no such step").with_call(call)
     }
 
-    /// The build of this add has as many steps as there are numbers (I4). A store with a limit of its own says that
-    /// one instead.
+    /// Creates the error for an add to a build that has used all step numbers (I4). A store with a lower limit of its
+    /// own reports that limit instead.
     #[must_use]
     pub fn build_full(call: Call) -> Self {
-        Self::new(ErrorKind::CapacityExceeded, "the build has as many steps as there are numbers").with_call(call)
+        Self::new(ErrorKind::CapacityExceeded, "the build is full: all step numbers are in use").with_call(call)
     }
 
-    /// The store was closed before this call, or its runtime is gone (D5, D7).
+    /// Creates the error for a call on a store that is closed, or whose runtime was shut down (D5, D7).
     #[must_use]
     pub fn closed(call: Call) -> Self {
         Self::new(ErrorKind::Closed, "the store is closed; connect again").with_call(call)
     }
 
-    /// This call did not end within the time-out (D4); `sent` says whether it had left for the store.
+    /// Creates the error for a call that exceeded its time-out (D4). `sent` tells whether the request was sent, so that
+    /// a write may have been applied.
     #[must_use]
     pub fn timed_out(call: Call, timeout: Duration, sent: bool) -> Self {
         Self::new(ErrorKind::Unavailable, format!("no answer within {timeout:?}"))
@@ -104,73 +104,73 @@ impl Error {
             .with_may_have_applied(sent)
     }
 
-    /// Names the store's backend.
+    /// Sets the name of the backend.
     #[must_use]
     pub fn with_backend(mut self, backend: &'static str) -> Self {
         self.0.backend = Some(backend);
         self
     }
 
-    /// Names the call that failed.
+    /// Sets the call that failed.
     #[must_use]
     pub fn with_call(mut self, call: Call) -> Self {
         self.0.call = Some(call);
         self
     }
 
-    /// Adds the error behind this one.
+    /// Sets the source of this error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Says whether the write may have been applied all the same. `false` means certainly not.
+    /// Sets whether the write may have been applied despite the error. `false` means certainly not.
     #[must_use]
     pub fn with_may_have_applied(mut self, may_have_applied: bool) -> Self {
         self.0.may_have_applied = may_have_applied;
         self
     }
 
-    /// What kind of error it is.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The value that was refused, where that is what happened.
+    /// The [`InputError`], if the error is about an invalid value.
     #[must_use]
     pub fn input_error(&self) -> Option<&InputError> {
         self.0.source.as_ref().and_then(|source| source.downcast_ref())
     }
 
-    /// What happened, without the backend and the call that [`Display`](fmt::Display) puts before it.
+    /// The message, without the backend and the call that [`Display`](fmt::Display) adds.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The backend, such as `sqlite`.
+    /// The name of the backend, such as `sqlite`.
     #[must_use]
     pub fn backend(&self) -> Option<&'static str> {
         self.0.backend
     }
 
-    /// The call that failed: the operation, and the step or build it was about.
+    /// The call that failed: the operation with its step or build.
     #[must_use]
     pub fn call(&self) -> Option<Call> {
         self.0.call
     }
 
-    /// Whether the same call may succeed when tried again, and does no harm if the failed one was applied.
+    /// Whether a retry may succeed, and is harmless even if the failed call was applied.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.kind() == ErrorKind::Unavailable
             && (!self.may_have_applied() || self.call().is_some_and(Call::is_idempotent))
     }
 
-    /// Whether the write may have been applied all the same. `false` means certainly not; a read
-    /// applies nothing.
+    /// Whether the write may have been applied despite the error. `false` means certainly not. It is always `false` for
+    /// a read.
     #[must_use]
     pub fn may_have_applied(&self) -> bool {
         self.0.may_have_applied && self.call().is_none_or(|call| call.operation().is_write())
@@ -208,7 +208,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // The message of a refused value is that of its `InputError`: nobody should read it twice.
+        // The message of an `InputError` is already the message of this error, so a report would show it twice.
         self.0.source.as_deref().map(|source| source as _).filter(|_| self.input_error().is_none())
     }
 }
@@ -219,13 +219,13 @@ impl From<InputError> for Error {
     }
 }
 
-/// An operation of a store, shown under its name.
+/// An operation of a store. It is displayed as the name of the method.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Opening the store.
+    /// Opening a store.
     Connect,
-    /// Asking the store about itself: see [`Description`](crate::Description).
+    /// Describing a store: see [`Description`](crate::Description).
     Describe,
     /// [`StepsStore::add_step`](crate::StepsStore::add_step)
     AddStep,
@@ -248,13 +248,13 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether it changes what is stored.
+    /// Whether the operation changes stored data.
     #[must_use]
     pub const fn is_write(self) -> bool {
         !matches!(self, Self::Connect | Self::Describe | Self::GetStep | Self::GetSteps | Self::Close)
     }
 
-    /// Its name, which is that of the method.
+    /// The name of the operation, which is the name of the method.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -279,8 +279,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// One call of an operation, as an error names it: the operation, the step or build it is about, and
-/// whether repeating it does no harm.
+/// The call that an error is about: the operation, its step or build, and whether it is idempotent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Call {
     operation: Operation,
@@ -290,20 +289,20 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call about the store as a whole, such as [`Operation::Connect`].
+    /// A call on the store as a whole, such as [`Operation::Connect`].
     #[must_use]
     pub const fn on_store(operation: Operation) -> Self {
         Self { operation, step_id: None, build_id: None, is_idempotent: !operation.is_write() }
     }
 
-    /// A call about the step with this id. Of the writes, only [`Operation::AddUrl`] is repeatable (D6).
+    /// A call on the step with this id. The only idempotent write among these is [`Operation::AddUrl`] (D6).
     #[must_use]
     pub const fn on_step(operation: Operation, id: StepId) -> Self {
         let is_idempotent = !operation.is_write() || matches!(operation, Operation::AddUrl);
         Self { operation, step_id: Some(id), build_id: None, is_idempotent }
     }
 
-    /// An add of this step, which is repeatable with an idempotency key only (I5, D6).
+    /// An add of this step. It is idempotent if the step has an idempotency key (I5, D6).
     #[must_use]
     pub const fn add_step(step: &NewStep) -> Self {
         Self {
@@ -336,20 +335,19 @@ impl Call {
         self.operation
     }
 
-    /// The step it is about, where the caller named one by its id.
+    /// The step of the call, if the caller selected it by id.
     #[must_use]
     pub const fn step_id(self) -> Option<StepId> {
         self.step_id
     }
 
-    /// The build it is about, where the caller named one.
+    /// The build of the call, if the caller named one.
     #[must_use]
     pub const fn build_id(self) -> Option<BuildId> {
         self.build_id
     }
 
-    /// Whether repeating it does no harm after it may have been applied: reads, `add_url` and adds
-    /// with a key (D6).
+    /// Whether a second execution is harmless: reads, `add_url` and adds with an idempotency key (D6).
     #[must_use]
     pub const fn is_idempotent(self) -> bool {
         self.is_idempotent
@@ -386,33 +384,33 @@ mod tests {
     }
 
     #[test]
-    fn retryable_is_what_was_not_applied_or_does_no_harm_twice() {
+    fn an_error_is_retryable_if_the_call_was_not_applied_or_is_idempotent() {
         let step = StepId::new(1).unwrap();
         let plain = NewStep::new(build(), StepName::new("a").unwrap(), StateString::default());
         let keyed = plain.clone().with_idempotency_key(IdempotencyKey::new("k").unwrap());
-        let repeatable = [
+        let idempotent = [
             Call::add_step(&keyed),
             Call::on_step(Operation::AddUrl, step),
             Call::get_step(&step.into()),
             Call::get_steps(build()),
             Call::on_store(Operation::Connect),
         ];
-        let not_repeatable = [
+        let not_idempotent = [
             Call::add_step(&plain),
             Call::on_step(Operation::StartStep, step),
             Call::on_step(Operation::SetStepLocksAcquiredAt, step),
             Call::on_step(Operation::SetStepStateString, step),
             Call::on_step(Operation::FinishStep, step),
         ];
-        for (calls, expected) in [(&repeatable[..], true), (&not_repeatable[..], false)] {
+        for (calls, expected) in [(&idempotent[..], true), (&not_idempotent[..], false)] {
             for call in calls {
                 assert_eq!(call.is_idempotent(), expected, "{call}");
                 assert!(unavailable(*call, false).is_retryable(), "{call}");
                 assert_eq!(unavailable(*call, true).is_retryable(), expected, "{call}");
             }
         }
-        assert!(!Error::not_found(repeatable[1]).is_retryable());
-        assert!(!Error::closed(repeatable[1]).is_retryable());
+        assert!(!Error::not_found(idempotent[1]).is_retryable());
+        assert!(!Error::closed(idempotent[1]).is_retryable());
     }
 
     #[test]
@@ -422,18 +420,18 @@ mod tests {
     }
 
     #[test]
-    fn it_says_where_what_and_why() {
+    fn an_error_shows_backend_call_and_message() {
         let error = unavailable(Call::get_steps(build()), false).with_backend("sqlite");
         assert_eq!(error.to_string(), "sqlite: get_steps of build 7: no answer within 10s");
         let refused = Error::from(InputError::NameEmpty);
         assert_eq!(refused.kind(), ErrorKind::InvalidInput);
-        assert_eq!(refused.to_string(), "step name: it is empty; it needs 1 to 50 characters");
+        assert_eq!(refused.to_string(), "invalid step name: empty, expected 1 to 50 characters");
         assert_eq!(refused.input_error(), Some(&InputError::NameEmpty));
         assert!(refused.source().is_none());
     }
 
     #[test]
-    fn a_call_is_named_with_its_step_or_build() {
+    fn a_call_is_shown_with_its_step_or_build() {
         let step = StepId::new(42).unwrap();
         let add = NewStep::new(build(), StepName::new("a").unwrap(), StateString::default());
         for (call, step_id, build_id, text) in [
@@ -450,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_an_error_is_its_source_and_shown_for_debugging() {
+    fn the_source_of_an_error_is_shown_for_debugging() {
         let lost = std::io::Error::other("the cable was cut");
         let error = unavailable(Call::get_steps(build()), false).with_source(lost);
         assert_eq!(error.source().unwrap().to_string(), "the cable was cut");

@@ -5,10 +5,10 @@ use crate::{
     StepName, StepNumber, StepSelector, StepUrl, StepsStore, Timestamp,
 };
 
-/// What makes calls of a [`StepsStore`] pleasant: plain text and numbers, checked here.
+/// Shorthands for the operations of a [`StepsStore`] that take plain text and integers.
 ///
-/// Every store has it. A value that cannot be is an error of the kind
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), and the store is not asked.
+/// Every store implements this trait. An invalid value is an error of the kind
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), and the call does not reach the store.
 ///
 /// ```
 /// use steps_core::{Result, Results, StepsStore, StepsStoreExt};
@@ -20,7 +20,7 @@ use crate::{
 /// }
 /// ```
 pub trait StepsStoreExt: StepsStore {
-    /// [Adds](StepsStore::add_step) a step from plain text.
+    /// [Adds](StepsStore::add_step) a step.
     fn add(
         &self,
         build_id: impl TryInto<BuildId, Error: Into<InputError>>,
@@ -32,23 +32,24 @@ pub trait StepsStoreExt: StepsStore {
         async { self.add_step(step?).await }
     }
 
-    /// [Starts](StepsStore::start_step) a step that has its locks, or needs none.
+    /// [Starts](StepsStore::start_step) a step that has acquired its locks, or needs none. For a step that waits for
+    /// its locks, use [`StartStep::new`].
     fn start_with_locks(&self, id: StepId, at: Timestamp) -> impl Future<Output = Result<()>> + Send {
         self.start_step(id, StartStep::new(at).with_locks_acquired(true))
     }
 
-    /// [Sets](StepsStore::set_step_state_string) the state string of a step from plain text.
+    /// [Sets](StepsStore::set_step_state_string) the state string of a step.
     fn state(&self, id: StepId, state_string: impl Into<String>) -> impl Future<Output = Result<()>> + Send {
         let state_string = StateString::new(state_string);
         async move { self.set_step_state_string(id, state_string?).await }
     }
 
-    /// [Finishes](StepsStore::finish_step) a step that is not hidden.
+    /// [Finishes](StepsStore::finish_step) a visible step.
     fn finish(&self, id: StepId, results: Results) -> impl Future<Output = Result<()>> + Send {
         self.finish_step(id, FinishStep::new(results))
     }
 
-    /// [Adds a url](StepsStore::add_url) to a step from plain text.
+    /// [Adds](StepsStore::add_url) a url with this name to a step.
     fn add_named_url(
         &self,
         id: StepId,
@@ -59,12 +60,12 @@ pub trait StepsStoreExt: StepsStore {
         async move { self.add_url(id, url?).await }
     }
 
-    /// [Gives](StepsStore::get_step) the step with this id.
+    /// [Reads](StepsStore::get_step) the step with this id.
     fn step(&self, id: StepId) -> impl Future<Output = Result<Option<Step>>> + Send {
         self.get_step(StepSelector::Id(id))
     }
 
-    /// [Gives](StepsStore::get_step) the step with this number in a build.
+    /// [Reads](StepsStore::get_step) the step with this number in a build.
     fn step_numbered(
         &self,
         build_id: impl TryInto<BuildId, Error: Into<InputError>>,
@@ -74,7 +75,7 @@ pub trait StepsStoreExt: StepsStore {
         async { self.get_step(step?).await }
     }
 
-    /// [Gives](StepsStore::get_step) the step with this name in a build.
+    /// [Reads](StepsStore::get_step) the step with this name in a build.
     fn step_named(
         &self,
         build_id: impl TryInto<BuildId, Error: Into<InputError>>,
@@ -84,7 +85,7 @@ pub trait StepsStoreExt: StepsStore {
         async { self.get_step(step?).await }
     }
 
-    /// [Gives](StepsStore::get_steps) all steps of a build.
+    /// [Reads](StepsStore::get_steps) all steps of a build.
     fn steps(
         &self,
         build_id: impl TryInto<BuildId, Error: Into<InputError>>,

@@ -1,13 +1,13 @@
-//! Stores that pass their calls to another store.
+//! Stores that forward all calls to another store.
 
 use std::sync::Arc;
 
 use crate::StepsStore;
 
-/// Implements [`StepsStore`] for a type by passing every call to another store that it holds.
+/// Implements [`StepsStore`] for a type by forwarding every call to another store.
 ///
-/// The first argument is the type, with its generic parameters in brackets before it, if it has any. The second
-/// tells where the other store is.
+/// The first argument is the type, preceded by its generic parameters in brackets if it has any. The second is a
+/// closure that returns the other store.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -12,21 +12,21 @@ macro_rules! id {
         pub struct $name(i64);
 
         impl $name {
-            #[doc = concat!("Checks that `id` is a ", $what, ": 1 or more.")]
+            #[doc = concat!("Creates a ", $what, " from a positive integer.")]
             ///
             /// # Errors
-            /// [`InputError::Id`] for 0 and below.
+            /// [`InputError::Id`] if `id` is less than 1.
             pub fn new(id: i64) -> Result<Self, InputError> {
-                if id >= 1 { Ok(Self(id)) } else { Err(Self::refuse(id)) }
+                if id >= 1 { Ok(Self(id)) } else { Err(Self::invalid(id)) }
             }
 
-            /// The id as an integer, always positive.
+            /// The id as a positive integer.
             #[must_use]
             pub const fn get(self) -> i64 {
                 self.0
             }
 
-            fn refuse(value: impl fmt::Display) -> InputError {
+            fn invalid(value: impl fmt::Display) -> InputError {
                 InputError::Id { what: $what, value: value.to_string() }
             }
         }
@@ -41,7 +41,7 @@ macro_rules! id {
             type Err = InputError;
 
             fn from_str(text: &str) -> Result<Self, InputError> {
-                text.parse().map_err(|_| Self::refuse(format_args!("{text:?}"))).and_then(Self::new)
+                text.parse().map_err(|_| Self::invalid(format_args!("{text:?}"))).and_then(Self::new)
             }
         }
 
@@ -58,24 +58,21 @@ macro_rules! id {
             type Error = InputError;
 
             fn try_from(id: $integer) -> Result<Self, InputError> {
-                i64::try_from(id).map_err(|_| Self::refuse(id)).and_then(Self::new)
+                i64::try_from(id).map_err(|_| Self::invalid(id)).and_then(Self::new)
             }
         }
     )*};
 }
 
 id! {
-    /// The id of a step: a positive `i64`, unique in its store and never reused (I1).
-    ///
-    /// Buildbot calls it `stepid`.
+    /// The id of a step: a positive `i64`, unique in its store and never reused (I1). Buildbot calls it `stepid`.
     StepId, "step id"
 }
 
 id! {
     /// The id of a build: a positive `i64` (I3).
     ///
-    /// Nothing declares a build; one that nobody added to simply has no steps. Buildbot calls it
-    /// `buildid`.
+    /// Builds are not declared: a build without adds has no steps. Buildbot calls the id `buildid`.
     BuildId, "build id"
 }
 
@@ -89,7 +86,7 @@ impl StepNumber {
     /// The number of the first step of a build.
     pub const FIRST: Self = Self(0);
 
-    /// The step number `number`.
+    /// Creates a step number.
     #[must_use]
     pub const fn new(number: u32) -> Self {
         Self(number)
@@ -101,7 +98,7 @@ impl StepNumber {
         self.0
     }
 
-    /// The number of the step that is added next, or `None` past `u32::MAX`.
+    /// The next number, or `None` after `u32::MAX`.
     #[must_use]
     pub const fn next(self) -> Option<Self> {
         match self.0.checked_add(1) {
@@ -110,7 +107,7 @@ impl StepNumber {
         }
     }
 
-    fn refuse(value: impl fmt::Display) -> InputError {
+    fn invalid(value: impl fmt::Display) -> InputError {
         InputError::Number { value: value.to_string() }
     }
 }
@@ -125,7 +122,7 @@ impl FromStr for StepNumber {
     type Err = InputError;
 
     fn from_str(text: &str) -> Result<Self, InputError> {
-        text.parse().map(Self).map_err(|_| Self::refuse(format_args!("{text:?}")))
+        text.parse().map(Self).map_err(|_| Self::invalid(format_args!("{text:?}")))
     }
 }
 
@@ -139,7 +136,7 @@ impl TryFrom<i64> for StepNumber {
     type Error = InputError;
 
     fn try_from(number: i64) -> Result<Self, InputError> {
-        u32::try_from(number).map(Self).map_err(|_| Self::refuse(number))
+        u32::try_from(number).map(Self).map_err(|_| Self::invalid(number))
     }
 }
 
@@ -165,7 +162,7 @@ mod tests {
         assert_eq!("7".parse(), BuildId::new(7));
         assert_eq!(
             "seven".parse::<BuildId>().unwrap_err().to_string(),
-            "build id: \"seven\" is not one; it is a whole number from 1 to 9223372036854775807"
+            "invalid build id \"seven\": expected an integer from 1 to 9223372036854775807"
         );
     }
 

@@ -2,11 +2,11 @@ use std::convert::Infallible;
 
 use crate::limits;
 
-/// A value that cannot be: what was wrong with it, in words for the person who gave it.
+/// An invalid value. The message names the value, the problem and the values that are allowed.
 ///
-/// Every constructor in this crate that checks gives one of these, so a wrong value is refused
-/// before any store is involved, and in the same words on every backend. It converts into
-/// [`Error`](crate::Error) with the kind [`InvalidInput`](crate::ErrorKind::InvalidInput).
+/// The checked constructors of this crate return this error, so an invalid value is rejected before the call reaches a
+/// store, with the same message for every backend. It converts into [`Error`](crate::Error) with the kind
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
 /// ```
 /// use steps_core::{InputError, StepName};
@@ -15,110 +15,110 @@ use crate::limits;
 /// assert_eq!(error, InputError::NameCharacter { character: ' ', position: 4 });
 /// assert_eq!(
 ///     error.to_string(),
-///     "step name: ' ' at position 4 is not allowed: a name has ASCII letters, digits, '_', '-' \
-///      and any character from U+00A0 up",
+///     "invalid step name: character ' ' at position 4, expected ASCII letters, digits, '_', '-' \
+///      or characters from U+00A0 up",
 /// );
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
-    /// A step name with no characters (N1).
-    #[error("step name: it is empty; it needs 1 to {} characters", limits::NAME_CODE_POINTS)]
+    /// A step name is empty (N1).
+    #[error("invalid step name: empty, expected 1 to {} characters", limits::NAME_CODE_POINTS)]
     NameEmpty,
-    /// A step name of more than [`limits::NAME_CODE_POINTS`] code points (N1).
-    #[error("step name: {code_points} characters are too many; at most {} are allowed", limits::NAME_CODE_POINTS)]
+    /// A step name has more than [`limits::NAME_CODE_POINTS`] code points (N1).
+    #[error("invalid step name: {code_points} characters, expected at most {}", limits::NAME_CODE_POINTS)]
     NameTooLong {
-        /// How many code points it has.
+        /// The length of the name in code points.
         code_points: usize,
     },
-    /// A step name that begins with a digit (N1).
+    /// A step name starts with a digit (N1).
     #[error(
-        "step name: it begins with the digit {digit}; the first character is an ASCII letter, '_', '-' or any \
-         character from U+00A0 up"
+        "invalid step name: starts with the digit {digit}, expected an ASCII letter, '_', '-' or a character from \
+         U+00A0 up"
     )]
     NameFirstDigit {
         /// The digit.
         digit: char,
     },
-    /// A character that no step name may hold (N1).
+    /// A step name contains a character that is not allowed (N1).
     #[error(
-        "step name: {character:?} at position {position} is not allowed: a name has ASCII letters, digits, '_', '-' \
-         and any character from U+00A0 up"
+        "invalid step name: character {character:?} at position {position}, expected ASCII letters, digits, '_', '-' \
+         or characters from U+00A0 up"
     )]
     NameCharacter {
         /// The character.
         character: char,
-        /// Where it stands, in code points from 0.
+        /// The index of the character, in code points.
         position: usize,
     },
-    /// A NUL character in text (T1).
-    #[error("{what}: it has a NUL character at byte {position}; text is any Unicode without NUL")]
+    /// A text contains a NUL character (T1).
+    #[error("invalid {what}: NUL character at byte {position}")]
     Nul {
-        /// Which text.
+        /// The kind of text, such as `state string`.
         what: &'static str,
-        /// Where the NUL stands, in bytes from 0.
+        /// The index of the NUL, in bytes.
         position: usize,
     },
-    /// Text that is too long (T1).
-    #[error("{what}: {bytes} bytes of UTF-8 are too many; at most {limit} are allowed")]
+    /// A text is too long (T1).
+    #[error("invalid {what}: {bytes} bytes of UTF-8, expected at most {limit}")]
     TextTooLong {
-        /// Which text.
+        /// The kind of text, such as `state string`.
         what: &'static str,
-        /// Its length in bytes.
+        /// The length of the text in bytes.
         bytes: usize,
-        /// The greatest length allowed, in bytes.
+        /// The maximum length in bytes.
         limit: usize,
     },
-    /// An idempotency key that is not 1 to 64 characters long (I5).
-    #[error("idempotency key: {characters} characters; it needs 1 to {}", limits::IDEMPOTENCY_KEY_CHARACTERS)]
+    /// An idempotency key has the wrong length (I5).
+    #[error("invalid idempotency key: {characters} characters, expected 1 to {}", limits::IDEMPOTENCY_KEY_CHARACTERS)]
     KeyLength {
-        /// How many characters it has.
+        /// The length of the key in characters.
         characters: usize,
     },
-    /// A character that no idempotency key may hold (I5).
-    #[error("idempotency key: {character:?} at position {position} is not allowed: a key is printable ASCII")]
+    /// An idempotency key contains a character that is not allowed (I5).
+    #[error("invalid idempotency key: character {character:?} at position {position}, expected printable ASCII")]
     KeyCharacter {
         /// The character.
         character: char,
-        /// Where it stands, in characters from 0.
+        /// The index of the character.
         position: usize,
     },
-    /// An id that is not a positive `i64` (I1, I3).
-    #[error("{what}: {value} is not one; it is a whole number from 1 to {}", i64::MAX)]
+    /// An id is not a positive `i64` (I1, I3).
+    #[error("invalid {what} {value}: expected an integer from 1 to {}", i64::MAX)]
     Id {
-        /// Which id.
+        /// The kind of id, such as `build id`.
         what: &'static str,
         /// The value as given.
         value: String,
     },
-    /// A step number outside 0 to `u32::MAX` (I2).
-    #[error("step number: {value} is not one; it is a whole number from 0 to {}", u32::MAX)]
+    /// A step number is not a `u32` (I2).
+    #[error("invalid step number {value}: expected an integer from 0 to {}", u32::MAX)]
     Number {
         /// The value as given.
         value: String,
     },
-    /// A time outside the years 1 to 9999 (T2).
-    #[error("time: {value} is out of range; it is from year 1 to year 9999, in UTC")]
+    /// A time is outside the years 1 to 9999 (T2).
+    #[error("invalid time {value}: expected year 1 to year 9999, in UTC")]
     TimeRange {
         /// The value as given.
         value: String,
     },
-    /// Text that is not a time (T2).
-    #[error("time: {value:?} is not one; write it as RFC 3339, such as 2026-01-31T12:00:00Z")]
+    /// A text is not a time in RFC 3339 (T2).
+    #[error("invalid time {value:?}: expected RFC 3339, such as 2026-01-31T12:00:00Z")]
     TimeSyntax {
         /// The text as given.
         value: String,
     },
-    /// Text that names no results (T3).
+    /// A text is not a results code or the name of one (T3).
     #[error(
-        "results: {value:?} is not one; use a whole number that fits 32 bits, or success, warnings, failure, skipped, \
-         exception, retry or cancelled"
+        "invalid results {value:?}: expected a 32-bit integer, success, warnings, failure, skipped, exception, retry \
+         or cancelled"
     )]
     Results {
         /// The text as given.
         value: String,
     },
-    /// Text that is no [`OpenMode`](crate::OpenMode).
+    /// A text is not an [`OpenMode`](crate::OpenMode).
     #[error("invalid mode {value:?}: expected {}", crate::OpenMode::EXPECTED)]
     OpenMode {
         /// The text as given.

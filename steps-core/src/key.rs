@@ -1,16 +1,16 @@
 use crate::{InputError, limits, text};
 
-/// Makes an add safe to repeat: a second add to the same build under the same key adds nothing and
-/// gets the first one's answer (I5).
+/// Makes an add idempotent: a second add to the same build with the same key adds nothing and returns the result of the
+/// first one (I5).
 ///
-/// 1 to 64 characters ([`limits::IDEMPOTENCY_KEY_CHARACTERS`]) of printable ASCII, the blank included.
+/// A key has 1 to 64 characters ([`limits::IDEMPOTENCY_KEY_CHARACTERS`]) of printable ASCII, including the space.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// Checks that `key` can be an idempotency key.
+    /// Creates a key from text.
     ///
     /// # Errors
     /// [`InputError::KeyCharacter`] or [`InputError::KeyLength`] (I5).

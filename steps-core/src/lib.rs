@@ -1,24 +1,24 @@
-//! The [`StepsStore`] trait, the models that it speaks in and the rules that all stores share.
+//! The [`StepsStore`] trait, its data types and the rules that all stores share.
 //!
-//! A build runs steps. Each step has a 0-based number and a name that are unique in its build, a
-//! state string, times, results, urls and a hidden flag. This crate says what a store of such
-//! steps promises; others implement it. It does no I/O and needs no runtime.
+//! A build runs steps. Each step has a number (from 0) and a name that are unique in its build, a state string, times,
+//! results, urls and a hidden flag. This crate defines the contract of a store of such steps; other crates implement
+//! it. It does no I/O and needs no runtime.
 //!
-//! Where a rule lives:
+//! Each rule is in one place:
 //!
-//! | rule | place |
+//! | rule | item |
 //! |---|---|
-//! | what may be a step name, and which name a taken one becomes | [`StepName`], [`naming`] |
-//! | what text may hold, and how much of it | [`StateString`], [`StepUrl`], [`limits`] |
-//! | which times there are, and their precision | [`Timestamp`] |
-//! | which ids and numbers there are | [`StepId`], [`BuildId`], [`StepNumber`] |
-//! | what an error means for the caller | [`Error`], [`ErrorKind`] |
-//! | what a store must keep | [`StepsStore`] |
+//! | valid step names, and the suffix of a name that is taken | [`StepName`], [`naming`] |
+//! | valid text and its length | [`StateString`], [`StepUrl`], [`limits`] |
+//! | range and precision of times | [`Timestamp`] |
+//! | ranges of ids and numbers | [`StepId`], [`BuildId`], [`StepNumber`] |
+//! | the meaning of an error for the caller | [`Error`], [`ErrorKind`] |
+//! | the duties of a store | [`StepsStore`] |
 //!
-//! A value of one of these types is a valid one: no store checks it again.
+//! The types check their values when they are constructed, so a store does not check them again.
 //!
-//! The labels in the documentation (I2, N3, U1 …) name the clauses of the contract, which the
-//! project's `docs/semantics.md` states in one place.
+//! The labels in the documentation (I2, N3, U1 …) name clauses of the contract, `docs/semantics.md` in the project's
+//! repository.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -2,12 +2,11 @@ use crate::{InputError, limits, text};
 
 /// The name of a step: a Buildbot identifier of 1 to 50 code points (N1).
 ///
-/// The first character is an ASCII letter, `_`, `-` or any code point from U+00A0 up; the others may
-/// also be ASCII digits. Names are equal when their code points are: case counts, and nothing is
-/// normalised, padded or trimmed (N4). In its build a name is unique: see [`naming`](crate::naming).
+/// The first character is an ASCII letter, `_`, `-` or any code point from U+00A0 up. The other characters may also be
+/// ASCII digits. Names are compared by code point: they are case-sensitive, and are not normalised, padded or trimmed
+/// (N4). A name is unique in its build: see [`naming`](crate::naming).
 ///
-/// The rule is that of Buildbot's `buildbot.util.identifiers.isIdentifier` and of its column
-/// `steps.name`.
+/// Buildbot has the same rule in `buildbot.util.identifiers.isIdentifier` and in its column `steps.name`.
 ///
 /// ```
 /// use steps_core::StepName;
@@ -24,7 +23,7 @@ use crate::{InputError, limits, text};
 pub struct StepName(String);
 
 impl StepName {
-    /// Checks that `name` can be a step name.
+    /// Creates a name from text that satisfies the rule.
     ///
     /// # Errors
     /// [`InputError::NameEmpty`], [`InputError::NameTooLong`], [`InputError::NameFirstDigit`] or
@@ -35,12 +34,11 @@ impl StepName {
         Ok(Self(name))
     }
 
-    /// Makes a name of any text: each character that may not stand where it stands becomes `_`, what
-    /// is over 50 code points is cut off, and of the empty text it makes `_`.
+    /// Creates a name from any text: replaces each character that is not allowed with `_`, and truncates to 50 code
+    /// points. The empty text becomes `_`, and a valid name stays unchanged.
     ///
-    /// A text that is a name stays as it is. The idea is Buildbot's
-    /// `buildbot.util.identifiers.forceIdentifier`, which also replaces what is not ASCII and gives
-    /// back the empty text as it is.
+    /// Buildbot's `buildbot.util.identifiers.forceIdentifier` is similar. It also replaces characters outside ASCII,
+    /// and returns the empty text unchanged.
     ///
     /// ```
     /// use steps_core::StepName;
@@ -57,15 +55,15 @@ impl StepName {
         if name.is_empty() { Self("_".to_owned()) } else { Self(name) }
     }
 
-    /// For [`naming`](crate::naming), whose names are made of a name's prefix, `_` and digits.
+    /// Creates a name without a check, for [`naming`](crate::naming): a prefix of a name, `_` and digits are a name.
     pub(crate) const fn from_checked(name: String) -> Self {
         Self(name)
     }
 }
 
-/// The rule of clause N1.
+/// Checks the rule of clause N1.
 fn check(name: &str) -> Result<(), InputError> {
-    // Most names are ASCII, whose bytes are their characters: checked without decoding, since stores make many names at once.
+    // Fast path for ASCII, where bytes are characters: stores construct many names per read.
     let is_plain = |(position, byte): (usize, u8)| byte.is_ascii() && is_allowed(position, byte.into());
     if (1..=limits::NAME_CODE_POINTS).contains(&name.len()) && name.bytes().enumerate().all(is_plain) {
         return Ok(());
@@ -85,7 +83,7 @@ fn check(name: &str) -> Result<(), InputError> {
     if name.is_empty() { Err(InputError::NameEmpty) } else { Ok(()) }
 }
 
-/// The rule of clause N1, for one character.
+/// Whether clause N1 allows the character at this position.
 const fn is_allowed(position: usize, character: char) -> bool {
     matches!(character, 'a'..='z' | 'A'..='Z' | '_' | '-' | '\u{a0}'..) || (position > 0 && character.is_ascii_digit())
 }
@@ -108,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_with_the_reason() {
+    fn an_invalid_name_is_refused_with_the_reason() {
         let refused = |name: &str| StepName::new(name).unwrap_err();
         assert_eq!(refused(""), InputError::NameEmpty);
         assert_eq!(refused("7zip"), InputError::NameFirstDigit { digit: '7' });
@@ -123,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_means_equal_code_points() {
+    fn names_are_compared_by_code_point() {
         for (a, b) in [("a", "A"), ("é", "e\u{301}"), ("\u{a0}a", "a"), ("ſ", "s")] {
             assert_ne!(StepName::new(a).unwrap(), StepName::new(b).unwrap());
         }
@@ -131,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lossy_name_is_a_name_and_a_name_stays(text in any::<String>()) {
+        fn a_lossy_name_is_valid_and_a_valid_name_stays_unchanged(text in any::<String>()) {
             let name = StepName::from_lossy(&text);
             prop_assert_eq!(StepName::new(name.as_str()), Ok(name.clone()));
             prop_assert_eq!(StepName::from_lossy(name.as_str()), name);

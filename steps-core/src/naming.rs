@@ -1,8 +1,8 @@
-//! Which name a step gets when the one it asks for is taken: clauses N2 and N3.
+//! The name of a new step if the requested name is taken (clauses N2 and N3).
 //!
-//! A free name is used as it is. Otherwise the name is the requested one, cut so that the whole
-//! stays within 50 code points, followed by `_k`, for the smallest k ≥ 1 whose result is free.
-//! Buildbot does it in `StepsConnectorComponent.addStep`.
+//! A free name is used unchanged. Otherwise the name is the requested name followed by `_k`, for the smallest k ≥ 1
+//! that makes it free. The requested name is truncated so that the whole has at most 50 code points. Buildbot has
+//! this rule in `StepsConnectorComponent.addStep`.
 //!
 //! ```
 //! use std::collections::HashSet;
@@ -18,16 +18,17 @@ use std::{collections::HashMap, num::NonZeroU64, ops::Range};
 
 use crate::{StepName, limits};
 
-/// The name for a step that asks for `requested`, in a build whose names `is_taken` knows.
+/// Returns the name for a step that requests `requested`, in a build whose names are those for which `is_taken` is
+/// true.
 ///
-/// It asks for every candidate in turn. A store that remembers where it stopped, as
-/// [`SuffixHints`] does, finds the same name at a cost that does not grow (N5).
+/// The search tries every candidate from `_1` on. With [`SuffixHints`], a store finds the same name at a cost that does
+/// not grow with the number of collisions (N5).
 #[must_use]
 pub fn free_name(requested: &StepName, is_taken: impl FnMut(&str) -> bool) -> StepName {
     SuffixHints::default().free_name(requested, is_taken)
 }
 
-/// The candidate of `requested` with the suffix `_k`.
+/// Returns `requested`, truncated if necessary, with the suffix `_k`.
 ///
 /// ```
 /// use steps_core::{StepName, naming};
@@ -42,8 +43,8 @@ pub fn with_suffix(requested: &StepName, k: NonZeroU64) -> StepName {
     candidate(truncated_prefix(requested, k.ilog10() + 1), k.get())
 }
 
-/// The part of `requested` that stays before a suffix with this many digits: its first
-/// `50 - len("_k")` code points, or all of it when it is shorter.
+/// Returns the prefix of `requested` before a suffix with this many digits: its first `50 - len("_k")` code points, or
+/// all of it if it is shorter.
 #[must_use]
 pub fn truncated_prefix(requested: &StepName, digits: u32) -> &str {
     let keep = limits::NAME_CODE_POINTS.saturating_sub(1 + digits as usize);
@@ -58,22 +59,21 @@ fn candidate(prefix: &str, k: u64) -> StepName {
     StepName::from_checked(format!("{prefix}_{k}"))
 }
 
-/// Remembers, for one build, where the search for a free suffix ended, so that it goes on from
-/// there (N5).
+/// The suffixes of one build at which earlier searches ended, so that the next search starts there (N5).
 ///
-/// Names of a build are never removed, so the smallest free k only grows, and an old hint is always
-/// a safe place to start. There is one for each prefix and number of digits, not for each requested
-/// name: many long names share a cut prefix, and with it its taken suffixes.
+/// Names are never removed from a build, so the smallest free k only grows, and an old hint is always a safe start.
+/// There is a hint for each prefix and number of digits instead of one for each requested name, because long names with
+/// the same truncated prefix share its suffixes.
 #[derive(Clone, Debug, Default)]
 pub struct SuffixHints {
-    /// For each prefix, by number of digits less one: every smaller k of as many digits is taken.
+    /// For each prefix, indexed by the number of digits minus one: every smaller k with as many digits is taken.
     next: HashMap<String, Vec<u64>>,
 }
 
 impl SuffixHints {
-    /// As [`free_name`], going on from where an earlier search ended.
+    /// As [`free_name`], but starts where earlier searches ended.
     ///
-    /// `is_taken` must know every name of the build: the hints hold for that build alone.
+    /// `is_taken` must know all names of the build, and the hints are valid for that build only.
     #[must_use]
     pub fn free_name(&mut self, requested: &StepName, mut is_taken: impl FnMut(&str) -> bool) -> StepName {
         if !is_taken(requested.as_str()) {
@@ -98,7 +98,7 @@ impl SuffixHints {
         if !self.next.contains_key(prefix) {
             self.next.insert(prefix.to_owned(), Vec::new());
         }
-        let hints = self.next.get_mut(prefix).expect("it was there or was just inserted");
+        let hints = self.next.get_mut(prefix).expect("the prefix was just inserted");
         hints.resize(hints.len().max(digits as usize), 0);
         let next = &mut hints[digits as usize - 1];
         *next = start.max(*next);
@@ -106,7 +106,7 @@ impl SuffixHints {
     }
 }
 
-/// Every k with this many digits.
+/// All suffixes with this many digits.
 const fn suffixes(digits: u32) -> Range<u64> {
     10_u64.pow(digits - 1)..10_u64.pow(digits)
 }
@@ -123,9 +123,10 @@ mod tests {
         StepName::new(text).unwrap()
     }
 
-    /// Adds the names in turn and gives what they became.
+    /// Adds steps with these names to a build and returns the resulting names.
     fn add_all(requested: &[&str]) -> Vec<String> {
-        let (mut taken, mut hints) = (HashSet::new(), SuffixHints::default());
+        let mut taken = HashSet::new();
+        let mut hints = SuffixHints::default();
         let mut add = |requested: &&str| {
             let name = hints.free_name(&name(requested), |name| taken.contains(name)).into_string();
             assert!(taken.insert(name.clone()), "{name} was given twice");
@@ -145,14 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn long_names_share_the_suffixes_of_their_cut_prefix() {
-        let (a, b) = (format!("{}aa", "é".repeat(48)), format!("{}bb", "é".repeat(48)));
-        let cut = "é".repeat(48);
-        assert_eq!(add_all(&[&a, &b, &a, &b]), [a.clone(), b.clone(), format!("{cut}_1"), format!("{cut}_2")]);
+    fn long_names_share_the_suffixes_of_their_truncated_prefix() {
+        let prefix = "é".repeat(48);
+        let a = format!("{prefix}aa");
+        let b = format!("{prefix}bb");
+        let expected = [a.clone(), b.clone(), format!("{prefix}_1"), format!("{prefix}_2")];
+        assert_eq!(add_all(&[&a, &b, &a, &b]), expected);
     }
 
     #[test]
-    fn the_cut_moves_with_the_digits() {
+    fn more_digits_shorten_the_prefix() {
         let long = "x".repeat(50);
         let names = add_all(&vec![long.as_str(); 102]);
         assert_eq!(names[9], format!("{}_9", "x".repeat(48)));
@@ -162,18 +165,20 @@ mod tests {
     }
 
     #[test]
-    fn the_search_goes_on_where_it_ended() {
-        let (mut taken, mut hints, mut asked) = (HashSet::new(), SuffixHints::default(), 0);
-        // Long names, different in their last characters: they share every cut prefix.
+    fn a_search_starts_where_the_last_one_ended() {
+        let mut taken = HashSet::new();
+        let mut hints = SuffixHints::default();
+        let mut lookups = 0;
+        // Long names that differ in their last characters only, so that they share every truncated prefix.
         for i in 0..5_000_u32 {
             let requested = name(&format!("{}-{:04}", "x".repeat(45), i % 2_500));
             let free = hints.free_name(&requested, |name| {
-                asked += 1;
+                lookups += 1;
                 taken.contains(name)
             });
             taken.insert(free.into_string());
         }
-        assert!(asked < 10 * 5_000, "{asked} questions for 5,000 names");
+        assert!(lookups < 10 * 5_000, "{lookups} lookups for 5,000 names");
     }
 
     fn colliding() -> impl Strategy<Value = String> {
@@ -182,8 +187,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hints_find_what_a_plain_search_finds(names in prop::collection::vec(colliding(), 1..200)) {
-            let (mut taken, mut hints) = (HashSet::<String>::new(), SuffixHints::default());
+        fn hints_find_the_same_name_as_a_plain_search(names in prop::collection::vec(colliding(), 1..200)) {
+            let mut taken = HashSet::<String>::new();
+            let mut hints = SuffixHints::default();
             for requested in names.iter().map(|text| StepName::from_lossy(text)) {
                 let free = hints.free_name(&requested, |name| taken.contains(name));
                 let plain = if taken.contains(requested.as_str()) {

@@ -2,20 +2,20 @@ use std::str::FromStr;
 
 use crate::InputError;
 
-/// What may be done with a store, and whether it is created if it is missing.
+/// The access mode of a store, which also determines whether a missing store is created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum OpenMode {
-    /// Read and write, and create the store if it is missing: `mode=rwc`, the default.
+    /// Reads and writes, and creates the store if it is missing: `mode=rwc`, the default.
     Create,
-    /// Read and write: `mode=rw`.
+    /// Reads and writes: `mode=rw`.
     ReadWrite,
-    /// Read only: `mode=ro`.
+    /// Only reads: `mode=ro`.
     ReadOnly,
 }
 
 impl OpenMode {
-    /// The values of `mode` in a URL, for error messages.
+    /// The valid values of `mode` in a URL, for error messages.
     pub const EXPECTED: &str = "rwc, rw or ro";
 }
 
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mode_is_one_of_three() {
+    fn the_three_modes_are_parsed_and_other_text_is_refused() {
         for (text, mode) in [("rwc", OpenMode::Create), ("rw", OpenMode::ReadWrite), ("ro", OpenMode::ReadOnly)] {
             assert_eq!(text.parse(), Ok(mode));
         }

@@ -1,11 +1,11 @@
-//! The calls of a [`StepsStore`] as values: for stores that record, send, queue or refuse calls.
+//! The calls of a [`StepsStore`] as data, for stores that record, send, queue or reject calls.
 
 use crate::{
     AddedStep, BuildId, Call, FinishStep, NewStep, Operation, Result, StartStep, StateString, Step, StepId,
     StepSelector, StepUrl, StepsStore, Timestamp,
 };
 
-/// One call of a [`StepsStore`], with its arguments.
+/// A call of a [`StepsStore`] method, with its arguments.
 ///
 /// The enum is exhaustive on purpose: code that does not handle a request must not compile.
 ///
@@ -15,7 +15,7 @@ use crate::{
 /// async fn count(store: &dyn StepsStore, build_id: BuildId) -> Result<usize> {
 ///     match Request::GetSteps(build_id).send(store).await? {
 ///         Response::Steps(steps) => Ok(steps.len()),
-///         other => unreachable!("get_steps answers with steps, not with {other:?}"),
+///         other => unreachable!("the response of another request: {other:?}"),
 ///     }
 /// }
 /// ```
@@ -42,22 +42,24 @@ pub enum Request {
     Close,
 }
 
-/// What a [`StepsStore`] answers to a [`Request`].
+/// The result of a [`Request`].
+///
+/// The enum is exhaustive on purpose: code that does not handle a response must not compile.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Response {
-    /// The call succeeded and returns nothing.
-    Done,
-    /// The step that [`Request::AddStep`] added.
+    /// The result of [`Request::AddStep`].
     Added(AddedStep),
-    /// The step that [`Request::GetStep`] found, if any.
+    /// The result of [`Request::GetStep`].
     Step(Option<Step>),
-    /// The steps that [`Request::GetSteps`] found.
+    /// The result of [`Request::GetSteps`].
     Steps(Vec<Step>),
+    /// The result of all other requests: success without a value.
+    Done,
 }
 
 impl Request {
-    /// The call as errors name it, which also tells whether it is idempotent (D6).
+    /// The call for error messages, without its arguments. It tells whether the request is idempotent (D6).
     #[must_use]
     pub const fn call(&self) -> Call {
         match self {
@@ -73,10 +75,10 @@ impl Request {
         }
     }
 
-    /// Calls the store.
+    /// Calls the method of the store and returns the variant of [`Response`] that belongs to it.
     ///
     /// # Errors
-    /// Those of the call.
+    /// The errors of the method.
     pub async fn send<S: StepsStore + ?Sized>(self, store: &S) -> Result<Response> {
         match self {
             Self::AddStep(step) => store.add_step(step).await.map(Response::Added),
@@ -94,4 +96,63 @@ impl Request {
 
 fn done((): ()) -> Response {
     Response::Done
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{Results, StepName, StepNumber};
+
+    /// A request of each variant, with a response.
+    pub(crate) fn samples() -> Vec<(Request, Response)> {
+        let id = StepId::new(3).unwrap();
+        let build_id = BuildId::new(7).unwrap();
+        let name = StepName::new("compile").unwrap();
+        let state = StateString::new("running").unwrap();
+        let number = StepNumber::FIRST;
+        let step = Step::builder(id, build_id, number, name.clone(), state.clone()).build();
+        let at = Timestamp::UNIX_EPOCH;
+        vec![
+            (
+                Request::AddStep(NewStep::new(build_id, name.clone(), state.clone())),
+                Response::Added(AddedStep::new(id, number, name)),
+            ),
+            (Request::StartStep(id, StartStep::new(at)), Response::Done),
+            (Request::SetStepLocksAcquiredAt(id, at), Response::Done),
+            (Request::SetStepStateString(id, state), Response::Done),
+            (Request::FinishStep(id, FinishStep::new(Results::SUCCESS)), Response::Done),
+            (Request::AddUrl(id, StepUrl::new("log", "url").unwrap()), Response::Done),
+            (Request::GetStep(StepSelector::Id(id)), Response::Step(Some(step.clone()))),
+            (Request::GetSteps(build_id), Response::Steps(vec![step])),
+            (Request::Close, Response::Done),
+        ]
+    }
+
+    #[test]
+    fn a_request_names_its_call() {
+        let calls: Vec<_> = samples().iter().map(|(request, _)| request.call().to_string()).collect();
+        assert_eq!(
+            calls,
+            [
+                "add_step to build 7",
+                "start_step on step 3",
+                "set_step_locks_acquired_at on step 3",
+                "set_step_state_string on step 3",
+                "finish_step on step 3",
+                "add_url to step 3",
+                "get_step of step 3",
+                "get_steps of build 7",
+                "close",
+            ]
+        );
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn requests_and_responses_survive_serialization() {
+        for (request, response) in samples() {
+            let json = serde_json::to_string(&(&request, &response)).unwrap();
+            assert_eq!(serde_json::from_str::<(Request, Response)>(&json).unwrap(), (request, response), "{json}");
+        }
+    }
 }

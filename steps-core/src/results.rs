@@ -2,10 +2,10 @@ use std::{fmt, str::FromStr};
 
 use crate::InputError;
 
-/// How a step ended: any `i32`, of which Buildbot names seven (T3).
+/// The results of a step: any `i32`, of which Buildbot names seven (T3).
 ///
-/// The codes are those of `buildbot.process.results`. It is shown by its name where it has one, and
-/// read from a name or a number.
+/// The named codes are those of `buildbot.process.results`. Results are displayed as the name of the code if it has
+/// one, and parsed from a name or an integer.
 ///
 /// ```
 /// use steps_core::Results;
@@ -21,31 +21,31 @@ use crate::InputError;
 pub struct Results(i32);
 
 impl Results {
-    /// 0: everything went well.
+    /// 0: the step succeeded.
     pub const SUCCESS: Self = Self(0);
-    /// 1: it went well, with warnings.
+    /// 1: the step succeeded with warnings.
     pub const WARNINGS: Self = Self(1);
-    /// 2: it failed.
+    /// 2: the step failed.
     pub const FAILURE: Self = Self(2);
-    /// 3: it was not run.
+    /// 3: the step was not run.
     pub const SKIPPED: Self = Self(3);
-    /// 4: something broke around it: it could not run, or was killed.
+    /// 4: the step could not run or was killed, for a reason outside of it.
     pub const EXCEPTION: Self = Self(4);
-    /// 5: it is to be run again.
+    /// 5: the step is to be run again.
     pub const RETRY: Self = Self(5);
-    /// 6: somebody stopped it.
+    /// 6: a user stopped the step.
     pub const CANCELLED: Self = Self(6);
 
-    /// The names of the codes from 0 on.
+    /// The names of the codes, from 0 on.
     const NAMES: [&str; 7] = ["success", "warnings", "failure", "skipped", "exception", "retry", "cancelled"];
 
-    /// The results with this code.
+    /// Creates results from a code.
     #[must_use]
     pub const fn new(code: i32) -> Self {
         Self(code)
     }
 
-    /// The code.
+    /// The code of the results.
     #[must_use]
     pub const fn code(self) -> i32 {
         self.0

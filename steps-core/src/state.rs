@@ -1,16 +1,16 @@
 use crate::{InputError, limits, text};
 
-/// What a step is doing, in words: "compiling 3 of 12" (L1, L3).
+/// The state of a step in words, such as "compiling 3 of 12" (L1, L3).
 ///
-/// Any Unicode without NUL, at most 1 MiB of UTF-8 ([`limits::STATE_STRING_BYTES`], T1). The empty
-/// one, which is the default, is fine. Buildbot calls it `state_string`.
+/// Any Unicode text without NUL, at most 1 MiB of UTF-8 ([`limits::STATE_STRING_BYTES`], T1). The empty text is valid,
+/// and is the default. Buildbot calls the field `state_string`.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
 pub struct StateString(String);
 
 impl StateString {
-    /// Checks that `text` can be a state string.
+    /// Creates a state string from text.
     ///
     /// # Errors
     /// [`InputError::TextTooLong`] or [`InputError::Nul`] (T1).

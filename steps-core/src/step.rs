@@ -1,43 +1,43 @@
 use crate::{BuildId, Results, StateString, StepId, StepName, StepNumber, StepUrl, Timestamp};
 
-/// A step as a store gives it.
+/// A step, as a store returns it.
 ///
-/// It has the fields of Buildbot's `StepModel` (`buildbot.db.steps`). With the feature `serde` it is
-/// written and read under exactly its names, the build as `buildid`, times as RFC 3339 in UTC with
-/// microseconds, results as a number; what is read is checked as the constructors check it.
+/// The fields are those of Buildbot's `StepModel` (`buildbot.db.steps`). With the feature `serde`, a step is serialized
+/// with Buildbot's field names, so the build is `buildid`. Times are RFC 3339 in UTC with microseconds, and results are
+/// an integer. Deserializing applies the checks of the constructors.
 ///
-/// A store makes one with [`Step::builder`].
+/// Stores construct a step with [`Step::builder`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Step {
-    /// Its id in the store (I1).
+    /// The id of the step in the store (I1).
     pub id: StepId,
-    /// Its number in the build (I2).
+    /// The number of the step in its build (I2).
     pub number: StepNumber,
-    /// Its name, unique in the build (N2, N3).
+    /// The name of the step, unique in its build (N2, N3).
     pub name: StepName,
-    /// The build that it is a step of (I3).
+    /// The build of the step (I3).
     #[cfg_attr(feature = "serde", serde(rename = "buildid"))]
     pub build_id: BuildId,
-    /// When it started (L2).
+    /// The time at which the step started (L2).
     pub started_at: Option<Timestamp>,
-    /// When it had all its locks (L2, L3).
+    /// The time at which the step had all its locks (L2, L3).
     pub locks_acquired_at: Option<Timestamp>,
-    /// When it was finished (L4).
+    /// The time at which the step was finished (L4).
     pub complete_at: Option<Timestamp>,
-    /// What it is doing, or did, in words (L3).
+    /// The state of the step in words (L3).
     pub state_string: StateString,
-    /// How it ended (L4).
+    /// The results of the step (L4).
     pub results: Option<Results>,
-    /// Its urls, in the order in which they were added (U1).
+    /// The urls of the step, in the order in which they were added (U1).
     pub urls: Vec<StepUrl>,
-    /// Whether it is hidden from those who look at the build (L4).
+    /// Whether user interfaces hide the step (L4).
     pub hidden: bool,
 }
 
 impl Step {
-    /// A step as it is right after it was added (L1), to which the builder adds what came later.
+    /// Creates a builder for a step that was just added (L1). The methods of the builder set the other fields.
     ///
     /// ```
     /// use steps_core::{BuildId, Results, StateString, Step, StepId, StepName, StepNumber, Timestamp};
@@ -80,55 +80,55 @@ impl Step {
     }
 }
 
-/// Makes a [`Step`]: for stores.
+/// Builds a [`Step`], for stores.
 #[derive(Clone, Debug)]
-#[must_use = "it does nothing until `build`"]
+#[must_use = "a builder does nothing before `build`"]
 pub struct StepBuilder(Step);
 
 impl StepBuilder {
-    /// Sets when it started.
+    /// Sets the time of the start.
     #[inline]
     pub const fn started_at(mut self, at: Option<Timestamp>) -> Self {
         self.0.started_at = at;
         self
     }
 
-    /// Sets when it had all its locks.
+    /// Sets the time of the locks.
     #[inline]
     pub const fn locks_acquired_at(mut self, at: Option<Timestamp>) -> Self {
         self.0.locks_acquired_at = at;
         self
     }
 
-    /// Sets when it was finished.
+    /// Sets the time of the end.
     #[inline]
     pub const fn complete_at(mut self, at: Option<Timestamp>) -> Self {
         self.0.complete_at = at;
         self
     }
 
-    /// Sets how it ended.
+    /// Sets the results.
     #[inline]
     pub const fn results(mut self, results: Option<Results>) -> Self {
         self.0.results = results;
         self
     }
 
-    /// Sets its urls, in the order in which they were added.
+    /// Sets the urls, in the order in which they were added.
     #[inline]
     pub fn urls(mut self, urls: Vec<StepUrl>) -> Self {
         self.0.urls = urls;
         self
     }
 
-    /// Sets whether it is hidden.
+    /// Sets whether the step is hidden.
     #[inline]
     pub const fn hidden(mut self, hidden: bool) -> Self {
         self.0.hidden = hidden;
         self
     }
 
-    /// The step.
+    /// Returns the step.
     #[inline]
     #[must_use]
     pub fn build(self) -> Step {
@@ -147,7 +147,7 @@ mod tests {
     );
 
     #[test]
-    fn it_is_written_under_buildbots_names_and_reads_back() {
+    fn a_step_is_serialized_with_buildbots_names() {
         let step: Step = serde_json::from_str(JSON).unwrap();
         assert_eq!(step.build_id, BuildId::new(7).unwrap());
         assert_eq!(step.results, Some(Results::FAILURE));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_checked_as_the_constructors_check_it() {
+    fn deserializing_checks_the_values() {
         for (good, bad) in [
             (r#""id":42"#, r#""id":0"#),
             (r#""number":0"#, r#""number":-1"#),

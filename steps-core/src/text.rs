@@ -1,13 +1,13 @@
-//! What all text shares: the check of clause T1, and the traits of a type that holds checked text.
+//! The check of clause T1, and the traits of the types of checked text.
 
 use crate::InputError;
 
-/// Any Unicode without NUL, at most `limit` bytes of UTF-8 (T1).
+/// Checks that the text has no NUL and at most `limit` bytes (T1).
 pub(crate) fn check(what: &'static str, text: &str, limit: usize) -> Result<(), InputError> {
     if text.len() > limit {
         return Err(InputError::TextTooLong { what, bytes: text.len(), limit });
     }
-    // Without a branch for each byte, the processor looks at many at once.
+    // A fold without a branch for each byte is vectorized, unlike `find`.
     let has_nul = text.bytes().fold(false, |found, byte| found | (byte == 0));
     if has_nul && let Some(position) = text.find('\0') {
         return Err(InputError::Nul { what, position });
@@ -15,17 +15,17 @@ pub(crate) fn check(what: &'static str, text: &str, limit: usize) -> Result<(), 
     Ok(())
 }
 
-/// What a newtype over `String` that checks in `new` offers besides.
+/// Implements the methods and traits of a newtype over `String` whose `new` checks the text.
 macro_rules! checked_text {
     ($name:ident) => {
         impl $name {
-            /// The text.
+            /// The text as a string slice.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// The text, without a copy.
+            /// Returns the text without a copy.
             #[must_use]
             pub fn into_string(self) -> String {
                 self.0

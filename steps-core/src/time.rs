@@ -6,8 +6,8 @@ use crate::InputError;
 
 /// A point in time: UTC in whole microseconds, from year 1 to year 9999 (T2).
 ///
-/// It is shown and read as RFC 3339, and made from a chrono `DateTime<Utc>`, whose finer part is
-/// cut off towards the past, so that every store gives back what it was given.
+/// A timestamp is displayed as RFC 3339 and parsed from it, and is created from a chrono `DateTime<Utc>`. Fractions
+/// of a microsecond are truncated towards the past, so that every store can return a time unchanged.
 ///
 /// ```
 /// use chrono::{DateTime, Utc};
@@ -25,14 +25,14 @@ use crate::InputError;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The first: 0001-01-01T00:00:00Z.
+    /// The earliest timestamp: 0001-01-01T00:00:00Z.
     pub const MIN: Self = Self(-62_135_596_800_000_000);
-    /// The last: 9999-12-31T23:59:59.999999Z.
+    /// The latest timestamp: 9999-12-31T23:59:59.999999Z.
     pub const MAX: Self = Self(253_402_300_799_999_999);
     /// 1970-01-01T00:00:00Z.
     pub const UNIX_EPOCH: Self = Self(0);
 
-    /// The time this many microseconds after 1970-01-01T00:00:00Z, or before it when negative.
+    /// Creates a timestamp from microseconds since 1970-01-01T00:00:00Z, negative before it.
     ///
     /// # Errors
     /// [`InputError::TimeRange`] outside [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
@@ -45,14 +45,13 @@ impl Timestamp {
         }
     }
 
-    /// Microseconds since 1970-01-01T00:00:00Z, negative before it.
+    /// The microseconds since 1970-01-01T00:00:00Z, negative before it.
     #[must_use]
     pub const fn unix_micros(self) -> i64 {
         self.0
     }
 
-    /// This time and `duration` later, at most [`MAX`](Self::MAX); what is finer than a microsecond
-    /// is left out.
+    /// Adds `duration`, without its fractions of a microsecond. The result is at most [`MAX`](Self::MAX).
     #[must_use]
     pub fn saturating_add(self, duration: std::time::Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
@@ -64,7 +63,7 @@ impl TryFrom<DateTime<Utc>> for Timestamp {
     type Error = InputError;
 
     fn try_from(time: DateTime<Utc>) -> Result<Self, InputError> {
-        // chrono counts the fraction upwards from the whole second, so this cuts towards the past.
+        // chrono counts the fraction upwards from the whole second, so this truncates towards the past.
         let micros = time.timestamp() * 1_000_000 + i64::from(time.timestamp_subsec_micros());
         Self::from_unix_micros(micros).map_err(|_| InputError::TimeRange { value: time.to_rfc3339() })
     }
@@ -72,7 +71,7 @@ impl TryFrom<DateTime<Utc>> for Timestamp {
 
 impl From<Timestamp> for DateTime<Utc> {
     fn from(time: Timestamp) -> Self {
-        DateTime::from_timestamp_micros(time.0).expect("chrono has every year from 1 to 9999")
+        DateTime::from_timestamp_micros(time.0).expect("chrono supports the years 1 to 9999")
     }
 }
 
@@ -133,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn finer_than_a_microsecond_is_cut_towards_the_past() {
+    fn fractions_of_a_microsecond_are_truncated_towards_the_past() {
         assert_eq!(time("1970-01-01T00:00:00.0000019Z").unwrap().unix_micros(), 1);
         assert_eq!(time("1969-12-31T23:59:59.9999999Z").unwrap().unix_micros(), -1);
         assert_eq!(time("1969-12-31T23:59:59.9999981Z").unwrap().unix_micros(), -2);
     }
 
     #[test]
-    fn adding_ends_at_the_last() {
+    fn adding_saturates_at_the_latest_timestamp() {
         let later = Timestamp::UNIX_EPOCH.saturating_add(std::time::Duration::from_nanos(1_999));
         assert_eq!(later.unix_micros(), 1);
         assert_eq!(Timestamp::UNIX_EPOCH.saturating_add(std::time::Duration::MAX), Timestamp::MAX);
@@ -148,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_back(micros in Timestamp::MIN.0..=Timestamp::MAX.0) {
+        fn a_displayed_timestamp_parses(micros in Timestamp::MIN.0..=Timestamp::MAX.0) {
             let time = Timestamp::from_unix_micros(micros).unwrap();
             prop_assert_eq!(time.to_string().parse(), Ok(time));
             prop_assert_eq!(Timestamp::try_from(DateTime::from(time)), Ok(time));

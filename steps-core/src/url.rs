@@ -4,10 +4,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{InputError, limits, text};
 
-/// A url of a step, with the name that it is shown under.
+/// A url of a step, with its display name.
 ///
-/// Both are any Unicode without NUL, at most 64 KiB of UTF-8 each ([`limits::URL_BYTES`], T1), the
-/// empty text included: neither is judged (U4).
+/// Both are any Unicode text without NUL, at most 64 KiB of UTF-8 each ([`limits::URL_BYTES`], T1). The empty text is
+/// valid, and the syntax of the url is not checked (U4).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "unchecked::StepUrl"))]
@@ -17,34 +17,34 @@ pub struct StepUrl {
 }
 
 impl StepUrl {
-    /// Checks that `name` and `url` can be a url of a step.
+    /// Creates a url from its display name and its text.
     ///
     /// # Errors
     /// [`InputError::TextTooLong`] or [`InputError::Nul`] (T1).
     pub fn new(name: impl Into<String>, url: impl Into<String>) -> Result<Self, InputError> {
-        let (name, url) = (name.into(), url.into());
+        let name = name.into();
+        let url = url.into();
         text::check("url name", &name, limits::URL_BYTES)?;
         text::check("url", &url, limits::URL_BYTES)?;
         Ok(Self { name, url })
     }
 
-    /// The name that the url is shown under.
+    /// The display name of the url.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The url.
+    /// The text of the url.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The key by which a store finds a pair that is there already (U2): SHA-256 over the
-    /// name and the url, each after its length in bytes as a big-endian `u64`.
+    /// The key with which a store finds a duplicate (U2): SHA-256 over the name and the url, each preceded by its
+    /// length in bytes as a big-endian `u64`.
     ///
-    /// The lengths keep ("a", "bc") apart from ("ab", "c"). The digest is part of what stores keep:
-    /// it never changes.
+    /// The lengths distinguish ("a", "bc") from ("ab", "c"). Stores persist the digest, so it never changes.
     ///
     /// ```
     /// use steps_core::StepUrl;
@@ -64,12 +64,12 @@ impl StepUrl {
     }
 }
 
-/// The digest of a [`StepUrl`], shown as 64 hexadecimal digits.
+/// The digest of a [`StepUrl`]. It is displayed as 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct UrlDigest([u8; 32]);
 
 impl UrlDigest {
-    /// The bytes.
+    /// The digest as bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -84,7 +84,7 @@ impl fmt::Display for UrlDigest {
 
 #[cfg(feature = "serde")]
 mod unchecked {
-    /// What is read before it is checked.
+    /// A deserialized url before its check.
     #[derive(serde::Deserialize)]
     pub(super) struct StepUrl {
         name: String,
@@ -110,8 +110,8 @@ mod tests {
     fn any_text_without_nul_up_to_its_limit() {
         let longest = "x".repeat(limits::URL_BYTES);
         for (name, url) in [("", ""), (" ", "rel/path"), (&longest, &longest)] {
-            let kept = StepUrl::new(name, url).unwrap();
-            assert_eq!((kept.name(), kept.url()), (name, url));
+            let step_url = StepUrl::new(name, url).unwrap();
+            assert_eq!((step_url.name(), step_url.url()), (name, url));
         }
         let too_long = format!("{longest}x");
         assert!(matches!(StepUrl::new(&too_long, ""), Err(InputError::TextTooLong { what: "url name", .. })));
@@ -121,15 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_keeps_name_and_url_apart() {
+    fn the_digest_distinguishes_name_and_url() {
         let digest = |name, url| StepUrl::new(name, url).unwrap().digest();
         assert_ne!(digest("a", "bc"), digest("ab", "c"));
         assert_ne!(digest("", "a"), digest("a", ""));
     }
 
-    /// Stores keep digests, so they never change.
+    /// Stores persist digests, so they never change.
     #[test]
-    fn the_digest_is_what_it_always_was() {
+    fn the_digest_never_changes() {
         let digest = StepUrl::new("log", "a").unwrap().digest();
         assert_eq!(digest.to_string(), "24081bc40067f0cbd03287aea32ec0c35f398dacab44726a8f0bf2baee7ab58d");
     }
@@ -137,7 +137,8 @@ mod tests {
     proptest! {
         #[test]
         fn equal_digests_mean_equal_pairs(a in "[ab]{0,3}", b in "[ab]{0,3}", c in "[ab]{0,3}", d in "[ab]{0,3}") {
-            let (one, other) = (StepUrl::new(a, b).unwrap(), StepUrl::new(c, d).unwrap());
+            let one = StepUrl::new(a, b).unwrap();
+            let other = StepUrl::new(c, d).unwrap();
             prop_assert_eq!(one == other, one.digest() == other.digest());
         }
     }

@@ -1,12 +1,14 @@
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
 use crate::{Call, Error, ErrorKind, Operation, Result};
 
-/// The parameters of a store's URL: `name=value` pairs behind its `?`, separated by `&`.
+/// The parameters of a store's URL: the `name=value` pairs after the `?`, separated by `&`.
 ///
-/// Names and values are percent-decoded, and `+` is a blank. A backend takes the parameters that it knows, one after
-/// the other, and then calls [`finish`](Self::finish), which refuses the others. No message shows a value, since it
-/// may be a password.
+/// Names and values are percent-decoded, and `+` is a space. A backend takes each parameter that it supports, and then
+/// calls [`finish`](Self::finish), which rejects the remaining ones. No error message contains a value, since it may be
+/// a password.
 ///
 /// ```
 /// use steps_core::{OpenMode, UrlParameters};
@@ -25,15 +27,15 @@ pub struct UrlParameters {
 }
 
 impl UrlParameters {
-    /// Splits and decodes the part of a URL behind its `?`.
+    /// Splits and decodes the part of a URL after the `?`.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for bytes that are not UTF-8.
+    /// [`Config`](ErrorKind::Config) if a decoded name or value is not UTF-8.
     pub fn parse(backend: &'static str, query: &str) -> Result<Self> {
         let decode = |text: &str| {
             let text = text.replace('+', " ");
-            let decoded = percent_decode_str(&text).decode_utf8().map(std::borrow::Cow::into_owned);
-            decoded.map_err(|_| config(backend, "invalid parameter in the URL: it is not UTF-8"))
+            let decoded = percent_decode_str(&text).decode_utf8().map(Cow::into_owned);
+            decoded.map_err(|_| config(backend, "invalid parameter in the URL: expected UTF-8"))
         };
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let remaining = pairs.map(|pair| {
@@ -43,10 +45,11 @@ impl UrlParameters {
         Ok(Self { backend, remaining: remaining.collect::<Result<_>>()?, known: Vec::new() })
     }
 
-    /// Takes the parameter `name`, if the URL has it. Of several with this name the last one counts.
+    /// Takes the parameter `name`, if the URL has it. The last of several parameters with this name counts.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if `parse` returns `None`; the message says what is `expected`.
+    /// [`Config`](ErrorKind::Config) if `parse` returns `None` for any of them. The message contains `expected`, a
+    /// description of the valid values.
     pub fn take<T>(
         &mut self,
         name: &'static str,
@@ -63,10 +66,10 @@ impl UrlParameters {
         Ok(last)
     }
 
-    /// Refuses what was not taken.
+    /// Rejects parameters that were not taken.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for a parameter that the backend does not know.
+    /// [`Config`](ErrorKind::Config) if a parameter remains. The message lists the supported parameters.
     pub fn finish(self) -> Result<()> {
         let Some((name, _)) = self.remaining.first() else { return Ok(()) };
         let expected = match self.known.split_last() {
@@ -78,7 +81,7 @@ impl UrlParameters {
     }
 }
 
-fn config(backend: &'static str, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn config(backend: &'static str, message: impl Into<Cow<'static, str>>) -> Error {
     let call = Call::on_store(Operation::Connect);
     Error::new(ErrorKind::Config, message).with_call(call).with_backend(backend)
 }
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_several_counts_and_text_is_decoded() {
+    fn the_last_of_several_parameters_counts_and_text_is_decoded() {
         assert_eq!(mode("").unwrap(), None);
         assert_eq!(mode("&mode=rw&&schema=a&%6dode=r%6f").unwrap(), Some(OpenMode::ReadOnly));
         let mut parameters = UrlParameters::parse("test", "schema=a+b%2B").unwrap();
@@ -106,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_parameter_is_named_and_no_value_is_shown() {
+    fn an_invalid_parameter_is_named_without_its_value() {
         for (query, message) in [
             ("mode=secret", "invalid `mode` in the URL: expected rwc, rw or ro"),
             ("mode=secret&mode=rw", "invalid `mode` in the URL: expected rwc, rw or ro"),
             ("mode", "invalid `mode` in the URL: expected rwc, rw or ro"),
             ("pasword=secret", "unknown parameter \"pasword\" in the URL: expected mode or schema"),
-            ("schema=%ff", "invalid parameter in the URL: it is not UTF-8"),
+            ("schema=%ff", "invalid parameter in the URL: expected UTF-8"),
         ] {
             let error = mode(query).unwrap_err();
             assert_eq!((error.kind(), error.message()), (ErrorKind::Config, message), "{query}");

@@ -5,7 +5,7 @@ use steps_core::{Backend, Call, ConnectOptions, Description, Error, ErrorKind, O
 
 use crate::{BACKEND, MemoryOptions, MemoryStore};
 
-/// Connects the URL `memory:` to a new store.
+/// The backend of the URL `memory:`. Each connection is a new, empty store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryBackend;
 
@@ -35,7 +35,7 @@ impl Backend for MemoryBackend {
 fn open(url: &str, connect: &ConnectOptions) -> Result<MemoryStore> {
     let mut options = MemoryOptions::from_url(url)?;
     if connect.durability.is_some() {
-        let message = "a store in memory survives nothing; ask for no durability, or use a durable store";
+        let message = "a store in memory is not durable; set no durability, or use a durable store";
         let call = Call::on_store(Operation::Connect);
         return Err(Error::new(ErrorKind::Config, message).with_call(call).with_backend(BACKEND));
     }

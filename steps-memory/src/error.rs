@@ -1,4 +1,4 @@
-//! The errors of this store.
+//! The errors of this store, each with its backend.
 
 use steps_core::{Call, Error, ErrorKind, Operation};
 
@@ -16,8 +16,8 @@ pub(crate) fn capacity_exceeded(call: Call) -> Error {
     Error::build_full(call).with_backend(BACKEND)
 }
 
-pub(crate) fn url() -> Error {
-    Error::new(ErrorKind::Config, "the URL of a store in memory is \"memory:\", with nothing after it")
+pub(crate) fn invalid_url() -> Error {
+    Error::new(ErrorKind::Config, "invalid URL of a store in memory: expected \"memory:\" without anything after it")
         .with_call(Call::on_store(Operation::Connect))
         .with_backend(BACKEND)
 }

@@ -1,7 +1,8 @@
-//! A [`StepsStore`] in memory: for tests, and the one to read to learn the trait.
+//! A [`StepsStore`] in memory: for tests, and as the smallest complete example of the trait.
 //!
-//! It keeps every clause of the contract but durability: what it holds ends with the process. All
-//! handles on it are clones of one `Arc`.
+//! It satisfies every clause of the contract except durability: its content is lost when the store is dropped. The
+//! handles of several callers are clones of one `Arc`. [`MemoryStore`] is a table behind one lock; every operation
+//! takes the lock once, which makes it atomic and linearizable (D2, R3).
 //!
 //! ```
 //! use steps_core::{Results, StepsStoreExt};
@@ -32,66 +33,60 @@ use steps_core::{
     StepId, StepSelector, StepUrl, StepsStore, Timestamp,
 };
 
-use crate::table::{Row, TABLES, Table};
+use crate::table::{Row, Table};
 pub use backend::MemoryBackend;
 pub use options::MemoryOptions;
 
-/// The name of this backend, in errors and elsewhere.
+/// The name of this backend, for errors and descriptions.
 pub const BACKEND: &str = "memory";
 
 /// A store of build steps in memory.
-///
-/// Each build falls on one of 64 tables with a lock each, and no operation waits for anything else: callers of different
-/// builds seldom wait for each other.
 #[derive(Debug)]
 pub struct MemoryStore {
     options: MemoryOptions,
     /// `None` once the store is closed (D7).
-    tables: Vec<RwLock<Option<Table>>>,
+    table: RwLock<Option<Table>>,
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::with_options(MemoryOptions::new())
     }
 
-    /// An empty store with these options.
+    /// Creates an empty store with these options.
     #[must_use]
     pub fn with_options(options: MemoryOptions) -> Self {
-        let tables = (0..TABLES).map(|place| RwLock::new(Some(Table::new(place)))).collect();
-        Self { options, tables }
+        Self { options, table: RwLock::new(Some(Table::default())) }
     }
 
-    /// What the store says about itself.
+    /// Describes the store.
     ///
     /// # Errors
     /// [`Closed`](steps_core::ErrorKind::Closed) after [`close`](StepsStore::close).
     pub async fn describe(&self) -> Result<Description> {
-        self.read(0, Call::on_store(Operation::Describe), |_| {
+        self.read(Call::on_store(Operation::Describe), |_| {
             let mut description = Description::new(BACKEND, "this process", "none: nothing is written");
-            description.warnings.push("Everything is gone when the process ends.".into());
+            description.warnings.push("All data is lost when the process ends.".into());
             description
         })
     }
 
-    fn read<T>(&self, table: usize, call: Call, read: impl FnOnce(&Table) -> T) -> Result<T> {
-        // No operation leaves the table half-changed, so the lock of one that panicked is as good as any.
-        let table = self.tables[table].read().unwrap_or_else(PoisonError::into_inner);
+    fn read<T>(&self, call: Call, read: impl FnOnce(&Table) -> T) -> Result<T> {
+        // No operation leaves the table half-changed, so a poisoned lock is safe to use.
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.as_ref().map(read).ok_or_else(|| error::closed(call))
     }
 
-    fn write<T>(&self, table: usize, call: Call, write: impl FnOnce(&mut Table) -> Result<T>) -> Result<T> {
-        let mut table = self.tables[table].write().unwrap_or_else(PoisonError::into_inner);
+    fn write<T>(&self, call: Call, write: impl FnOnce(&mut Table) -> Result<T>) -> Result<T> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.as_mut().map_or_else(|| Err(error::closed(call)), write)
     }
 
-    fn change(&self, operation: Operation, id: StepId, change: impl FnOnce(&mut Row)) -> Result<()> {
+    fn update(&self, operation: Operation, id: StepId, update: impl FnOnce(&mut Row)) -> Result<()> {
         let call = Call::on_step(operation, id);
-        self.write(table::of_step(id), call, |table| {
-            table.row_mut(id).map(change).ok_or_else(|| error::not_found(call))
-        })
+        self.write(call, |table| table.row_mut(id).map(update).ok_or_else(|| error::not_found(call)))
     }
 }
 
@@ -105,13 +100,11 @@ impl Default for MemoryStore {
 impl StepsStore for MemoryStore {
     async fn add_step(&self, step: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&step);
-        self.write(table::of_build(step.build_id), call, |table| {
-            table.add(step).ok_or_else(|| error::capacity_exceeded(call))
-        })
+        self.write(call, |table| table.add(step).ok_or_else(|| error::capacity_exceeded(call)))
     }
 
     async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.change(Operation::StartStep, id, |row| {
+        self.update(Operation::StartStep, id, |row| {
             row.step.started_at = Some(start.started_at);
             if start.locks_acquired {
                 row.step.locks_acquired_at = Some(start.started_at);
@@ -120,16 +113,16 @@ impl StepsStore for MemoryStore {
     }
 
     async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.change(Operation::SetStepLocksAcquiredAt, id, |row| row.step.locks_acquired_at = Some(at))
+        self.update(Operation::SetStepLocksAcquiredAt, id, |row| row.step.locks_acquired_at = Some(at))
     }
 
     async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.change(Operation::SetStepStateString, id, |row| row.step.state_string = state_string)
+        self.update(Operation::SetStepStateString, id, |row| row.step.state_string = state_string)
     }
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.options.clock.now();
-        self.change(Operation::FinishStep, id, |row| {
+        self.update(Operation::FinishStep, id, |row| {
             row.step.complete_at = Some(now);
             row.step.results = Some(finish.results);
             row.step.hidden = finish.hidden;
@@ -137,31 +130,24 @@ impl StepsStore for MemoryStore {
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        self.change(Operation::AddUrl, id, |row| {
-            if row.url_digests.insert(url.digest()) {
+        let digest = url.digest();
+        self.update(Operation::AddUrl, id, |row| {
+            if row.url_digests.insert(digest) {
                 row.step.urls.push(url);
             }
         })
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        let table = match &step {
-            StepSelector::Id(id) => table::of_step(*id),
-            StepSelector::Number { build_id, .. } | StepSelector::Name { build_id, .. } => table::of_build(*build_id),
-        };
-        self.read(table, Call::get_step(&step), |table| table.step(&step).cloned())
+        self.read(Call::get_step(&step), |table| table.step(&step).cloned())
     }
 
     async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
-        self.read(table::of_build(build_id), Call::get_steps(build_id), |table| {
-            table.steps(build_id).cloned().collect()
-        })
+        self.read(Call::get_steps(build_id), |table| table.steps(build_id).cloned().collect())
     }
 
     async fn close(&self) -> Result<()> {
-        for table in &self.tables {
-            table.write().unwrap_or_else(PoisonError::into_inner).take();
-        }
+        self.table.write().unwrap_or_else(PoisonError::into_inner).take();
         Ok(())
     }
 }

@@ -4,28 +4,28 @@ use steps_core::{Clock, Result, SystemClock};
 
 use crate::error;
 
-/// How a [`MemoryStore`](crate::MemoryStore) works.
+/// The settings of a [`MemoryStore`](crate::MemoryStore).
 #[derive(Clone, Debug)]
 pub struct MemoryOptions {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl MemoryOptions {
-    /// The defaults: the machine's clock.
+    /// Creates the default settings: the system clock.
     #[must_use]
     pub fn new() -> Self {
         Self { clock: Arc::new(SystemClock) }
     }
 
-    /// The defaults, for the URL `memory:`, which is the only one.
+    /// Returns the default settings for `memory:`, the only URL of this store.
     ///
     /// # Errors
-    /// [`Config`](steps_core::ErrorKind::Config) for any other.
+    /// [`Config`](steps_core::ErrorKind::Config) for any other URL.
     pub fn from_url(url: &str) -> Result<Self> {
-        if url == "memory:" { Ok(Self::new()) } else { Err(error::url()) }
+        if url == "memory:" { Ok(Self::new()) } else { Err(error::invalid_url()) }
     }
 
-    /// Takes the time from this clock (L4).
+    /// Sets the clock of the store (L4).
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_is_memory_alone() {
+    fn the_only_url_is_memory() {
         assert!(MemoryOptions::from_url("memory:").is_ok());
         for url in ["", "memory", "memory:a", "memory://", "memory:?durability=none"] {
             assert_eq!(MemoryOptions::from_url(url).unwrap_err().kind(), ErrorKind::Config, "{url}");

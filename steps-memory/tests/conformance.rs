@@ -1,4 +1,4 @@
-//! Holds this store to the contract.
+//! Runs the conformance suite on this store.
 
 use std::process::ExitCode;
 
@@ -16,10 +16,10 @@ impl StoreFactory for Memory {
 
     fn profile(&self) -> Profile {
         Profile::strict()
-            .without(Feature::Reopen, "what it holds ends with the store")
-            .without(Feature::Peers, "all handles on it are clones of one `Arc`")
-            .without(Feature::Processes, "what it holds ends with the process")
-            .without(Feature::Faults, "it depends on nothing that can fail")
+            .without(Feature::Reopen, "the data is lost with the store")
+            .without(Feature::Peers, "all handles are clones of one `Arc`")
+            .without(Feature::Processes, "the data is lost with the process")
+            .without(Feature::Faults, "it has no server or connection that can fail")
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -10,10 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
-use steps_core::{
-    AddedStep, BuildId, Call, Error, ErrorKind, FinishStep, NewStep, Result, StartStep, StateString, Step, StepId,
-    StepSelector, StepUrl, StepsStore, Timestamp,
-};
+use steps_core::{BuildId, Dispatch, Error, ErrorKind, Handler, Request, Response, Result, StartStep, StepId, StepUrl};
 use tokio::{task::yield_now, time::sleep};
 
 use super::{GREATEST, PlainStore};
@@ -35,8 +32,8 @@ struct DroppingStore {
     inner: PlainStore,
     is_locked: AtomicBool,
     /// Counts up when a leader is gone before his work is done.
-    lost: Arc<AtomicU32>,
-    leader: Arc<Mutex<bool>>,
+    lost: AtomicU32,
+    leader: Mutex<bool>,
 }
 
 /// Leads until it is dropped; if that was too early, those who follow are lost.
@@ -55,91 +52,67 @@ impl Drop for Leader<'_> {
 }
 
 impl DroppingStore {
-    async fn write<T>(&self, call: Call, write: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.flaw {
-            Dropped::KeepsItsLock => {
-                while self.is_locked.swap(true, Ordering::SeqCst) {
-                    sleep(Duration::from_millis(1)).await;
-                }
-                yield_now().await;
-                let answer = write.await;
-                self.is_locked.store(false, Ordering::SeqCst);
-                answer
-            }
-            Dropped::TakesTheOthersAlong => {
-                let leads = !std::mem::replace(&mut *self.leader.lock().unwrap(), true);
-                if leads {
-                    let mut leader = Leader { store: self, is_done: false };
-                    sleep(Duration::from_millis(1)).await;
-                    let answer = write.await;
-                    leader.is_done = true;
-                    return answer;
-                }
-                let lost = self.lost.load(Ordering::SeqCst);
-                while *self.leader.lock().unwrap() {
-                    sleep(Duration::from_millis(1)).await;
-                }
-                if self.lost.load(Ordering::SeqCst) > lost {
-                    return Err(Error::new(ErrorKind::Unavailable, "whoever led is gone").with_call(call));
-                }
-                write.await
-            }
-            _ => write.await,
+    async fn add_with_its_lock(&self, request: Request) -> Result<Response> {
+        while self.is_locked.swap(true, Ordering::SeqCst) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        yield_now().await;
+        let response = request.send(&self.inner).await;
+        self.is_locked.store(false, Ordering::SeqCst);
+        response
+    }
+
+    async fn add_behind_a_leader(&self, request: Request) -> Result<Response> {
+        let leads = !std::mem::replace(&mut *self.leader.lock().unwrap(), true);
+        if leads {
+            let mut leader = Leader { store: self, is_done: false };
+            sleep(Duration::from_millis(1)).await;
+            let response = request.send(&self.inner).await;
+            leader.is_done = true;
+            return response;
+        }
+        let lost = self.lost.load(Ordering::SeqCst);
+        while *self.leader.lock().unwrap() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if self.lost.load(Ordering::SeqCst) > lost {
+            return Err(Error::new(ErrorKind::Unavailable, "the leader is gone").with_call(request.call()));
+        }
+        request.send(&self.inner).await
+    }
+
+    /// Changes the urls of one step without regard to any rule.
+    fn edit_urls(&self, id: StepId, edit: impl FnOnce(&mut Vec<StepUrl>)) {
+        let mut kept = self.inner.kept.lock().unwrap();
+        if let Some(step) = kept.steps.iter_mut().find(|step| step.id == id) {
+            edit(&mut step.urls);
         }
     }
 }
 
 #[async_trait]
-impl StepsStore for DroppingStore {
-    async fn add_step(&self, new: NewStep) -> Result<AddedStep> {
-        self.write(Call::add_step(&new), self.inner.add_step(new)).await
-    }
-
-    async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        if self.flaw == Dropped::LeavesAHalf && start.locks_acquired {
-            self.inner.start_step(id, StartStep::new(start.started_at)).await?;
-            yield_now().await;
-            return self.inner.set_step_locks_acquired_at(id, start.started_at).await;
+impl Handler for DroppingStore {
+    async fn handle(&self, request: Request) -> Result<Response> {
+        match (self.flaw, &request) {
+            (Dropped::KeepsItsLock, Request::AddStep(_)) => return self.add_with_its_lock(request).await,
+            (Dropped::TakesTheOthersAlong, Request::AddStep(_)) => return self.add_behind_a_leader(request).await,
+            (Dropped::LeavesAHalf, Request::StartStep(id, start)) if start.locks_acquired => {
+                Request::StartStep(*id, StartStep::new(start.started_at)).send(&self.inner).await?;
+                yield_now().await;
+                return Request::SetStepLocksAcquiredAt(*id, start.started_at).send(&self.inner).await;
+            }
+            (Dropped::LeavesAUrlTwice, Request::AddUrl(id, url)) => {
+                self.edit_urls(*id, |urls| {
+                    if !urls.contains(url) {
+                        urls.extend([url.clone(), url.clone()]);
+                    }
+                });
+                yield_now().await;
+                self.edit_urls(*id, |urls| urls.dedup());
+            }
+            _ => {}
         }
-        self.inner.start_step(id, start).await
-    }
-
-    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.inner.set_step_locks_acquired_at(id, at).await
-    }
-
-    async fn set_step_state_string(&self, id: StepId, state: StateString) -> Result<()> {
-        self.inner.set_step_state_string(id, state).await
-    }
-
-    async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
-        self.inner.finish_step(id, finish).await
-    }
-
-    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        if self.flaw == Dropped::LeavesAUrlTwice {
-            let push = |kept: &mut super::Kept| {
-                let steps = kept.steps.iter_mut().filter(|step| step.id == id && !step.urls.contains(&url));
-                steps.for_each(|step| step.urls.extend([url.clone(), url.clone()]));
-            };
-            push(&mut self.inner.kept.lock().unwrap());
-            yield_now().await;
-            let once = |step: &mut Step| step.urls.dedup();
-            self.inner.kept.lock().unwrap().steps.iter_mut().filter(|step| step.id == id).for_each(once);
-        }
-        self.inner.add_url(id, url).await
-    }
-
-    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        self.inner.get_step(step).await
-    }
-
-    async fn get_steps(&self, build: BuildId) -> Result<Vec<Step>> {
-        self.inner.get_steps(build).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
+        request.send(&self.inner).await
     }
 }
 
@@ -162,12 +135,12 @@ impl StoreFactory for Dropping {
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        Ok(Fixture::new(DroppingStore {
+        Ok(Fixture::new(Dispatch(DroppingStore {
             flaw: self.0,
             inner: PlainStore::new(case.clock()),
             is_locked: AtomicBool::default(),
-            lost: Arc::default(),
-            leader: Arc::default(),
-        }))
+            lost: AtomicU32::default(),
+            leader: Mutex::default(),
+        })))
     }
 }

@@ -14,10 +14,7 @@ use std::{
 use async_trait::async_trait;
 use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
 use serde::{Deserialize, Serialize};
-use steps_core::{
-    AddedStep, BuildId, Error, ErrorKind, FinishStep, NewStep, Result, StartStep, StateString, Step, StepId,
-    StepSelector, StepUrl, StepsStore, Timestamp,
-};
+use steps_core::{BuildId, Dispatch, Error, ErrorKind, Handler, Request, Response, Result, Step, StepsStore};
 
 use super::{GREATEST, Kept, PlainStore};
 
@@ -64,8 +61,14 @@ impl FiledStore {
         self.flaw == Some(flaw)
     }
 
-    /// Makes a call on what stands in the file. None of them waits.
-    fn call<T>(&self, kind: Kind, call: impl FnOnce(&PlainStore) -> Result<T>) -> Result<T> {
+    /// Makes a call on the content of the file. No call waits.
+    fn call(&self, request: Request) -> Result<Response> {
+        let kind = match &request {
+            Request::Close => return now(self.inner.lock().unwrap().close()).map(|()| Response::Done),
+            Request::GetStep(_) | Request::GetSteps(_) => Kind::Read,
+            Request::AddUrl(..) => Kind::Url,
+            _ => Kind::Write,
+        };
         let failed = |error: std::io::Error| Error::new(ErrorKind::Unavailable, error.to_string());
         let mut own_keys = PROCESS.lock().unwrap();
         let inner = self.inner.lock().unwrap();
@@ -91,9 +94,9 @@ impl FiledStore {
             *inner.kept.lock().unwrap() =
                 Kept { steps: saved.steps, keys, lost: HashMap::new(), next_id: saved.next_id };
         }
-        let answer = call(&inner);
+        let response = now(request.send(&*inner));
         if kind == Kind::Read {
-            return answer;
+            return response;
         }
         if !is_shared {
             // Long enough for the others to read the same.
@@ -114,10 +117,10 @@ impl FiledStore {
                 let _ = replace(&path, &text);
                 drop(lock);
             });
-            return answer;
+            return response;
         }
         replace(&self.path, &text).map_err(failed)?;
-        answer
+        response
     }
 }
 
@@ -138,41 +141,9 @@ fn now<T>(call: impl Future<Output = T>) -> T {
 }
 
 #[async_trait]
-impl StepsStore for FiledStore {
-    async fn add_step(&self, new: NewStep) -> Result<AddedStep> {
-        self.call(Kind::Write, |inner| now(inner.add_step(new)))
-    }
-
-    async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        self.call(Kind::Write, |inner| now(inner.start_step(id, start)))
-    }
-
-    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.call(Kind::Write, |inner| now(inner.set_step_locks_acquired_at(id, at)))
-    }
-
-    async fn set_step_state_string(&self, id: StepId, state: StateString) -> Result<()> {
-        self.call(Kind::Write, |inner| now(inner.set_step_state_string(id, state)))
-    }
-
-    async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
-        self.call(Kind::Write, |inner| now(inner.finish_step(id, finish)))
-    }
-
-    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        self.call(Kind::Url, |inner| now(inner.add_url(id, url)))
-    }
-
-    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        self.call(Kind::Read, |inner| now(inner.get_step(step)))
-    }
-
-    async fn get_steps(&self, build: BuildId) -> Result<Vec<Step>> {
-        self.call(Kind::Read, |inner| now(inner.get_steps(build)))
-    }
-
-    async fn close(&self) -> Result<()> {
-        now(self.inner.lock().unwrap().close())
+impl Handler for FiledStore {
+    async fn handle(&self, request: Request) -> Result<Response> {
+        self.call(request)
     }
 }
 
@@ -215,6 +186,6 @@ impl StoreFactory for FiledStores {
         let (flaw, path) = token.split_once(' ').ok_or("a flaw and a path")?;
         let flaw = usize::try_from(flaw.parse::<i32>()?).ok().map(|flaw| FILED[flaw].flaw);
         let inner = Mutex::new(PlainStore::new(Arc::clone(&case.clock())));
-        Ok(Fixture::new(FiledStore { flaw, path: path.into(), inner }).with_token(token))
+        Ok(Fixture::new(Dispatch(FiledStore { flaw, path: path.into(), inner })).with_token(token))
     }
 }

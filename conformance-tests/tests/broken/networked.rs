@@ -11,11 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreFactory};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use steps_core::{
-    AddedStep, BuildId, Call, Error, ErrorKind, FinishStep, IdempotencyKey, NewStep, Operation, Result, Results,
-    StartStep, StateString, Step, StepId, StepName, StepSelector, StepUrl, StepsStore, Timestamp,
-};
+use serde::{Deserialize, Serialize};
+use steps_core::{BuildId, Dispatch, Error, ErrorKind, Handler, Request, Response, Result};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufStream},
     net::{TcpListener, TcpStream},
@@ -47,31 +44,26 @@ broken! { Net NET:
     NamesTheWrongKind D3 "faults::a_connection_that_ends";
 }
 
-#[derive(Clone, Deserialize, Serialize)]
-enum Ask {
-    /// Comes before the first request of its kind on a connection, where statements are prepared.
+/// A line from the client to the server, as JSON.
+#[derive(Deserialize, Serialize)]
+enum Line {
+    /// Precedes the first request of its kind on a connection, if statements are prepared.
     Prepare(String),
-    Add(BuildId, StepName, StateString, Option<IdempotencyKey>),
-    Start(StepId, Timestamp, bool),
-    Locks(StepId, Timestamp),
-    State(StepId, StateString),
-    Finish(StepId, Results, bool),
-    Url(StepId, StepUrl),
-    Steps(BuildId),
-    Step(StepId),
+    Request(Request),
 }
 
+/// The server's reply, as JSON.
 #[derive(Deserialize, Serialize)]
-enum Reply<T> {
-    Answer(T),
+enum Reply {
+    Response(Response),
     NotFound,
     NoRoom,
 }
 
-impl<T> From<Result<T>> for Reply<T> {
-    fn from(answer: Result<T>) -> Self {
-        match answer {
-            Ok(answer) => Self::Answer(answer),
+impl From<Result<Response>> for Reply {
+    fn from(result: Result<Response>) -> Self {
+        match result {
+            Ok(response) => Self::Response(response),
             Err(error) if error.kind() == ErrorKind::NotFound => Self::NotFound,
             Err(_) => Self::NoRoom,
         }
@@ -88,37 +80,18 @@ async fn serve(listener: TcpListener, store: PlainStore) {
             let mut line = String::new();
             // Half a request is none.
             while connection.read_line(&mut line).await.is_ok_and(|read| read > 0) && line.ends_with('\n') {
-                let Ok(ask) = serde_json::from_str(&line) else { return };
-                let answer = answer(&store, ask).await + "\n";
-                if connection.write_all(answer.as_bytes()).await.is_err() || connection.flush().await.is_err() {
+                let reply = match serde_json::from_str(&line) {
+                    Ok(Line::Prepare(_)) => Reply::Response(Response::Done),
+                    Ok(Line::Request(request)) => request.send(&store).await.into(),
+                    Err(_) => return,
+                };
+                let reply = serde_json::to_string(&reply).unwrap() + "\n";
+                if connection.write_all(reply.as_bytes()).await.is_err() || connection.flush().await.is_err() {
                     return;
                 }
                 line.clear();
             }
         });
-    }
-}
-
-async fn answer(store: &PlainStore, ask: Ask) -> String {
-    fn json<T: Serialize>(answer: Result<T>) -> String {
-        serde_json::to_string(&Reply::from(answer)).unwrap()
-    }
-    match ask {
-        Ask::Prepare(_) => json(Ok(())),
-        Ask::Add(build, name, state, key) => {
-            let mut new = NewStep::new(build, name, state);
-            new.idempotency_key = key;
-            json(store.add_step(new).await)
-        }
-        Ask::Start(id, at, locks) => json(store.start_step(id, StartStep::new(at).with_locks_acquired(locks)).await),
-        Ask::Locks(id, at) => json(store.set_step_locks_acquired_at(id, at).await),
-        Ask::State(id, state) => json(store.set_step_state_string(id, state).await),
-        Ask::Finish(id, results, hidden) => {
-            json(store.finish_step(id, FinishStep::new(results).with_hidden(hidden)).await)
-        }
-        Ask::Url(id, url) => json(store.add_url(id, url).await),
-        Ask::Steps(build) => json(store.get_steps(build).await),
-        Ask::Step(id) => json(store.get_step(id.into()).await),
     }
 }
 
@@ -135,7 +108,7 @@ struct NetStore {
 struct Connection {
     stream: BufStream<TcpStream>,
     /// The kinds of requests that it knows.
-    prepared: HashSet<Discriminant<Ask>>,
+    prepared: HashSet<Discriminant<Request>>,
 }
 
 impl NetStore {
@@ -143,21 +116,23 @@ impl NetStore {
         self.flaw == Some(flaw)
     }
 
-    async fn call<T: DeserializeOwned>(&self, call: Call, mut ask: Ask) -> Result<T> {
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        let call = request.call();
         let timeout = match self.flaw {
             Some(Net::WaitsForEver) => Duration::from_secs(3_600),
             Some(Net::GivesUpEarly) => self.timeout / 50,
             _ => self.timeout,
         };
-        let (deadline, mut sent) = (Instant::now() + timeout, false);
+        let deadline = Instant::now() + timeout;
+        let mut sent = false;
         let unavailable = |sent, message: String| {
             let kind = if self.has(Net::NamesTheWrongKind) { ErrorKind::Corrupt } else { ErrorKind::Unavailable };
             let sent = sent && !self.has(Net::DeniesWhatItSent);
             Err(Error::new(kind, message).with_call(call).with_may_have_applied(sent))
         };
         loop {
-            let error = match timeout_at(deadline, self.attempt::<T>(&ask, &mut sent)).await {
-                Ok(Ok(Reply::Answer(answer))) => return Ok(answer),
+            let error = match timeout_at(deadline, self.attempt(&request, &mut sent)).await {
+                Ok(Ok(Reply::Response(response))) => return Ok(response),
                 Ok(Ok(Reply::NotFound)) => return Err(Error::not_found(call)),
                 Ok(Ok(Reply::NoRoom)) => {
                     return Err(Error::new(ErrorKind::CapacityExceeded, "no such build fits").with_call(call));
@@ -165,115 +140,70 @@ impl NetStore {
                 Ok(Err(error)) => error,
                 Err(_) => return unavailable(sent, format!("no answer within {timeout:?}")),
             };
-            if self.has(Net::TakesTheEndForAnAnswer)
-                && let Ok(done) = serde_json::from_str("null")
-            {
-                return Ok(done);
+            if self.has(Net::TakesTheEndForAnAnswer) {
+                match request {
+                    Request::AddStep(_) | Request::GetSteps(_) => {}
+                    Request::GetStep(_) => return Ok(Response::Step(None)),
+                    _ => return Ok(Response::Done),
+                }
             }
             let may_repeat = !sent || call.is_idempotent() || self.has(Net::RepeatsEverything);
             if !may_repeat || Instant::now() + Duration::from_millis(20) >= deadline {
                 return unavailable(sent, error.to_string());
             }
-            if let (Ask::Add(.., key), Some(Net::ForgetsTheKey)) = (&mut ask, self.flaw) {
-                *key = None;
+            if let (Request::AddStep(new), Some(Net::ForgetsTheKey)) = (&mut request, self.flaw) {
+                new.idempotency_key = None;
             }
             sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// Takes the connection, and puts it back only when it is at rest (D5).
-    async fn attempt<T: DeserializeOwned>(&self, ask: &Ask, sent: &mut bool) -> io::Result<Reply<T>> {
-        let mut place = self.connection.lock().await;
-        let mut connection = match place.take() {
+    async fn attempt(&self, request: &Request, sent: &mut bool) -> io::Result<Reply> {
+        let mut slot = self.connection.lock().await;
+        let mut connection = match slot.take() {
             Some(connection) => connection,
             None => {
                 Connection { stream: BufStream::new(TcpStream::connect(self.address).await?), prepared: HashSet::new() }
             }
         };
-        if self.prepares && connection.prepared.insert(discriminant(ask)) {
-            // As long as a statement is, and certainly no write yet.
-            let statement = "a statement ".repeat(40);
-            exchange::<()>(&mut connection.stream, &Ask::Prepare(statement), &mut false).await?;
+        if self.prepares && connection.prepared.insert(discriminant(request)) {
+            // As long as a real statement, and not a write yet.
+            let statement = Line::Prepare("a statement ".repeat(40));
+            exchange(&mut connection.stream, &statement, &mut false).await?;
         }
-        if self.has(Net::KeepsABrokenConnection) {
-            let answer = exchange(&mut connection.stream, ask, sent).await;
-            *place = Some(connection);
-            return answer;
+        let reply = exchange(&mut connection.stream, &Line::Request(request.clone()), sent).await;
+        if reply.is_ok() || self.has(Net::KeepsABrokenConnection) {
+            *slot = Some(connection);
         }
-        let answer = exchange(&mut connection.stream, ask, sent).await?;
-        *place = Some(connection);
-        Ok(answer)
+        reply
     }
 }
 
-async fn exchange<T: DeserializeOwned>(
-    connection: &mut BufStream<TcpStream>,
-    ask: &Ask,
-    sent: &mut bool,
-) -> io::Result<Reply<T>> {
-    let mut line = serde_json::to_string(ask)? + "\n";
+async fn exchange(connection: &mut BufStream<TcpStream>, line: &Line, sent: &mut bool) -> io::Result<Reply> {
+    let mut text = serde_json::to_string(line)? + "\n";
     *sent = true;
-    connection.write_all(line.as_bytes()).await?;
+    connection.write_all(text.as_bytes()).await?;
     connection.flush().await?;
-    line.clear();
-    connection.read_line(&mut line).await?;
-    Ok(serde_json::from_str(&line)?)
+    text.clear();
+    connection.read_line(&mut text).await?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 #[async_trait]
-impl StepsStore for NetStore {
-    async fn add_step(&self, new: NewStep) -> Result<AddedStep> {
-        let call = Call::add_step(&new);
-        self.call(call, Ask::Add(new.build_id, new.name, new.state_string, new.idempotency_key)).await
-    }
-
-    async fn start_step(&self, id: StepId, start: StartStep) -> Result<()> {
-        let call = Call::on_step(Operation::StartStep, id);
-        self.call(call, Ask::Start(id, start.started_at, start.locks_acquired)).await
-    }
-
-    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.call(Call::on_step(Operation::SetStepLocksAcquiredAt, id), Ask::Locks(id, at)).await
-    }
-
-    async fn set_step_state_string(&self, id: StepId, state: StateString) -> Result<()> {
-        self.call(Call::on_step(Operation::SetStepStateString, id), Ask::State(id, state)).await
-    }
-
-    async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
-        let call = Call::on_step(Operation::FinishStep, id);
-        if self.has(Net::FinishesInTwo) {
-            self.call::<()>(call, Ask::Finish(id, finish.results, false)).await?;
-        }
-        self.call(call, Ask::Finish(id, finish.results, finish.hidden)).await
-    }
-
-    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        self.call(Call::on_step(Operation::AddUrl, id), Ask::Url(id, url)).await
-    }
-
-    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        let call = Call::get_step(&step);
-        match step {
-            StepSelector::Id(id) => self.call(call, Ask::Step(id)).await,
-            StepSelector::Number { build_id, number } => {
-                let steps: Vec<Step> = self.call(call, Ask::Steps(build_id)).await?;
-                Ok(steps.into_iter().find(|step| step.number == number))
+impl Handler for NetStore {
+    async fn handle(&self, request: Request) -> Result<Response> {
+        match &request {
+            Request::Close => {
+                self.connection.lock().await.take();
+                return Ok(Response::Done);
             }
-            StepSelector::Name { build_id, name } => {
-                let steps: Vec<Step> = self.call(call, Ask::Steps(build_id)).await?;
-                Ok(steps.into_iter().find(|step| step.name == name))
+            Request::FinishStep(id, finish) if self.has(Net::FinishesInTwo) => {
+                self.call(Request::FinishStep(*id, finish.with_hidden(false))).await?;
             }
+            _ => {}
         }
-    }
-
-    async fn get_steps(&self, build: BuildId) -> Result<Vec<Step>> {
-        self.call(Call::get_steps(build), Ask::Steps(build)).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.connection.lock().await.take();
-        Ok(())
+        self.call(request).await
     }
 }
 
@@ -314,8 +244,9 @@ impl StoreFactory for Networked {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let server = Server(tokio::spawn(serve(listener, PlainStore::new(case.clock()))));
-        let store =
-            move |flaw, address, timeout| NetStore { flaw, address, timeout, prepares, connection: Mutex::default() };
+        let store = move |flaw, address, timeout| {
+            Dispatch(NetStore { flaw, address, timeout, prepares, connection: Mutex::default() })
+        };
         let through = move |proxy, timeout| async move { Ok(store(flaw, proxy, timeout)) };
         let fixture = Fixture::new(store(None, address, Duration::from_secs(10)));
         Ok(fixture.with_guard(server).with_faults(address.to_string(), through))

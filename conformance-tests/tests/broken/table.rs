@@ -35,7 +35,7 @@ pub(crate) const DROPPED: Section =
 
 pub(crate) const CONNECTIONS: Section = Section {
     title: "Wrong when a connection fails",
-    about: "They have a server behind the suite's proxy. Each is catch_panic twice: as it is, and as a store that prepares its\n\
+    about: "They have a server behind the suite's proxy. Each is caught twice: as it is, and as a store that prepares its\n\
             statements on each connection, where what is cut early reaches no data.",
 };
 

@@ -8,8 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use conformance_tests::{BoxError, CaseContext, Fixture, Profile, StoreFactory};
 use steps_core::{
-    AddedStep, BuildId, Call, Error, ErrorKind, FinishStep, InputError, NewStep, Operation, Result, Results, StartStep,
-    StateString, Step, StepId, StepSelector, StepUrl, StepsStore, Timestamp,
+    Call, Dispatch, Error, ErrorKind, Handler, InputError, Operation, Request, Response, Result, Results, StartStep,
+    StateString, Step, StepUrl, StepsStore, Timestamp,
 };
 use tokio::task::yield_now;
 
@@ -82,7 +82,7 @@ impl SpoiledStore {
         if self.is(Spoiler::NoncharactersReplaced) { text.replace('\u{fffe}', "\u{fffd}") } else { text.to_owned() }
     }
 
-    fn seen(&self, mut step: Step) -> Step {
+    fn spoil_step(&self, mut step: Step) -> Step {
         match self.spoiler {
             Spoiler::UrlsNewestFirst => step.urls.reverse(),
             Spoiler::UrlsLostOnReopening if self.shared.was_reopened.load(Ordering::SeqCst) => step.urls.clear(),
@@ -92,8 +92,8 @@ impl SpoiledStore {
         step
     }
 
-    /// What comes before every change.
-    async fn begin(&self, call: Call) -> Result<()> {
+    /// The part of a change before the inner store gets the request.
+    async fn begin_change(&self, call: Call) -> Result<()> {
         if self.is(Spoiler::DroppedChangeBlocks) {
             if self.shared.is_in_use.swap(true, Ordering::SeqCst) {
                 return Err(Error::new(ErrorKind::Unavailable, "it is in use").with_call(call));
@@ -104,91 +104,79 @@ impl SpoiledStore {
         Ok(())
     }
 
-    /// What comes after it.
-    fn end(&self, result: Result<()>) -> Result<()> {
-        match result {
-            Err(error) if self.is(Spoiler::MissingMayHaveApplied) => Err(error.with_may_have_applied(true)),
-            result => result,
+    /// Spoils the arguments of the request, and may make calls of its own before it.
+    async fn spoil(&self, request: &mut Request) -> Result<()> {
+        match request {
+            Request::AddStep(step) => {
+                let name = step.name.as_str();
+                if self.is(Spoiler::NamesOfFiftyBytes) && name.len() > 50 {
+                    return Err(InputError::NameTooLong { code_points: name.len() }.into());
+                }
+                if self.is(Spoiler::NoUnderscoreFirst) && name.starts_with('_') {
+                    return Err(InputError::NameCharacter { character: '_', position: 0 }.into());
+                }
+                step.state_string = StateString::new(self.text(step.state_string.as_str()))?;
+            }
+            Request::StartStep(id, start) => {
+                start.started_at = self.time(start.started_at);
+                if self.is(Spoiler::StartInHalves) && start.locks_acquired {
+                    self.inner.start_step(*id, StartStep::new(start.started_at)).await?;
+                    yield_now().await;
+                }
+            }
+            Request::SetStepLocksAcquiredAt(id, at) => {
+                if self.is(Spoiler::LocksStart) {
+                    let step = self.inner.get_step((*id).into()).await?;
+                    if step.is_some_and(|step| step.started_at.is_none()) {
+                        self.inner.start_step(*id, StartStep::new(*at)).await?;
+                    }
+                }
+                *at = self.time(*at);
+            }
+            Request::SetStepStateString(_, state) => *state = StateString::new(self.text(state.as_str()))?,
+            Request::FinishStep(_, finish) if self.is(Spoiler::ResultsWithoutSign) => {
+                finish.results = Results::new(finish.results.code().saturating_abs());
+            }
+            Request::AddUrl(_, url) => *url = StepUrl::new(self.text(url.name()), self.text(url.url()))?,
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn spoil_steps(&self, steps: Vec<Step>) -> Vec<Step> {
+        let mut steps: Vec<_> = steps.into_iter().map(|step| self.spoil_step(step)).collect();
+        if self.is(Spoiler::StepsByName) {
+            steps.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+        }
+        steps
     }
 }
 
 #[async_trait]
-impl StepsStore for SpoiledStore {
-    async fn add_step(&self, mut step: NewStep) -> Result<AddedStep> {
-        let name = step.name.as_str();
-        if self.is(Spoiler::NamesOfFiftyBytes) && name.len() > 50 {
-            return Err(InputError::NameTooLong { code_points: name.len() }.into());
+impl Handler for SpoiledStore {
+    async fn handle(&self, mut request: Request) -> Result<Response> {
+        let call = request.call();
+        let is_change = call.operation().is_write() && call.step_id().is_some();
+        if is_change {
+            self.begin_change(call).await?;
         }
-        if self.is(Spoiler::NoUnderscoreFirst) && name.starts_with('_') {
-            return Err(InputError::NameCharacter { character: '_', position: 0 }.into());
-        }
-        step.state_string = StateString::new(self.text(step.state_string.as_str()))?;
-        self.inner.add_step(step).await
-    }
-
-    async fn start_step(&self, id: StepId, mut start: StartStep) -> Result<()> {
-        self.begin(Call::on_step(Operation::StartStep, id)).await?;
-        start.started_at = self.time(start.started_at);
-        if self.is(Spoiler::StartInHalves) && start.locks_acquired {
-            self.inner.start_step(id, StartStep::new(start.started_at)).await?;
-            yield_now().await;
-        }
-        self.end(self.inner.start_step(id, start).await)
-    }
-
-    async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<()> {
-        self.begin(Call::on_step(Operation::SetStepLocksAcquiredAt, id)).await?;
-        if self.is(Spoiler::LocksStart) {
-            let step = self.inner.get_step(id.into()).await?;
-            if step.is_some_and(|step| step.started_at.is_none()) {
-                self.inner.start_step(id, StartStep::new(at)).await?;
+        if call.operation() == Operation::Close {
+            if self.is(Spoiler::SecondCloseFails) && self.inner.is_closed.load(Ordering::SeqCst) {
+                return Err(Error::closed(call));
+            }
+            if self.is(Spoiler::ReadsAfterClose) {
+                return Ok(Response::Done);
             }
         }
-        self.end(self.inner.set_step_locks_acquired_at(id, self.time(at)).await)
-    }
-
-    async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<()> {
-        self.begin(Call::on_step(Operation::SetStepStateString, id)).await?;
-        let state_string = StateString::new(self.text(state_string.as_str()))?;
-        self.end(self.inner.set_step_state_string(id, state_string).await)
-    }
-
-    async fn finish_step(&self, id: StepId, mut finish: FinishStep) -> Result<()> {
-        self.begin(Call::on_step(Operation::FinishStep, id)).await?;
-        if self.is(Spoiler::ResultsWithoutSign) {
-            finish.results = Results::new(finish.results.code().saturating_abs());
+        self.spoil(&mut request).await?;
+        match request.send(&self.inner).await {
+            Ok(Response::Step(step)) => Ok(Response::Step(step.map(|step| self.spoil_step(step)))),
+            Ok(Response::Steps(steps)) => Ok(Response::Steps(self.spoil_steps(steps))),
+            Err(error) if is_change && self.is(Spoiler::MissingMayHaveApplied) => {
+                Err(error.with_may_have_applied(true))
+            }
+            result => result,
         }
-        self.end(self.inner.finish_step(id, finish).await)
-    }
-
-    async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        self.begin(Call::on_step(Operation::AddUrl, id)).await?;
-        let url = StepUrl::new(self.text(url.name()), self.text(url.url()))?;
-        self.end(self.inner.add_url(id, url).await)
-    }
-
-    async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        Ok(self.inner.get_step(step).await?.map(|step| self.seen(step)))
-    }
-
-    async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
-        let steps = self.inner.get_steps(build_id).await?;
-        let mut steps: Vec<_> = steps.into_iter().map(|step| self.seen(step)).collect();
-        if self.is(Spoiler::StepsByName) {
-            steps.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
-        }
-        Ok(steps)
-    }
-
-    async fn close(&self) -> Result<()> {
-        if self.is(Spoiler::SecondCloseFails) && self.inner.is_closed.load(Ordering::SeqCst) {
-            return Err(Error::closed(Call::on_store(Operation::Close)));
-        }
-        if self.is(Spoiler::ReadsAfterClose) {
-            return Ok(());
-        }
-        self.inner.close().await
     }
 }
 
@@ -207,12 +195,18 @@ impl StoreFactory for Spoiled {
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (spoiler, case, shared) = (self.0, case.clone(), Arc::<Shared>::default());
-        let open = move || SpoiledStore::new(spoiler, &case, Arc::clone(&shared));
-        let (peer, reopen) = (open.clone(), open.clone());
+        let spoiler = self.0;
+        let case = case.clone();
+        let shared = Arc::<Shared>::default();
+        let open = {
+            let shared = Arc::clone(&shared);
+            move || Dispatch(SpoiledStore::new(spoiler, &case, Arc::clone(&shared)))
+        };
+        let peer = open.clone();
+        let reopened = open.clone();
         let reopen = move || {
-            let store = reopen();
-            store.shared.was_reopened.store(true, Ordering::SeqCst);
+            shared.was_reopened.store(true, Ordering::SeqCst);
+            let store = reopened();
             async { Ok(store) }
         };
         Ok(Fixture::new(open()).with_reopen(reopen).with_peer(move || {

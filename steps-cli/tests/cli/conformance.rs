@@ -121,7 +121,7 @@ fn a_disagreement_names_scenario_operation_what_was_expected_and_what_came() {
             "ops[0] add_step {\"build\":1,\"name\":\"a\",\"state_string\":\"\"}: answer.number\n  expected: 1\n       got: 0",
             "---- odd_7, line 3 ----",
             ": an input that the contract refuses",
-            "step name: 51 characters are too many",
+            "invalid step name: 51 characters",
             "ops[2] get_step {\"step\":0}: answer.complete_at\n  expected: 6\n       got: 5",
             "it names the step 3, which the scenario does not have",
         ] {

@@ -220,7 +220,7 @@ fn doctor_says_what_the_store_promises() {
 
     let normal = place.answer(["doctor", "--store", "sqlite:steps.db?synchronous=normal"]);
     assert!(normal.contains("but ") && normal.contains("may take the last writes"), "{normal}");
-    assert!(place.answer(["doctor", "--store", "memory:"]).contains("Everything is gone"));
+    assert!(place.answer(["doctor", "--store", "memory:"]).contains("All data is lost"));
 }
 
 #[test]
