@@ -39,6 +39,11 @@ pub trait Backend: fmt::Debug + Send + Sync {
         url.to_owned()
     }
 
+    /// Whether a valid URL of this backend may hold a secret, such as a password, and must not be shown whole.
+    fn urls_hold_secrets(&self) -> bool {
+        true
+    }
+
     /// What of a URL may be shown: by default its scheme alone, since the rest may hold a password.
     fn redacted_url(&self, url: &str) -> String {
         let scheme = url.split(':').next().unwrap_or_default();
