@@ -1,4 +1,4 @@
-//! The life of a step: added, started, linked, finished, read.
+//! The life of a step: added, started, given a url, finished, read.
 //!
 //! `cargo run --example quickstart`
 

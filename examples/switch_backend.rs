@@ -1,4 +1,4 @@
-//! One program, any store: the URL decides.
+//! Chooses the store by its URL.
 //!
 //! `cargo run --example switch_backend -- memory:` or `-- sqlite:steps.db`
 
@@ -14,7 +14,7 @@ async fn main() -> steps::Result<()> {
     store.close().await
 }
 
-/// It knows the trait, and no backend.
+/// Uses the trait only, so that it works with every backend.
 async fn record(store: &dyn StepsStore) -> steps::Result<()> {
     let step = store.add(7, "test", "running").await?;
     store.finish(step.id, Results::SUCCESS).await?;

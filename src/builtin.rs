@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::Backend;
 
-/// The schemes of each backend and the feature that compiles it in. It also knows backends that were left out, to
-/// say which feature a URL needs.
+/// The feature of each backend and its schemes. It also lists backends that were not compiled in, so that an error
+/// can name the missing feature.
 const FEATURES: [(&str, &[&str]); 4] = [
     ("memory", &["memory"]),
     ("postgres", &["postgres", "postgresql"]),
@@ -13,7 +13,7 @@ const FEATURES: [(&str, &[&str]); 4] = [
     ("sqlite", &["sqlite"]),
 ];
 
-/// The feature that compiles in the backend of a scheme.
+/// The feature of the backend with this scheme.
 pub(crate) fn feature(scheme: &str) -> Option<&'static str> {
     FEATURES.iter().find(|(_, schemes)| schemes.contains(&scheme)).map(|(feature, _)| *feature)
 }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_backend_has_the_schemes_that_are_listed_for_its_feature() {
+    fn the_listed_schemes_are_those_of_the_backends() {
         for backend in backends() {
             let listed = FEATURES.iter().any(|(_, schemes)| *schemes == backend.schemes());
             assert!(listed, "{backend:?} has the schemes {:?}", backend.schemes());

@@ -4,18 +4,18 @@ use steps_core::{Backend, Call, ConnectOptions, Description, Error, ErrorKind, O
 
 use crate::builtin;
 
-/// Connects to the store that `url` names, with the defaults.
+/// Connects to the store at `url`, with the default options.
 ///
 /// # Errors
-/// [`Config`](ErrorKind::Config) for a URL that no compiled backend takes, and what the backend's own
-/// connect gives. No message shows a password.
+/// [`Config`](ErrorKind::Config) if no backend that was compiled in has the scheme, and the errors of the backend's
+/// [`connect`](Backend::connect). No message shows a password.
 pub async fn connect(url: &str) -> Result<Arc<dyn StepsStore>> {
     Connector::builtin().connect(url).await
 }
 
-/// Connects to stores by their URLs: those compiled in, and an application's own.
+/// Connects to stores by URL, with the backends that were compiled in and those of the application.
 ///
-/// There is no global state: each connector is what was made of it.
+/// There is no global registry: a backend of the application is known only to connectors that it was added to.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,21 +39,21 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Knows the backends that were compiled in.
+    /// A connector with the backends that were compiled in.
     #[must_use]
     pub fn builtin() -> Self {
         let connector = Self { backends: BTreeMap::new(), options: ConnectOptions::new() };
         builtin::backends().into_iter().fold(connector, Self::add)
     }
 
-    /// Connects with these options from now on.
+    /// Sets the options of all connections.
     #[must_use]
     pub fn with_options(mut self, options: ConnectOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Knows another backend, under each of its schemes. It replaces a backend with the same scheme.
+    /// Adds a backend under each of its schemes. It replaces earlier backends with the same schemes.
     #[must_use]
     pub fn with_backend(self, backend: impl Backend + 'static) -> Self {
         self.add(Arc::new(backend))
@@ -66,12 +66,12 @@ impl Connector {
         self
     }
 
-    /// The schemes that it knows, in order.
+    /// The known schemes, sorted.
     pub fn schemes(&self) -> impl Iterator<Item = &str> {
         self.backends.keys().map(String::as_str)
     }
 
-    /// Connects to the store that `url` names.
+    /// Connects to the store at `url`.
     ///
     /// # Errors
     /// As [`connect`](fn@connect).
@@ -79,8 +79,7 @@ impl Connector {
         self.backend(url)?.connect(url, &self.options).await
     }
 
-    /// Asks the store that `url` names about itself: whether it can be reached, its format, and what
-    /// it promises with these settings.
+    /// Describes the store at `url`: its format, and its guarantees with these options.
     ///
     /// # Errors
     /// As [`connect`](fn@connect).
@@ -88,25 +87,25 @@ impl Connector {
         self.backend(url)?.describe(url, &self.options).await
     }
 
-    /// The backend of a URL's scheme.
+    /// The backend for the scheme of `url`.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) for a URL without a scheme, and for a scheme without a backend.
     pub fn backend(&self, url: &str) -> Result<&dyn Backend> {
-        // The rest of the URL may hold a password, so no message shows it; nor what is no scheme at all.
+        // No message shows more of the URL than a valid scheme: the rest may hold a password.
         let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         let Some((scheme, _)) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
             let known = self.known_schemes();
-            return Err(config(format!("the store's URL has no scheme; write SCHEME:…, where SCHEME is {known}")));
+            return Err(config(format!("the URL of the store has no scheme; write SCHEME:…, where SCHEME is {known}")));
         };
         match (self.backends.get(scheme), builtin::feature(scheme)) {
             (Some(backend), _) => Ok(&**backend),
             (None, Some(feature)) => Err(config(format!(
-                "stores with the scheme {scheme:?} were not compiled in; enable the feature `{feature}` of `steps`"
+                "the backend for the scheme {scheme:?} was not compiled in; enable the feature `{feature}` of `steps`"
             ))),
             (None, None) => {
                 let known = self.known_schemes();
-                Err(config(format!("the scheme {scheme:?} of the store's URL is unknown; use {known}")))
+                Err(config(format!("unknown scheme {scheme:?} in the URL of the store; use {known}")))
             }
         }
     }
@@ -116,7 +115,7 @@ impl Connector {
         match schemes.split_last() {
             Some((last, [])) => (*last).to_owned(),
             Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-            None => "one of a backend that was compiled in (there is none)".to_owned(),
+            None => "that of a backend (none was compiled in)".to_owned(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A store for the steps of a build: one trait, [`StepsStore`], and several backends.
 //!
-//! Within a build, each step has a unique 0-based number and a unique name; a name already taken gets
-//! the smallest free suffix. A step has a state string, times, results, urls and a hidden flag. Who
-//! knows Buildbot knows this contract as `master.db.steps`.
+//! Within a build, each step has a unique 0-based number and a unique name; a name that is taken gets the smallest
+//! free suffix. A step has a state string, times, results, urls and a hidden flag. The contract is that of
+//! Buildbot's `master.db.steps`.
 //!
 //! ```
 //! use steps::{Results, StepsStoreExt};
@@ -26,18 +26,18 @@
 //!
 //! # Choosing a backend
 //!
-//! A feature compiles a backend in, a URL chooses it:
+//! A feature compiles a backend in, and a URL selects it:
 //!
 //! | feature | URL | store |
 //! |---|---|---|
-//! | `memory` (default) | `memory:` | in this process; a fresh one at each connect |
+//! | `memory` (default) | `memory:` | in this process; each connect creates a new store |
 //! | `sqlite` (default) | `sqlite:PATH`, `sqlite:///PATH` | a file: see `SqliteOptions::from_url` |
 //! | `postgres` | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL server: see `PostgresOptions::from_url` |
 //! | `redis` | `redis://USER:PASSWORD@HOST/DATABASE`, `redis-cluster://USER:PASSWORD@HOST,HOST` | a Redis server or cluster: see `RedisOptions::from_url` |
 //! | `tls` | | encrypted connections to servers |
 //! | `full` | | all of them, and `serde` |
 //!
-//! [`connect`] takes the URL alone; a [`Connector`] takes [`ConnectOptions`] and schemes of your own.
+//! [`connect`] takes only a URL; a [`Connector`] also takes [`ConnectOptions`] and backends of the application.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -63,7 +63,7 @@ pub use steps_redis as redis;
 #[cfg(feature = "sqlite")]
 pub use steps_sqlite as sqlite;
 
-/// The example of the README compiles.
+/// Compiles the examples of the README.
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

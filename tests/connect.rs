@@ -1,16 +1,16 @@
-//! Connecting by URL: which backend a URL leads to, and what is said of one that leads to none.
+//! Connecting by URL: the backend of each scheme, and the errors of URLs without a backend.
 
 use steps::{Connector, Error, ErrorKind};
 
 async fn refused(url: &str) -> Error {
-    let error = steps::connect(url).await.expect_err("the URL leads nowhere");
+    let error = steps::connect(url).await.expect_err("the URL has no backend");
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     assert!(!error.is_retryable() && !error.may_have_applied());
     error
 }
 
 #[tokio::test]
-async fn an_unknown_scheme_is_refused_and_names_those_there_are() {
+async fn an_unknown_scheme_is_refused_and_the_error_names_the_known_ones() {
     let message = refused("etcd://user:secret@host/").await.to_string();
     assert!(message.contains("\"etcd\"") && !message.contains("secret"), "{message}");
     for scheme in Connector::builtin().schemes() {
@@ -73,7 +73,8 @@ mod memory {
 
     #[tokio::test]
     async fn each_connect_makes_a_fresh_store() {
-        let (one, other) = (steps::connect("memory:").await.unwrap(), steps::connect("memory:").await.unwrap());
+        let one = steps::connect("memory:").await.unwrap();
+        let other = steps::connect("memory:").await.unwrap();
         one.add(7, "compile", "").await.unwrap();
         assert!(other.steps(7).await.unwrap().is_empty());
     }
@@ -92,7 +93,7 @@ mod memory {
     }
 
     #[tokio::test]
-    async fn the_clock_is_that_of_the_options() {
+    async fn the_options_set_the_clock() {
         let clock = Arc::new(ManualClock::new(Timestamp::MAX));
         let connector = Connector::builtin().with_options(ConnectOptions::new().with_clock(clock));
         let store = connector.connect("memory:").await.unwrap();
@@ -101,7 +102,7 @@ mod memory {
         assert_eq!(store.step(step.id).await.unwrap().unwrap().complete_at, Some(Timestamp::MAX));
     }
 
-    /// A backend of an application's own: that of memory, under another name.
+    /// A backend of an application: the one of memory, with a scheme of its own.
     #[derive(Debug)]
     struct Mine;
 
@@ -122,7 +123,7 @@ mod memory {
     }
 
     #[tokio::test]
-    async fn a_scheme_of_ones_own_is_known_to_its_connector_alone() {
+    async fn a_backend_of_the_application_is_known_only_to_its_connector() {
         let connector = Connector::builtin().with_backend(Mine);
         connector.connect("mine://there").await.unwrap().add(7, "compile", "").await.unwrap();
         assert_eq!(connector.describe("mine://there").await.unwrap().backend, "mine");
@@ -152,7 +153,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_url_that_is_no_place_for_a_file_is_refused() {
+    async fn a_url_without_a_valid_path_is_refused() {
         for url in ["sqlite:", "sqlite://", "sqlite:?mode=rw", "sqlite::memory:", "sqlite:%00", "sqlite:%ff"] {
             refused(url).await;
         }
@@ -181,11 +182,11 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn the_timeout_is_that_of_the_options() {
+    async fn the_options_set_the_timeout() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/steps.db", folder.path().display());
         let options = ConnectOptions::new().with_timeout(Duration::ZERO);
-        let error = Connector::builtin().with_options(options).connect(&url).await.expect_err("no time at all");
+        let error = Connector::builtin().with_options(options).connect(&url).await.expect_err("the time-out is zero");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
 }
@@ -223,10 +224,10 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_unavailable_at_once() {
+    async fn a_missing_server_is_unavailable_at_once() {
         let options = ConnectOptions::new().with_timeout(Duration::from_secs(60));
         let connector = Connector::builtin().with_options(options);
-        let error = connector.connect("postgres://ci:secret@127.0.0.1:1/ci").await.expect_err("nobody listens");
+        let error = connector.connect("postgres://ci:secret@127.0.0.1:1/ci").await.expect_err("the port is closed");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.is_retryable() && !error.to_string().contains("secret"), "{error}");
     }
@@ -242,8 +243,9 @@ mod redis {
 
     #[tokio::test]
     async fn the_options_win_over_the_url() {
-        let (place, other) = (test_servers::shared_redis().unwrap(), test_servers::shared_redis().unwrap());
-        let url = format!("{}&durability=required", place.url_with_prefix());
+        let redis = test_servers::shared_redis().unwrap();
+        let other = test_servers::shared_redis().unwrap();
+        let url = format!("{}&durability=required", redis.url_with_prefix());
         let options = ConnectOptions::new().with_durability(Durability::Process).with_namespace(other.prefix());
         let connector = Connector::builtin().with_options(options);
         let described = connector.describe(&url).await.unwrap();
@@ -251,7 +253,7 @@ mod redis {
 
         connector.connect(&url).await.unwrap().add(7, "compile", "").await.unwrap();
         assert_eq!(steps::connect(&other.url_with_prefix()).await.unwrap().steps(7).await.unwrap().len(), 1);
-        assert!(steps::connect(&place.url_with_prefix()).await.unwrap().steps(7).await.unwrap().is_empty());
+        assert!(steps::connect(&redis.url_with_prefix()).await.unwrap().steps(7).await.unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -272,7 +274,7 @@ mod redis {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_unavailable_at_once() {
+    async fn a_missing_server_is_unavailable_at_once() {
         for scheme in ["redis", "redis-cluster"] {
             let options = ConnectOptions::new().with_timeout(Duration::from_secs(60));
             let connector = Connector::builtin().with_options(options);

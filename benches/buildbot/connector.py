@@ -1,7 +1,7 @@
 """Runs Buildbot's own database connector for the benches: `connector.py DATABASE-URL`.
 
-It reads orders from standard input, a JSON object a line, and answers each with one. The first line that it
-writes says what it is.
+It reads orders from standard input, a JSON object a line, and answers each with an object. The first line of its
+output names the version of Buildbot and the durability.
 """
 
 import json
@@ -18,7 +18,7 @@ from twisted.protocols.basic import LineReceiver
 
 
 class Master:
-    """What the connector needs of a master: the clock, caches, and where the database is."""
+    """The parts of a master that the connector needs: the clock, caches, and the URL of the database."""
 
     def __init__(self, url):
         self.reactor = reactor
@@ -31,12 +31,12 @@ class Master:
 
 
 async def connect(url):
-    """The connector as a master has it, on a database that it made; and what it says about durability."""
+    """The connector of a master on a new database, and a description of the durability."""
     db = DBConnector("/")
     await db.set_master(Master(url))
     await db.setup(check_version=False, verbose=False)
     if db._engine.dialect.name == "sqlite":
-        # What is SQLite's default, unless it was built otherwise. Buildbot itself turns on the write-ahead log.
+        # The default of SQLite, unless it was built with another. Buildbot itself turns on the write-ahead log.
         @sa.event.listens_for(db._engine, "connect")
         def synchronous(connection, _record):
             connection.execute("PRAGMA synchronous = FULL")
@@ -55,7 +55,7 @@ def durability(connection):
 
 
 class Builds:
-    """Makes rows of builds, which those of steps refer to."""
+    """Inserts rows of builds, which the rows of steps refer to."""
 
     def __init__(self, db):
         self.db = db
@@ -113,13 +113,13 @@ async def life(steps, build, number, order):
 
 
 async def lifecycle(db, builds, order):
-    """As `life` of the bench, with the same answer."""
+    """The same as `life::run` of the bench, with the same answer."""
     lives = []
-    # The rows of the first builds are no part of what is measured; those of later ones are a small one.
+    # Inserting the first builds is not measured. Inserting later builds is, but takes a small part of the time.
     waiting = [await builds.fresh() for _ in range(order["in_flight"])]
     start = time.perf_counter()
 
-    async def place(build):
+    async def run_builds(build):
         while True:
             for number in range(order["steps"]):
                 begun = time.perf_counter()
@@ -129,7 +129,7 @@ async def lifecycle(db, builds, order):
                     return
             build = await builds.fresh()
 
-    await defer.gatherResults([defer.ensureDeferred(place(build)) for build in waiting])
+    await defer.gatherResults([defer.ensureDeferred(run_builds(build)) for build in waiting])
     seconds = time.perf_counter() - start
     lives.sort()
 
@@ -140,12 +140,12 @@ async def lifecycle(db, builds, order):
 
 
 async def growth(db, builds, order):
-    """The time of single calls on what already has so many, in microseconds each."""
+    """The median time of a call on a build or step of this size, in microseconds."""
     steps, model = db.steps, db.model
     build = await builds.fresh()
     size, times = order["size"], []
     if order["operation"] == "add_step_same_name":
-        # As its own addStep names them; inserted at once, since adding them one by one takes minutes.
+        # Named as Buildbot's addStep names them, but inserted in bulk, since single adds take minutes.
         names = [order["name"]] + [f"{order['name']}_{number}" for number in range(1, size)]
         rows = [
             {"buildid": build, "number": number, "name": name, "state_string": order["state"], "urls_json": "[]"}
@@ -178,7 +178,7 @@ async def insert(db, rows):
 
 
 class Orders(LineReceiver):
-    """One order after the other, until the end of standard input."""
+    """Executes one order after the other, until the end of standard input."""
 
     delimiter = b"\n"
 
@@ -189,10 +189,10 @@ class Orders(LineReceiver):
         order = json.loads(line)
         do = {"lifecycle": lifecycle, "growth": growth}[order["do"]]
 
-        async def carry_out():
+        async def execute():
             print(json.dumps(await do(self.db, self.builds, order)), flush=True)
 
-        self.doing.addCallback(lambda _: defer.ensureDeferred(carry_out()))
+        self.doing.addCallback(lambda _: defer.ensureDeferred(execute()))
         self.doing.addErrback(self.fail)
 
     def fail(self, failure):

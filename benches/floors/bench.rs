@@ -7,10 +7,10 @@ use crate::{
     round::{Fixture, Operation, Prepared, Round},
     sqlite,
     subject::{Store, Subject},
-    support::places::Backend,
+    support::locations::Backend,
 };
 
-/// The side that is the store.
+/// The name of the store's side.
 pub(crate) const STORE: &str = "store";
 
 /// Two sides whose rounds run in turns.
@@ -18,40 +18,40 @@ pub(crate) const STORE: &str = "store";
 pub(crate) struct Pair {
     pub(crate) measured: &'static str,
     pub(crate) floor: &'static str,
-    /// What the floor is.
+    /// A description of the floor.
     pub(crate) name: &'static str,
 }
 
 impl Pair {
-    /// The store beside a floor whose side has this name.
+    /// The store compared with the floor of this name.
     pub(crate) const fn with_floor(name: &'static str) -> Self {
         Self { measured: STORE, floor: name, name }
     }
 }
 
 pub(crate) trait Bench {
-    /// How many callers at once are measured.
+    /// The numbers of concurrent callers to measure.
     fn callers(&self) -> &'static [usize];
 
-    /// Whether several processes can use it at once.
+    /// Whether several processes can use the store concurrently.
     fn is_shared(&self) -> bool {
         true
     }
 
-    /// Whether no call ever waits: then each caller has a thread of its own, since tasks would not take turns; and rounds
-    /// are ten times shorter, since the calls of a long one would fill the memory.
+    /// Whether no call ever waits. Each caller then has a thread of its own, since tasks that never wait would not
+    /// take turns. Rounds are ten times shorter, since the calls of a long round would fill the memory.
     fn never_waits(&self) -> bool {
         false
     }
 
-    /// What is compared with what for this operation.
+    /// The sides to compare for this operation.
     fn pairs(&self, operation: Operation, callers: usize) -> Vec<Pair>;
 
     /// Prepares a round of a side.
     fn prepare(&self, side: &str, round: &Round) -> Prepared;
 }
 
-/// Connects to what is at these URLs of a place. The first process makes and fills what the others find there.
+/// Connects to the stores at the URLs of a location. The first process creates and fills them.
 pub(crate) async fn open(backend: Backend, urls: &[String], is_first: bool) -> Box<dyn Bench> {
     let url = &urls[0];
     match backend {
@@ -67,7 +67,7 @@ pub(crate) async fn store(url: &str) -> Store {
     Store(steps::connect(url).await.expect("the store opens"))
 }
 
-/// A subject, and in the first process the steps that it was filled with.
+/// A subject, and in the first process its steps.
 pub(crate) struct Side<S> {
     subject: Arc<S>,
     fixture: Option<Fixture>,

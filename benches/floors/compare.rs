@@ -1,4 +1,4 @@
-//! Store and floor in turns.
+//! Compares store and floor, in turns.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use crate::{
     peer::Peer,
     round::{Load, Operation, Round},
     support::{
-        places::{Backend, Place},
+        locations::{Backend, Location},
         statistics::{median, micros},
     },
 };
 
-/// How long to measure.
+/// The number and the length of the rounds.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     pub(crate) repetitions: usize,
-    /// About how long a round of the store takes.
+    /// The approximate length of a round of the store.
     pub(crate) round: Duration,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Comparison {
     rounds: usize,
 }
 
-/// What a line measures.
+/// The measurement of one line of the table.
 #[derive(Clone, Copy)]
 struct Case {
     operation: Operation,
@@ -57,13 +57,13 @@ struct Case {
 }
 
 impl Comparison {
-    pub(crate) async fn new(backend: Backend, place: &Place, effort: Effort) -> Self {
-        let bench = bench::open(backend, &place.urls, true).await;
-        let peer = if bench.is_shared() { Some(Peer::start(backend, &place.urls).await) } else { None };
+    pub(crate) async fn new(backend: Backend, location: &Location, effort: Effort) -> Self {
+        let bench = bench::open(backend, &location.urls, true).await;
+        let peer = if bench.is_shared() { Some(Peer::start(backend, &location.urls).await) } else { None };
         Self { backend, bench, peer, effort, rounds: 0 }
     }
 
-    /// Measures all, or these operations only.
+    /// Measures all operations, or only those in `only`.
     pub(crate) async fn run(mut self, only: &[Operation]) -> Vec<Figure> {
         let mut figures = Vec::new();
         for case in self.cases() {
@@ -84,14 +84,14 @@ impl Comparison {
         for &callers in callers {
             for load in [Load::Spread, Load::Hot] {
                 for processes in processes.clone() {
-                    // One caller alone has one build in any case.
+                    // The loads of a single caller are the same: one build.
                     if load == Load::Spread || callers * processes > 1 {
                         cases.push(Case { operation: Operation::AddStep, callers, load, processes });
                     }
                 }
             }
         }
-        // Reads first: what comes after them changes the steps that they read.
+        // Reads first: the other operations change the steps that they read.
         for operation in [
             Operation::GetStep,
             Operation::GetSteps,
@@ -109,10 +109,13 @@ impl Comparison {
     async fn figure(&mut self, case: Case, pair: Pair) -> Figure {
         let calls = self.calls(case, pair).await;
         let all_calls = (calls * case.callers * case.processes) as f64;
-        let (mut ratios, mut store, mut floor) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ratios = Vec::new();
+        let mut store = Vec::new();
+        let mut floor = Vec::new();
         for repetition in 0..self.effort.repetitions {
-            let (of_store, of_floor);
-            // Each as often the first.
+            let of_store;
+            let of_floor;
+            // The order alternates, since the first run may be slower.
             if repetition % 2 == 0 {
                 of_store = self.round(case, pair.measured, calls).await;
                 of_floor = self.round(case, pair.floor, calls).await;
@@ -139,10 +142,10 @@ impl Comparison {
         }
     }
 
-    /// How many calls of each caller make a round of about the right length. Finding out warms both sides up.
+    /// The number of calls of each caller for a round of about the right length. Its search warms both sides up.
     async fn calls(&mut self, case: Case, pair: Pair) -> usize {
-        // A caller numbers its steps below this.
-        const MOST: usize = 1_000_000;
+        // The numbers of a caller's steps are below this limit.
+        const MAX: usize = 1_000_000;
         let mut calls = 1;
         loop {
             let time = self.round(case, pair.measured, calls).await;
@@ -150,7 +153,7 @@ impl Comparison {
             let aim = self.effort.round / if self.bench.never_waits() { 10 } else { 1 };
             if time * 2 > aim {
                 let scaled = calls as f64 * aim.as_secs_f64() / time.as_secs_f64();
-                return (scaled as usize).clamp(1, MOST);
+                return (scaled as usize).clamp(1, MAX);
             }
             calls *= 2;
         }

@@ -1,9 +1,9 @@
-//! What the stores cost beside their floors: the plainest correct thing that one would write with the bare driver.
+//! The cost of the stores compared with their floors. A floor is the plainest correct code with the bare driver.
 //!
 //! `cargo bench -p steps --features full --bench floors -- [BACKEND…] [--quick] [--json FILE]`
 //!
-//! Store and floor run in turns, in rounds of the same calls, and what counts is the ratio of their times. The
-//! floors are in the module of each backend; what is measured, and how, is in `round` and `compare`.
+//! Store and floor run in turns, in rounds of the same calls; the result is the ratio of their times. The floors
+//! are in the module of each backend, the measurement is in `round` and `compare`.
 
 mod bench;
 mod compare;
@@ -24,10 +24,10 @@ use clap::Parser;
 
 use crate::{
     compare::{Comparison, Effort},
-    support::{figures, places::Place},
+    support::{figures, locations::Location},
 };
 
-/// Measures the stores beside the plainest correct use of the bare driver.
+/// Compares the stores with the plainest correct use of the bare driver.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
@@ -35,7 +35,7 @@ struct Arguments {
     /// Measure these operations only
     #[arg(long, value_enum, value_name = "OPERATION")]
     only: Vec<round::Operation>,
-    /// Be the second process at the place with these URLs
+    /// Run as the second process, on the stores at these URLs
     #[arg(long, hide = true, value_name = "URL")]
     peer_at: Vec<String>,
 }
@@ -54,9 +54,9 @@ async fn main() {
     print!("{}", table::introduction(effort));
     let mut all = Vec::new();
     for backend in arguments.common.backends() {
-        let place = Place::new(*backend);
-        let found = Comparison::new(*backend, &place, effort).await.run(&arguments.only).await;
-        println!("\n{backend} ({})\n{}", place.durability, table::table(&found));
+        let location = Location::new(*backend);
+        let found = Comparison::new(*backend, &location, effort).await.run(&arguments.only).await;
+        println!("\n{backend} ({})\n{}", location.durability, table::table(&found));
         all.extend(found);
     }
     if let Some(file) = arguments.common.json {

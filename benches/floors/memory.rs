@@ -1,4 +1,4 @@
-//! The store in memory beside one `HashMap` behind one `Mutex`.
+//! The store in memory, compared with one `HashMap` behind one `Mutex`.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -6,13 +6,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use steps::{Clock, SystemClock, Timestamp};
+use steps::{Clock, Request, SystemClock, Timestamp};
 use tracing::{Instrument, info_span};
 
 use crate::{
     bench::{Bench, Pair, STORE, Side, store},
     round::{Operation, Prepared, Round},
-    subject::{self, Call, Store, Subject},
+    subject::{RawCall, Store, Subject},
     support::payload::{STATE, URL_NAME},
 };
 
@@ -78,8 +78,8 @@ impl Bench for Memory {
     }
 }
 
-/// A step, in what one would take for its columns.
-#[expect(dead_code, reason = "it is read as a caller would read it")]
+/// A step, in the usual types for its columns.
+#[expect(dead_code, reason = "a caller would read it")]
 #[derive(Clone)]
 struct Row {
     id: i64,
@@ -100,8 +100,8 @@ impl Row {
     }
 }
 
-/// All that a store of steps must find: by id, by build and number, and by build and name; and
-/// which urls a step has.
+/// The content of a store, with all its keys: steps by id, by build and number, and by build and name, and the
+/// urls of each step.
 #[derive(Default)]
 struct Content(Mutex<Tables>);
 
@@ -114,51 +114,51 @@ struct Tables {
 }
 
 impl Subject for Content {
-    type Prepared = Call;
+    type Prepared = RawCall;
 
-    fn prepare(&self, call: Call) -> Call {
+    fn prepare(&self, call: RawCall) -> RawCall {
         call
     }
 
-    async fn run(&self, _: usize, call: Call) -> i64 {
-        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = &mut *tables;
+    async fn run(&self, _: usize, call: RawCall) -> i64 {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = &mut *guard;
         match call {
-            Call::AddStep { build, name, .. } => {
+            RawCall::AddStep { build, name, .. } => {
                 let id = tables.rows.len() as i64 + 1;
                 let numbers = tables.numbers.entry(build).or_default();
                 let Entry::Vacant(free) = tables.names.entry((build, name.clone())) else {
                     unreachable!("the bench adds no name twice")
                 };
                 free.insert(id);
-                // Its name is part of the answer.
+                // The answer of an add contains the name.
                 let answer = black_box(name.clone());
                 tables.rows.insert(id, Row::new(id, build, numbers.len() as u32, name));
                 numbers.push(id);
                 drop(answer);
                 id
             }
-            Call::AddUrl { id, url } => {
-                let row = tables.rows.get_mut(&id).expect("it is there");
+            RawCall::AddUrl { id, url } => {
+                let row = tables.rows.get_mut(&id).expect("the step exists");
                 let pair = (URL_NAME.to_owned(), url);
                 if tables.pairs.insert((id, pair.clone())) {
                     row.urls.push(pair);
                 }
                 1
             }
-            Call::SetStepStateString { id, state } => {
-                tables.rows.get_mut(&id).expect("it is there").state_string = state;
+            RawCall::SetStepStateString { id, state } => {
+                tables.rows.get_mut(&id).expect("the step exists").state_string = state;
                 1
             }
-            Call::FinishStep { id, results } => {
-                let row = tables.rows.get_mut(&id).expect("it is there");
+            RawCall::FinishStep { id, results } => {
+                let row = tables.rows.get_mut(&id).expect("the step exists");
                 row.times[2] = Some(SystemClock.now());
                 row.results = Some(results);
                 row.hidden = false;
                 1
             }
-            Call::GetStep { id } => black_box(tables.rows.get(&id).cloned()).iter().count() as i64,
-            Call::GetSteps { build } => {
+            RawCall::GetStep { id } => black_box(tables.rows.get(&id).cloned()).iter().count() as i64,
+            RawCall::GetSteps { build } => {
                 let ids = tables.numbers.get(&build).map_or(&[][..], Vec::as_slice);
                 let rows: Vec<Row> = ids.iter().map(|id| tables.rows[id].clone()).collect();
                 black_box(rows).len() as i64
@@ -167,45 +167,45 @@ impl Subject for Content {
     }
 }
 
-/// The least that could be called a store: its adds look for no name and number nothing.
+/// A minimal store: its adds neither check the name nor assign a number.
 #[derive(Default)]
 struct Rows(Mutex<HashMap<i64, Row>>);
 
 impl Subject for Rows {
-    type Prepared = Call;
+    type Prepared = RawCall;
 
-    fn prepare(&self, call: Call) -> Call {
+    fn prepare(&self, call: RawCall) -> RawCall {
         call
     }
 
-    async fn run(&self, _: usize, call: Call) -> i64 {
+    async fn run(&self, _: usize, call: RawCall) -> i64 {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match call {
-            Call::AddStep { build, number, name } => {
+            RawCall::AddStep { build, number, name } => {
                 let id = rows.len() as i64 + 1;
                 rows.insert(id, Row::new(id, build, number as u32, name));
                 id
             }
-            Call::GetStep { id } => black_box(rows.get(&id).cloned()).iter().count() as i64,
-            // The steps that are read have the urls of the other sides.
-            Call::AddUrl { id, url } => {
-                rows.get_mut(&id).expect("it is there").urls.push((URL_NAME.to_owned(), url));
+            RawCall::GetStep { id } => black_box(rows.get(&id).cloned()).iter().count() as i64,
+            // The steps of the fixture have urls, as on the other sides.
+            RawCall::AddUrl { id, url } => {
+                rows.get_mut(&id).expect("the step exists").urls.push((URL_NAME.to_owned(), url));
                 1
             }
-            Call::SetStepStateString { .. } | Call::FinishStep { .. } | Call::GetSteps { .. } => {
+            RawCall::SetStepStateString { .. } | RawCall::FinishStep { .. } | RawCall::GetSteps { .. } => {
                 unreachable!("this floor is for adds and reads of one step")
             }
         }
     }
 }
 
-/// The store as an application has it: with a span around each call, or the same without.
+/// The store in an application, with or without a span around each call.
 struct Around<const SPAN: bool>(Store);
 
 impl<const SPAN: bool> Subject for Around<SPAN> {
-    type Prepared = subject::Prepared;
+    type Prepared = Request;
 
-    fn prepare(&self, call: Call) -> Self::Prepared {
+    fn prepare(&self, call: RawCall) -> Self::Prepared {
         self.0.prepare(call)
     }
 
@@ -214,7 +214,7 @@ impl<const SPAN: bool> Subject for Around<SPAN> {
             return self.0.run(caller, call).await;
         }
         let span = info_span!("steps", caller);
-        // To enter a span at each poll takes a wrapper around the future, which is as much work as a read.
+        // `instrument` wraps the future to enter the span at each poll, which costs as much as a read.
         if span.is_disabled() {
             self.0.run(caller, call).await
         } else {

@@ -8,7 +8,7 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use crate::{bench, round::Round, support::places::Backend};
+use crate::{bench, round::Round, support::locations::Backend};
 
 #[derive(Deserialize, Serialize)]
 struct Order {
@@ -16,7 +16,7 @@ struct Order {
     round: Round,
 }
 
-/// The first process's end. The second ends with it.
+/// The second process, as a handle in the first. The drop kills it.
 pub(crate) struct Peer {
     _process: Child,
     orders: ChildStdin,
@@ -50,7 +50,7 @@ impl Peer {
         self.write("go").await;
     }
 
-    /// Waits until it has done what it was told to.
+    /// Waits until the second process has executed the order.
     pub(crate) async fn wait(&mut self) {
         let answer = self.answers.next_line().await.expect("the second process answers");
         assert_eq!(answer.as_deref(), Some("done"), "the second process failed");
@@ -61,7 +61,7 @@ impl Peer {
     }
 }
 
-/// The second process, until the first lets go of it.
+/// Runs as the second process until the first closes its standard input.
 pub(crate) async fn serve(backend: Backend, urls: &[String]) {
     let bench = bench::open(backend, urls, false).await;
     println!("done");

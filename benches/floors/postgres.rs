@@ -1,4 +1,4 @@
-//! The store in PostgreSQL beside a connection of the bare driver for each caller.
+//! The store in PostgreSQL, compared with a connection of the bare driver for each caller.
 
 use sqlx::{
     Connection, Executor, PgConnection, Row as _,
@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use crate::{
     bench::{Bench, Pair, STORE, Side, store},
     round::{Operation, Prepared, Round},
-    subject::{Call, Store, Subject},
+    subject::{RawCall, Store, Subject},
     support::payload::{STATE, URL_NAME},
 };
 
@@ -60,7 +60,7 @@ impl Bench for Postgres {
     }
 }
 
-/// Of each caller its own, and so never waited for.
+/// A connection for each caller, so that no caller waits for its mutex.
 struct Dedicated(Vec<Mutex<PgConnection>>);
 
 impl Dedicated {
@@ -71,29 +71,29 @@ impl Dedicated {
         }
         if is_first {
             let mut connection = connections[0].lock().await;
-            connection.execute(include_str!("postgres_floor.sql")).await.expect("the floor's tables are made");
+            connection.execute(include_str!("postgres_floor.sql")).await.expect("the floor's tables are created");
         }
         Self(connections)
     }
 }
 
 impl Subject for Dedicated {
-    type Prepared = Call;
+    type Prepared = RawCall;
 
-    fn prepare(&self, call: Call) -> Call {
+    fn prepare(&self, call: RawCall) -> RawCall {
         call
     }
 
-    async fn run(&self, caller: usize, call: Call) -> i64 {
+    async fn run(&self, caller: usize, call: RawCall) -> i64 {
         let (query, is_read) = match call {
-            Call::AddStep { build, number, name } => {
+            RawCall::AddStep { build, number, name } => {
                 (sqlx::query(ADD_STEP).bind(build).bind(number as i64).bind(name).bind(STATE), false)
             }
-            Call::AddUrl { id, url } => (sqlx::query(ADD_URL).bind(id).bind(URL_NAME).bind(url), false),
-            Call::SetStepStateString { id, state } => (sqlx::query(SET_STATE).bind(state).bind(id), false),
-            Call::FinishStep { id, results } => (sqlx::query(FINISH).bind(results).bind(false).bind(id), false),
-            Call::GetStep { id } => (sqlx::query(GET_STEP).bind(id), true),
-            Call::GetSteps { build } => (sqlx::query(GET_STEPS).bind(build), true),
+            RawCall::AddUrl { id, url } => (sqlx::query(ADD_URL).bind(id).bind(URL_NAME).bind(url), false),
+            RawCall::SetStepStateString { id, state } => (sqlx::query(SET_STATE).bind(state).bind(id), false),
+            RawCall::FinishStep { id, results } => (sqlx::query(FINISH).bind(results).bind(false).bind(id), false),
+            RawCall::GetStep { id } => (sqlx::query(GET_STEP).bind(id), true),
+            RawCall::GetSteps { build } => (sqlx::query(GET_STEPS).bind(build), true),
         };
         let connection = &mut *self.0[caller].lock().await;
         let found = query.fetch_all(connection).await.expect("the statement succeeds");
@@ -105,8 +105,8 @@ impl Subject for Dedicated {
     }
 }
 
-/// A step, in what one would take for its columns.
-#[expect(dead_code, reason = "it is read as a caller would read it")]
+/// A step, in the usual types for its columns.
+#[expect(dead_code, reason = "a caller would read it")]
 struct Row {
     id: i64,
     build_id: i64,

@@ -1,4 +1,4 @@
--- What a floor keeps in PostgreSQL: the columns and the unique keys that the store has.
+-- The tables of the floor in PostgreSQL, with the columns and the unique keys of the store.
 CREATE SCHEMA floor;
 
 CREATE TABLE floor.steps (

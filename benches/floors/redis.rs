@@ -1,11 +1,11 @@
-//! The store in Redis beside single commands, and on a Redis Cluster beside the store on one server.
+//! The store in Redis, compared with single commands; on a Redis Cluster, compared with the store on one server.
 
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Script, aio::MultiplexedConnection};
 
 use crate::{
     bench::{Bench, Pair, STORE, Side, store},
     round::{Fixture, Operation, Prepared, Round},
-    subject::{Call, Store, Subject},
+    subject::{RawCall, Store, Subject},
     support::payload::{STATE, STEPS, URL_NAME, has_url, name, url},
 };
 
@@ -88,39 +88,39 @@ impl Bench for Cluster {
     }
 }
 
-/// One connection for all callers, which sends what waits together: what the driver is made for.
+/// One connection for all callers, which pipelines their commands: the intended use of the driver.
 async fn connect(url: &str) -> MultiplexedConnection {
-    let patient = AsyncConnectionConfig::new().set_response_timeout(None);
+    let without_timeout = AsyncConnectionConfig::new().set_response_timeout(None);
     let client = Client::open(url).expect("it is a URL of Redis");
-    client.get_multiplexed_async_connection_with_config(&patient).await.expect("the floor connects")
+    client.get_multiplexed_async_connection_with_config(&without_timeout).await.expect("the floor connects")
 }
 
-/// What the store keeps of a step, in as many bytes.
+/// As many bytes as the store writes for a step.
 fn record(name: &str) -> String {
     format!("{:042}{name}{STATE}", 0)
 }
 
-/// What the store keeps of a url, in as many bytes.
+/// As many bytes as the store writes for a url.
 fn url_record(url: &str) -> String {
     format!("{:013}{URL_NAME}{url}", 0)
 }
 
-/// What the store keeps of a build that is read, in as many bytes.
+/// As many bytes as the store reads for a build.
 fn build_record() -> String {
     let urls = (0..STEPS).filter(|number| has_url(*number)).map(|number| url_record(&url(number)));
     (0..STEPS).map(|number| record(&name(0, number))).chain(urls).collect()
 }
 
-/// As the store's ids, but for more steps.
+/// An id like those of the store, with room for more steps.
 fn id(build: i64, number: usize) -> i64 {
     (build << 32) + number as i64
 }
 
-/// A write is one SET of a key, and a read one GET of all that is read.
+/// A floor whose write is one SET of a key, and whose read is one GET of all bytes.
 struct Commands(MultiplexedConnection);
 
 impl Commands {
-    /// The builds that are read, each in one key.
+    /// Writes the builds that are read, each in one key.
     async fn fill(&self) {
         for build in 1..=Fixture::BUILDS {
             self.query::<()>(["SET", &format!("floor:build:{build}"), &build_record()]).await;
@@ -141,36 +141,36 @@ impl Commands {
 }
 
 impl Subject for Commands {
-    type Prepared = Call;
+    type Prepared = RawCall;
 
-    fn prepare(&self, call: Call) -> Call {
+    fn prepare(&self, call: RawCall) -> RawCall {
         call
     }
 
-    async fn run(&self, _: usize, call: Call) -> i64 {
+    async fn run(&self, _: usize, call: RawCall) -> i64 {
         match call {
-            Call::AddStep { build, number, name } => {
+            RawCall::AddStep { build, number, name } => {
                 let id = id(build, number);
                 self.set(&format!("floor:step:{id}"), &record(&name)).await;
                 id
             }
-            Call::AddUrl { id, url } => {
+            RawCall::AddUrl { id, url } => {
                 self.set(&format!("floor:url:{id}:{url}"), &url_record(&url)).await;
                 1
             }
-            Call::SetStepStateString { id, state } => {
+            RawCall::SetStepStateString { id, state } => {
                 self.set(&format!("floor:state:{id}"), &state).await;
                 1
             }
-            Call::FinishStep { id, .. } => {
+            RawCall::FinishStep { id, .. } => {
                 self.set(&format!("floor:end:{id}"), "of time 8, results 8 and hidden 1").await;
                 1
             }
-            Call::GetStep { id } => {
+            RawCall::GetStep { id } => {
                 let found: String = self.query(["GET", &format!("floor:step:{id}")]).await;
                 (found.len() > STATE.len()).into()
             }
-            Call::GetSteps { build } => {
+            RawCall::GetSteps { build } => {
                 let found: String = self.query(["GET", &format!("floor:build:{build}")]).await;
                 if found.len() > STEPS * STATE.len() { STEPS as i64 } else { 0 }
             }
@@ -178,7 +178,7 @@ impl Subject for Commands {
     }
 }
 
-/// A write is one script, which writes a record and by what it is found.
+/// A floor whose write is one script, which writes a record and an index entry for it.
 struct TwoWrites {
     connection: MultiplexedConnection,
     script: Script,
@@ -193,22 +193,27 @@ impl TwoWrites {
 }
 
 impl Subject for TwoWrites {
-    type Prepared = Call;
+    type Prepared = RawCall;
 
-    fn prepare(&self, call: Call) -> Call {
+    fn prepare(&self, call: RawCall) -> RawCall {
         call
     }
 
-    async fn run(&self, _: usize, call: Call) -> i64 {
-        let (answer, of, place, record, found_by) = match call {
-            Call::AddStep { build, number, name } => {
+    async fn run(&self, _: usize, call: RawCall) -> i64 {
+        let (answer, hash_tag, field, record, index_key) = match call {
+            RawCall::AddStep { build, number, name } => {
                 (id(build, number), build, number.to_string(), record(&name), name)
             }
-            Call::AddUrl { id, url } => (1, id, format!("{id}:{url}"), url_record(&url), url),
-            _ => unreachable!("this floor is for what is added"),
+            RawCall::AddUrl { id, url } => (1, id, format!("{id}:{url}"), url_record(&url), url),
+            _ => unreachable!("this floor is for adds"),
         };
         let mut script = self.script.prepare_invoke();
-        script.key(format!("floor:{{{of}}}")).key(format!("floor:{{{of}}}:index")).arg(place).arg(record).arg(found_by);
+        script
+            .key(format!("floor:{{{hash_tag}}}"))
+            .key(format!("floor:{{{hash_tag}}}:index"))
+            .arg(field)
+            .arg(record)
+            .arg(index_key);
         let () = script.invoke_async(&mut self.connection.clone()).await.expect("the script succeeds");
         answer
     }

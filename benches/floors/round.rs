@@ -1,4 +1,4 @@
-//! One round: callers at once, each with its calls one after the other.
+//! One round: concurrent callers, each with its calls one after the other.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{runtime::Handle, sync::Barrier, task::JoinSet};
 
 use crate::{
-    subject::{Call, Subject},
+    subject::{RawCall, Subject},
     support::payload::{STEPS, has_url, name, state, url},
 };
 
@@ -35,7 +35,7 @@ pub(crate) enum Operation {
 pub(crate) enum Load {
     /// Each caller has a build of its own.
     Spread,
-    /// All callers, of all processes, have one build.
+    /// All callers of all processes share one build.
     Hot,
 }
 
@@ -63,11 +63,11 @@ pub(crate) struct Round {
     pub(crate) operation: Operation,
     pub(crate) callers: usize,
     pub(crate) load: Load,
-    /// Of each caller.
+    /// The calls of each caller.
     pub(crate) calls: usize,
-    /// Each round has a number that no other has, in all processes the same.
+    /// The number of the round, unique and the same in all processes.
     pub(crate) number: usize,
-    /// Which process, from 0 on.
+    /// The number of the process, from 0.
     pub(crate) process: usize,
     /// Whether each caller has a thread of its own.
     pub(crate) threads: bool,
@@ -78,7 +78,7 @@ const BUILDS: usize = 1024;
 
 /// Builds of 100 steps with a url at every third, for all but adds.
 pub(crate) struct Fixture {
-    /// Of each build, the ids of its steps.
+    /// Each build with the ids of its steps.
     builds: Vec<(i64, Vec<i64>)>,
 }
 
@@ -90,10 +90,10 @@ impl Fixture {
         for build in 1..=Self::BUILDS as i64 {
             let mut ids = Vec::new();
             for number in 0..STEPS {
-                let add = Call::AddStep { build, number, name: name(0, number) };
+                let add = RawCall::AddStep { build, number, name: name(0, number) };
                 let id = subject.run(0, subject.prepare(add)).await;
                 if has_url(number) {
-                    subject.run(0, subject.prepare(Call::AddUrl { id, url: url(number) })).await;
+                    subject.run(0, subject.prepare(RawCall::AddUrl { id, url: url(number) })).await;
                 }
                 ids.push(id);
             }
@@ -105,45 +105,47 @@ impl Fixture {
 
 impl Round {
     /// The calls of one caller.
-    fn calls<'a>(&'a self, caller: usize, fixture: Option<&'a Fixture>) -> impl Iterator<Item = Call> + 'a {
+    fn calls<'a>(&'a self, caller: usize, fixture: Option<&'a Fixture>) -> impl Iterator<Item = RawCall> + 'a {
         let caller_of_all = self.process * self.callers + caller;
         let fresh_build =
             Fixture::BUILDS + self.number * BUILDS + if self.load == Load::Hot { 0 } else { caller_of_all };
         let of_fixture = move |call: usize| {
-            let builds = &fixture.expect("this operation needs steps that are there").builds;
-            // Callers begin at different steps, on a hot load of one build.
+            let builds = &fixture.expect("this operation needs existing steps").builds;
+            // Callers begin at different steps, under a hot load of one build.
             let (build, ids) = &builds[if self.load == Load::Hot { 0 } else { caller % builds.len() }];
             (*build, ids[(caller + call) % ids.len()])
         };
         (0..self.calls).map(move |call| match self.operation {
-            Operation::AddStep => Call::AddStep {
+            Operation::AddStep => RawCall::AddStep {
                 build: fresh_build as i64 + 1,
                 number: if self.load == Load::Hot { caller_of_all * 1_000_000 + call } else { call },
                 name: name(caller_of_all, call),
             },
             Operation::AddUrl => {
                 let number = (self.number * self.callers + caller) * self.calls + call;
-                Call::AddUrl { id: of_fixture(call).1, url: url(1_000 + number) }
+                RawCall::AddUrl { id: of_fixture(call).1, url: url(1_000 + number) }
             }
             Operation::SetStepStateString => {
-                Call::SetStepStateString { id: of_fixture(call).1, state: state(self.number + call) }
+                RawCall::SetStepStateString { id: of_fixture(call).1, state: state(self.number + call) }
             }
             Operation::FinishStep => {
-                Call::FinishStep { id: of_fixture(call).1, results: ((self.number + call) % 7) as i32 }
+                RawCall::FinishStep { id: of_fixture(call).1, results: ((self.number + call) % 7) as i32 }
             }
-            Operation::GetStep => Call::GetStep { id: of_fixture(call).1 },
-            Operation::GetSteps => Call::GetSteps { build: of_fixture(call).0 },
+            Operation::GetStep => RawCall::GetStep { id: of_fixture(call).1 },
+            Operation::GetSteps => RawCall::GetSteps { build: of_fixture(call).0 },
         })
     }
 
-    /// Prepares the round for a subject. It begins when `start` is waited for by all.
+    /// Prepares the round for a subject. It begins once all callers and [`Prepared::run`] wait at `start`.
     pub(crate) fn prepare<S: Subject>(&self, subject: &Arc<S>, fixture: Option<&Fixture>) -> Prepared {
-        let (mut callers, start) = (JoinSet::new(), Arc::new(Barrier::new(self.callers + 1)));
+        let mut callers = JoinSet::new();
+        let start = Arc::new(Barrier::new(self.callers + 1));
         let expected = if self.operation == Operation::GetSteps { STEPS as i64 } else { 1 };
         for caller in 0..self.callers {
             let calls: Vec<_> = self.calls(caller, fixture).map(|call| subject.prepare(call)).collect();
-            let (subject, start) = (Arc::clone(subject), Arc::clone(&start));
-            let caller = async move {
+            let subject = Arc::clone(subject);
+            let start = Arc::clone(&start);
+            let task = async move {
                 start.wait().await;
                 for call in calls {
                     let answer = black_box(subject.run(caller, call).await);
@@ -151,9 +153,9 @@ impl Round {
                 }
             };
             if self.threads {
-                callers.spawn_blocking(move || Handle::current().block_on(caller));
+                callers.spawn_blocking(move || Handle::current().block_on(task));
             } else {
-                callers.spawn(caller);
+                callers.spawn(task);
             }
         }
         Prepared { callers, start }
@@ -166,9 +168,9 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Runs the round to its end, and gives its time.
+    /// Runs the round to its end and returns its time.
     pub(crate) async fn run(self) -> Duration {
-        // The time before the barrier opens, which is when the last waits for it.
+        // Taken before the barrier, which opens once the last caller waits at it.
         let start = Instant::now();
         self.start.wait().await;
         self.callers.join_all().await;

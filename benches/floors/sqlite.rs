@@ -1,4 +1,4 @@
-//! The store in a SQLite file beside the two drivers.
+//! The store in a SQLite file, compared with two drivers.
 
 use std::{
     path::Path,
@@ -18,10 +18,10 @@ use tokio::sync::oneshot;
 use crate::{
     bench::{Bench, Pair, STORE, Side, store},
     round::{Operation, Prepared, Round},
-    subject::{Call, Store, Subject},
+    subject::{RawCall, Store, Subject},
     support::{
+        locations::sibling_file,
         payload::{STATE, URL_NAME},
-        places::beside,
     },
 };
 
@@ -44,7 +44,7 @@ fn now() -> i64 {
     SystemClock.now().unix_micros()
 }
 
-/// As the store waits for the lock of another process.
+/// The time-out of the store, which also waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Sqlite {
@@ -57,8 +57,8 @@ impl Sqlite {
     pub(crate) async fn open(url: &str, is_first: bool) -> Self {
         Self {
             store: Side::new(store(url).await, is_first).await,
-            sqlx: Side::new(Sqlx::open(&beside(url, "sqlx.db")).await, is_first).await,
-            rusqlite: Side::new(Rusqlite::open(&beside(url, "rusqlite.db")), is_first).await,
+            sqlx: Side::new(Sqlx::open(&sibling_file(url, "sqlx.db")).await, is_first).await,
+            rusqlite: Side::new(Rusqlite::open(&sibling_file(url, "rusqlite.db")), is_first).await,
         }
     }
 }
@@ -98,36 +98,36 @@ impl Sqlx {
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
         let mut connection = options.connect().await.expect("the floor's database opens");
-        connection.execute(SCHEMA).await.expect("the floor's tables are made");
+        connection.execute(SCHEMA).await.expect("the floor's tables are created");
         Self(tokio::sync::Mutex::new(connection))
     }
 }
 
 impl Subject for Sqlx {
-    type Prepared = Call;
+    type Prepared = RawCall;
 
-    fn prepare(&self, call: Call) -> Call {
+    fn prepare(&self, call: RawCall) -> RawCall {
         call
     }
 
-    async fn run(&self, _: usize, call: Call) -> i64 {
+    async fn run(&self, _: usize, call: RawCall) -> i64 {
         let query = match call {
-            Call::AddStep { build, number, name } => {
+            RawCall::AddStep { build, number, name } => {
                 sqlx::query(ADD_STEP).bind(build).bind(number as i64).bind(name).bind(STATE)
             }
-            Call::AddUrl { id, url } => sqlx::query(ADD_URL).bind(id).bind(URL_NAME).bind(url),
-            Call::SetStepStateString { id, state } => sqlx::query(SET_STATE).bind(state).bind(id),
-            Call::FinishStep { id, results } => sqlx::query(FINISH).bind(now()).bind(results).bind(false).bind(id),
-            Call::GetStep { .. } | Call::GetSteps { .. } => unreachable!("this floor is for writes"),
+            RawCall::AddUrl { id, url } => sqlx::query(ADD_URL).bind(id).bind(URL_NAME).bind(url),
+            RawCall::SetStepStateString { id, state } => sqlx::query(SET_STATE).bind(state).bind(id),
+            RawCall::FinishStep { id, results } => sqlx::query(FINISH).bind(now()).bind(results).bind(false).bind(id),
+            RawCall::GetStep { .. } | RawCall::GetSteps { .. } => unreachable!("this floor is for writes"),
         };
         let done = query.execute(&mut *self.0.lock().await).await.expect("the statement succeeds");
         done.last_insert_rowid().max(1)
     }
 }
 
-/// A thread that takes all waiting writes into one transaction, and a connection for reads.
+/// A thread that executes all waiting writes in one transaction, and a connection for reads.
 struct Rusqlite {
-    writes: mpsc::Sender<(Call, oneshot::Sender<i64>)>,
+    writes: mpsc::Sender<(RawCall, oneshot::Sender<i64>)>,
     reads: Mutex<Connection>,
 }
 
@@ -141,37 +141,41 @@ impl Rusqlite {
             connection.execute_batch(SCHEMA)?;
             Ok(connection)
         };
-        let (writer, reads) = (connect(), connect());
-        let writer = writer.expect("the floor's database opens");
-        let reads = Mutex::new(reads.expect("the floor's database opens"));
+        let writer = connect().expect("the floor's database opens");
+        let reads = Mutex::new(connect().expect("the floor's database opens"));
         let (writes, waiting) = mpsc::channel();
         thread::spawn(move || Self::write(&writer, &waiting).expect("the floor writes"));
         Self { writes, reads }
     }
 
-    fn write(connection: &Connection, waiting: &mpsc::Receiver<(Call, oneshot::Sender<i64>)>) -> rusqlite::Result<()> {
+    fn write(
+        connection: &Connection,
+        waiting: &mpsc::Receiver<(RawCall, oneshot::Sender<i64>)>,
+    ) -> rusqlite::Result<()> {
         while let Ok(first) = waiting.recv() {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             let mut done = Vec::new();
             for (call, answer) in std::iter::once(first).chain(waiting.try_iter()) {
                 match call {
-                    Call::AddStep { build, number, name } => {
+                    RawCall::AddStep { build, number, name } => {
                         connection.prepare_cached(ADD_STEP)?.execute(params![build, number as i64, name, STATE])
                     }
-                    Call::AddUrl { id, url } => connection.prepare_cached(ADD_URL)?.execute(params![id, URL_NAME, url]),
-                    Call::SetStepStateString { id, state } => {
+                    RawCall::AddUrl { id, url } => {
+                        connection.prepare_cached(ADD_URL)?.execute(params![id, URL_NAME, url])
+                    }
+                    RawCall::SetStepStateString { id, state } => {
                         connection.prepare_cached(SET_STATE)?.execute(params![state, id])
                     }
-                    Call::FinishStep { id, results } => {
+                    RawCall::FinishStep { id, results } => {
                         connection.prepare_cached(FINISH)?.execute(params![now(), results, false, id])
                     }
-                    Call::GetStep { .. } | Call::GetSteps { .. } => unreachable!("reads go past the thread"),
+                    RawCall::GetStep { .. } | RawCall::GetSteps { .. } => unreachable!("reads do not use the thread"),
                 }?;
                 done.push((answer, connection.last_insert_rowid()));
             }
             connection.execute_batch("COMMIT")?;
             for (answer, id) in done {
-                // Whoever does not wait any more needs none.
+                // A caller that was cancelled has dropped its receiver.
                 let _ = answer.send(id.max(1));
             }
         }
@@ -197,16 +201,16 @@ impl Rusqlite {
 }
 
 impl Subject for Rusqlite {
-    type Prepared = Call;
+    type Prepared = RawCall;
 
-    fn prepare(&self, call: Call) -> Call {
+    fn prepare(&self, call: RawCall) -> RawCall {
         call
     }
 
-    async fn run(&self, _: usize, call: Call) -> i64 {
+    async fn run(&self, _: usize, call: RawCall) -> i64 {
         let rows = match call {
-            Call::GetStep { id } => self.read(GET_STEP, id),
-            Call::GetSteps { build } => self.read(GET_STEPS, build),
+            RawCall::GetStep { id } => self.read(GET_STEP, id),
+            RawCall::GetSteps { build } => self.read(GET_STEPS, build),
             write => {
                 let (answer, answered) = oneshot::channel();
                 self.writes.send((write, answer)).expect("the floor's thread runs");
@@ -217,8 +221,8 @@ impl Subject for Rusqlite {
     }
 }
 
-/// A step, in what one would take for its columns.
-#[expect(dead_code, reason = "it is read as a caller would read it")]
+/// A step, in the usual types for its columns.
+#[expect(dead_code, reason = "a caller would read it")]
 struct Row {
     id: i64,
     build_id: i64,

@@ -1,4 +1,4 @@
--- What a floor keeps in SQLite: the columns and the unique keys that the store has.
+-- The tables of the floor in SQLite, with the columns and the unique keys of the store.
 CREATE TABLE IF NOT EXISTS steps (
     id                INTEGER PRIMARY KEY AUTOINCREMENT,
     build_id          INTEGER NOT NULL,

@@ -1,4 +1,4 @@
-//! What is printed.
+//! The printed table and its introduction.
 
 use comfy_table::Table;
 
@@ -8,17 +8,14 @@ use crate::{
 };
 
 pub(crate) fn introduction(effort: Effort) -> String {
-    let build = if cfg!(debug_assertions) {
-        "This is a build without optimisation: its figures say nothing about speed.\n"
-    } else {
-        ""
-    };
+    let build =
+        if cfg!(debug_assertions) { "This build is not optimised: its figures say nothing about speed.\n" } else { "" };
     format!(
-        "Each store beside its floor, the plainest correct use of the bare driver, with the same durability.
+        "Each store compared with its floor, the plainest correct use of the bare driver, with the same durability.
 ratio   time of the store over time of the floor; less is better, and 1 is as fast as the floor. Both run in
         turns, {} times each, in rounds of about {:?}: the median, the least and the greatest ratio.
-us      microseconds of a round for each of its calls: with many callers, one over the calls a second.
-load    spread: each caller has a build of its own; hot: all add to one build.
+us      the time of a round divided by its calls, in microseconds: with many callers, the inverse of the throughput.
+load    spread: each caller has a build of its own; hot: all callers add to one build.
 {build}",
         effort.repetitions, effort.round,
     )

@@ -1,7 +1,7 @@
-//! What a call costs as that grows which should not matter to it.
+//! The cost of a call as its build, its step or the store grows, which should not matter.
 //!
 //! `cargo bench -p steps --features full --bench growth -- [BACKEND…] [--quick] [--json FILE] [--svg FILE]`. With
-//! `--buildbot PYTHON`, an interpreter that has Buildbot, its own connector is measured too.
+//! `--buildbot PYTHON`, an interpreter that has Buildbot, Buildbot's own connector is measured too.
 
 mod measure;
 mod plot;
@@ -16,21 +16,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     measure::{Operation, Sizes},
-    support::{buildbot::Buildbot, figures, places::Place, statistics::readable},
+    support::{buildbot::Buildbot, figures, locations::Location, statistics::readable},
 };
 
-/// Measures what calls cost as builds, steps and the store grow.
+/// Measures the cost of calls as builds, steps and the store grow.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     common: support::arguments::Common,
-    /// Draw the cost of adds and urls into this file
+    /// Draw the cost of adds and urls to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Measure nothing, and take the figures from these files, as `--json` wrote them: to draw several runs into one plot
+    /// Measure nothing, and read the figures from these files that `--json` wrote, to draw several runs in one plot
     #[arg(long, value_name = "FILE")]
     from: Vec<PathBuf>,
-    /// Measure Buildbot too, with this Python interpreter, which has it
+    /// Measure Buildbot too, with this Python interpreter that has it
     #[arg(long, value_name = "PYTHON")]
     buildbot: Option<PathBuf>,
 }
@@ -74,26 +74,26 @@ async fn measure(arguments: &Arguments) -> Vec<Figure> {
     );
     let mut figures = Vec::new();
     for &backend in arguments.common.backends() {
-        let place = Place::new(backend);
-        println!("\n{backend} ({})", place.durability);
-        let mut found = Vec::new();
+        let location = Location::new(backend);
+        println!("\n{backend} ({})", location.durability);
+        let mut of_store = Vec::new();
         for operation in Operation::ALL {
-            let times = measure::of_store(place.url(), operation, &sizes).await;
-            found.extend(figures_of(&backend.to_string(), operation, &times));
+            let times = measure::of_store(location.url(), operation, &sizes).await;
+            of_store.extend(figures_of(&backend.to_string(), operation, &times));
         }
-        println!("{}", table(&found));
-        figures.extend(found);
+        println!("{}", table(&of_store));
+        figures.extend(of_store);
         if let Some(python) = &arguments.buildbot
-            && let Some(mut buildbot) = Buildbot::start(python, backend, &place).await
+            && let Some(mut buildbot) = Buildbot::start(python, backend, &location).await
         {
             let name = format!("buildbot-{backend}");
-            let mut found = Vec::new();
+            let mut of_buildbot = Vec::new();
             for operation in [Operation::AddStepSameName, Operation::AddUrl] {
                 let times = measure::of_buildbot(&mut buildbot, operation, &sizes).await;
-                found.extend(figures_of(&name, operation, &times));
+                of_buildbot.extend(figures_of(&name, operation, &times));
             }
-            println!("{}", table(&found));
-            figures.extend(found);
+            println!("{}", table(&of_buildbot));
+            figures.extend(of_buildbot);
         }
     }
     figures

@@ -1,4 +1,4 @@
-//! The time of a call on what has some size already.
+//! The time of a call on builds, steps and stores of different sizes.
 
 use std::{
     fmt,
@@ -31,13 +31,13 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// The last one fills the store.
+    /// The last operation fills the store, so it comes last.
     pub(crate) const ALL: [Self; 5] =
         [Self::AddStep, Self::AddStepSameName, Self::AddUrl, Self::GetSteps, Self::GetStep];
 
     pub(crate) fn legend() -> &'static str {
         "add_step            size: steps of the build
-add_step_same_name  size: steps of the build, which all asked for the name that is added
+add_step_same_name  size: steps of the build, all added with the name that is added
 add_url             size: urls of the step
 get_steps           size: steps of the build; the time is that of the call over its steps
 get_step            size: steps of the store"
@@ -56,7 +56,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// How far to go.
+/// The number of calls, and the sizes of each operation.
 pub(crate) struct Sizes {
     pub(crate) calls: usize,
     of_build: &'static [usize],
@@ -82,7 +82,7 @@ impl Sizes {
         match operation {
             Operation::AddStep | Operation::AddStepSameName => self.of_build,
             Operation::AddUrl => self.of_step,
-            // A hundred thousand steps at once are a matter of memory.
+            // Reading a hundred thousand steps at once measures memory.
             Operation::GetSteps => self.of_step,
             Operation::GetStep => self.of_store,
         }
@@ -91,10 +91,10 @@ impl Sizes {
 
 type Store = Arc<dyn StepsStore>;
 
-/// The name that is added again and again, of 12 characters.
+/// The name of all adds with the same name, of 12 characters.
 const SAME: &str = "compile-all0";
 
-/// Builds that nobody used yet.
+/// The number of builds used so far.
 static BUILDS: AtomicU32 = AtomicU32::new(0);
 
 fn fresh_build() -> u32 {
@@ -106,13 +106,13 @@ pub(crate) async fn of_store(url: &str, operation: Operation, sizes: &Sizes) -> 
     let store = steps::connect(url).await.expect("the store opens");
     let mut found = Vec::new();
     if operation == Operation::GetStep {
-        let mut there = 0;
+        let mut filled = 0;
         for &size in sizes.of(operation) {
-            let ids = fill(&store, fresh_build(), size - there, false).await;
-            there = size;
+            let ids = fill(&store, fresh_build(), size - filled, false).await;
+            filled = size;
             let mut times = Vec::new();
             for call in 0..sizes.calls {
-                // Far apart, and each once.
+                // Far apart, and each step once.
                 let id = ids[call * (ids.len() / sizes.calls) % ids.len()];
                 times.push(time(store.step(id)).await);
             }
@@ -135,7 +135,8 @@ pub(crate) async fn of_store(url: &str, operation: Operation, sizes: &Sizes) -> 
     found
 }
 
-/// Builds of one size, or steps with so many urls: as many as keep the calls from growing them much.
+/// Builds of one size, or steps with so many urls. There are enough of them that the measured calls hardly change
+/// their size.
 struct Grown(Vec<(u32, Vec<StepId>)>);
 
 impl Grown {
@@ -148,7 +149,7 @@ impl Grown {
                 Operation::AddUrl => {
                     let ids = fill(store, build, 1, false).await;
                     let id = ids[0];
-                    at_once(store, size, move |store, number| async move {
+                    concurrently(store, size, move |store, number| async move {
                         store.add_named_url(id, URL_NAME, url(number)).await.expect("a url is added");
                     })
                     .await;
@@ -173,17 +174,17 @@ impl Grown {
     }
 }
 
-/// Adds so many steps to a build, many at once.
+/// Adds `size` steps to a build, concurrently.
 async fn fill(store: &Store, build: u32, size: usize, same_name: bool) -> Vec<StepId> {
     let add = move |store: Store, number| async move {
         let name = if same_name { SAME.to_owned() } else { name(0, number) };
         store.add(build, name, STATE).await.expect("a step is added").id
     };
-    at_once(store, size, add).await
+    concurrently(store, size, add).await
 }
 
-/// So many calls, 256 at once.
-async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+/// Makes `calls` calls, 256 of them concurrently.
+async fn concurrently<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     store: &Store,
     calls: usize,
     call: impl Fn(Store, usize) -> F + Clone + Send + 'static,
@@ -191,7 +192,9 @@ async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     let next = Arc::new(AtomicU32::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..calls.min(256) {
-        let (store, call, next) = (Arc::clone(store), call.clone(), Arc::clone(&next));
+        let store = Arc::clone(store);
+        let call = call.clone();
+        let next = Arc::clone(&next);
         tasks.spawn(async move {
             let mut answers = Vec::new();
             loop {
@@ -212,7 +215,7 @@ async fn time<T>(call: impl Future<Output = steps::Result<T>>) -> f64 {
     micros(start.elapsed())
 }
 
-/// As [`of_store`].
+/// The median time of a call of Buildbot for each size, in microseconds.
 pub(crate) async fn of_buildbot(buildbot: &mut Buildbot, operation: Operation, sizes: &Sizes) -> Vec<(usize, f64)> {
     #[derive(Deserialize)]
     struct Answer {
@@ -221,7 +224,7 @@ pub(crate) async fn of_buildbot(buildbot: &mut Buildbot, operation: Operation, s
 
     let mut found = Vec::new();
     for &size in sizes.of(operation).iter().filter(|size| **size <= 10_000) {
-        // It takes long as it grows, which is what is to be seen.
+        // Buildbot's calls take long at large sizes, so fewer are made.
         let calls = if size > 1_000 { sizes.calls.min(20) } else { sizes.calls };
         let copies = (20 * calls / size).clamp(1, calls);
         let mut times = Vec::new();
@@ -230,7 +233,7 @@ pub(crate) async fn of_buildbot(buildbot: &mut Buildbot, operation: Operation, s
                 "do": "growth", "operation": operation, "size": size, "calls": calls / copies, "name": SAME,
                 "state": STATE, "url_name": URL_NAME,
             });
-            times.push(buildbot.carry_out::<Answer>(order).await.us);
+            times.push(buildbot.execute::<Answer>(order).await.us);
         }
         found.push((size, median(&times)));
     }

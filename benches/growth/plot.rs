@@ -1,4 +1,4 @@
-//! The figures as a plot: the cost of adds and of urls over size, both axes logarithmic.
+//! Draws a plot of the figures: the cost of adds and of urls over size, both axes logarithmic.
 
 use std::fmt::Write;
 
@@ -25,7 +25,8 @@ pub(crate) fn svg(figures: &[Figure]) -> String {
     let shown: Vec<_> = figures.iter().filter(|it| panels.iter().any(|panel| panel.0 == it.operation)).collect();
     let decades =
         Decades { sizes: range(shown.iter().map(|it| it.size as f64)), times: range(shown.iter().map(|it| it.us)) };
-    let (width, height) = (2.0 * (PANEL.0 + LEFT) + 170.0, PANEL.1 + TOP + 60.0);
+    let width = 2.0 * (PANEL.0 + LEFT) + 170.0;
+    let height = PANEL.1 + TOP + 60.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
@@ -50,7 +51,8 @@ pub(crate) fn svg(figures: &[Figure]) -> String {
         }
     }
     for (nth, (system, colour)) in systems.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let (x, y) = (2.0 * (PANEL.0 + LEFT) + 20.0, TOP + 20.0 * nth as f64);
+        let x = 2.0 * (PANEL.0 + LEFT) + 20.0;
+        let y = TOP + 20.0 * nth as f64;
         let _ = writeln!(
             svg,
             "<rect x=\"{x}\" y=\"{}\" width=\"18\" height=\"3\" fill=\"{colour}\"/><text x=\"{}\" y=\"{}\">{system}</text>",
@@ -62,7 +64,7 @@ pub(crate) fn svg(figures: &[Figure]) -> String {
     svg + "</svg>\n"
 }
 
-/// The powers of ten around all values.
+/// The exponents of the powers of ten around all values.
 fn range(values: impl Iterator<Item = f64> + Clone) -> (i32, i32) {
     let least = values.clone().fold(f64::INFINITY, f64::min);
     let greatest = values.fold(1.0, f64::max);
@@ -76,13 +78,14 @@ struct Decades {
 
 impl Decades {
     fn point(&self, left: f64, size: f64, us: f64) -> (f64, f64) {
-        let place =
+        let fraction =
             |value: f64, (first, last): (i32, i32)| (value.log10() - f64::from(first)) / f64::from(last - first);
-        (left + place(size, self.sizes) * PANEL.0, TOP + (1.0 - place(us, self.times)) * PANEL.1)
+        (left + fraction(size, self.sizes) * PANEL.0, TOP + (1.0 - fraction(us, self.times)) * PANEL.1)
     }
 
     fn axes(&self, svg: &mut String, left: f64) {
-        let (right, bottom) = (left + PANEL.0, TOP + PANEL.1);
+        let right = left + PANEL.0;
+        let bottom = TOP + PANEL.1;
         for decade in self.times.0..=self.times.1 {
             let us = 10_f64.powi(decade);
             let (_, y) = self.point(left, 1.0, us);

@@ -17,10 +17,10 @@ use crate::support::{
     statistics::{micros, quantile},
 };
 
-/// The steps of a build.
+/// The number of steps of a build.
 pub(crate) const STEPS: usize = 10;
 
-/// What came of one repetition.
+/// The result of one repetition.
 #[derive(Deserialize)]
 pub(crate) struct Lives {
     pub(crate) per_second: f64,
@@ -39,10 +39,10 @@ impl Lives {
     }
 }
 
-/// Builds that nobody used yet.
+/// The number of builds used so far.
 static BUILDS: AtomicU32 = AtomicU32::new(0);
 
-/// Runs so many builds at once, one after the other in each place, for about this time.
+/// Runs `in_flight` builds concurrently, each followed by another, for about `time`.
 pub(crate) async fn run(store: &Arc<dyn StepsStore>, in_flight: usize, time: Duration) -> Lives {
     let start = Instant::now();
     let mut builds = JoinSet::new();

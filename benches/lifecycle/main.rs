@@ -1,7 +1,7 @@
-//! What a CI system does with a store: builds at once, each adding steps, following them and showing them.
+//! The load of a CI system: concurrent builds that add, update and read their steps.
 //!
 //! `cargo bench -p steps --features full --bench lifecycle -- [BACKEND…] [--quick] [--json FILE]`. With
-//! `--buildbot PYTHON`, an interpreter that has Buildbot, its own connector goes through the same on the same
+//! `--buildbot PYTHON`, an interpreter that has Buildbot, Buildbot's own connector runs the same load on the same
 //! kind of database in turns: `benches/buildbot/compare` installs one.
 
 mod life;
@@ -20,18 +20,18 @@ use crate::{
     support::{
         buildbot::Buildbot,
         figures,
+        locations::{Backend, Location},
         payload::{STATE, URL_NAME},
-        places::{Backend, Place},
         statistics::{median, readable},
     },
 };
 
-/// Measures whole lives of steps, with builds at once.
+/// Measures whole lives of steps, in concurrent builds.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     common: support::arguments::Common,
-    /// Measure Buildbot too, with this Python interpreter, which has it
+    /// Measure Buildbot too, with this Python interpreter that has it
     #[arg(long, value_name = "PYTHON")]
     buildbot: Option<PathBuf>,
 }
@@ -67,26 +67,27 @@ const IN_FLIGHT: [usize; 3] = [1, 16, 128];
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    let (repetitions, time) =
-        if arguments.common.quick { (1, Duration::from_millis(100)) } else { (3, Duration::from_secs(2)) };
+    let repetitions = if arguments.common.quick { 1 } else { 3 };
+    let time = if arguments.common.quick { Duration::from_millis(100) } else { Duration::from_secs(2) };
     println!(
         "The life of a step: add, start, locks, 3 state strings, 2 urls, finish; then its build is read. A build has {}
-steps, one after the other; builds in flight run at once. The times are of whole lives, the median and the 99th
-percentile; {repetitions} repetitions of about {time:?} each, in turns, of which the median.",
+steps, one after the other; builds in flight run concurrently. The times are of whole lives, the median and the 99th
+percentile; the figures are the medians of {repetitions} repetitions of about {time:?} each, in turns.",
         life::STEPS,
     );
     let mut all = Vec::new();
     for &backend in arguments.common.backends() {
-        let place = Place::new(backend);
-        println!("\n{backend} ({})", place.durability);
-        let store = steps::connect(place.url()).await.expect("the store opens");
+        let location = Location::new(backend);
+        println!("\n{backend} ({})", location.durability);
+        let store = steps::connect(location.url()).await.expect("the store opens");
         let mut buildbot = match &arguments.buildbot {
-            Some(python) => Buildbot::start(python, backend, &place).await,
+            Some(python) => Buildbot::start(python, backend, &location).await,
             None => None,
         };
         let mut found = Vec::new();
         for in_flight in IN_FLIGHT {
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            let mut ours = Vec::new();
+            let mut theirs = Vec::new();
             for _ in 0..repetitions {
                 ours.push(life::run(&store, in_flight, time).await);
                 if let Some(buildbot) = &mut buildbot {
@@ -94,7 +95,7 @@ percentile; {repetitions} repetitions of about {time:?} each, in turns, of which
                         "do": "lifecycle", "in_flight": in_flight, "seconds": time.as_secs_f64(),
                         "steps": life::STEPS, "state": STATE, "url_name": URL_NAME,
                     });
-                    theirs.push(buildbot.carry_out(order).await);
+                    theirs.push(buildbot.execute(order).await);
                 }
             }
             found.push(Figure::new("steps", backend, in_flight, &ours));

@@ -2,26 +2,26 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::places::{Backend, or_all};
+use super::locations::{Backend, or_all};
 
-/// What every bench of stores takes.
+/// The arguments of every bench of stores.
 #[derive(Args)]
 pub struct Common {
-    /// The backends to measure; without any, all
+    /// The backends to measure [default: all]
     backends: Vec<Backend>,
-    /// Measure for a moment only, to see that it works
+    /// Measure for a moment only, as a test of the bench
     #[arg(long)]
     pub quick: bool,
-    /// Write the figures into this file too
+    /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// What `cargo bench` passes
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Common {
-    /// The backends that were asked for, or all.
+    /// The given backends, or all.
     pub fn backends(&self) -> &[Backend] {
         or_all(&self.backends)
     }

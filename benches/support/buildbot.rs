@@ -1,4 +1,4 @@
-//! Buildbot as the other system: its own connector, in a process of its own, on a database beside the store's.
+//! Buildbot for comparison: its own database connector in a separate process, on a database next to the store's.
 
 use std::{path::Path, process::Stdio};
 
@@ -10,9 +10,9 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use super::places::{Backend, Place, beside};
+use super::locations::{Backend, Location, sibling_file};
 
-/// The process. It ends with this value.
+/// The process with Buildbot's connector. The drop kills it.
 pub struct Buildbot {
     _process: Child,
     orders: ChildStdin,
@@ -20,11 +20,12 @@ pub struct Buildbot {
 }
 
 impl Buildbot {
-    /// Starts it with a Python interpreter that has Buildbot. Gives `None` for a backend that Buildbot has not.
-    pub async fn start(python: &Path, backend: Backend, place: &Place) -> Option<Self> {
+    /// Starts the process with a Python interpreter that has Buildbot. Returns `None` for a backend that Buildbot
+    /// does not support.
+    pub async fn start(python: &Path, backend: Backend, location: &Location) -> Option<Self> {
         let url = match backend {
-            Backend::Sqlite => format!("sqlite:///{}", beside(place.url(), "buildbot.db").display()),
-            Backend::Postgres => database(place.url()).await,
+            Backend::Sqlite => format!("sqlite:///{}", sibling_file(location.url(), "buildbot.db").display()),
+            Backend::Postgres => database(location.url()).await,
             _ => return None,
         };
         let mut process = Command::new(python)
@@ -38,27 +39,27 @@ impl Buildbot {
         let orders = process.stdin.take().expect("it is a pipe");
         let answers = BufReader::new(process.stdout.take().expect("it is a pipe")).lines();
         let mut buildbot = Self { _process: process, orders, answers };
-        println!("beside {}", buildbot.answer().await);
+        println!("compared with {}", buildbot.answer().await);
         Some(buildbot)
     }
 
-    /// Has it carry out an order: see `connector.py`.
-    pub async fn carry_out<T: DeserializeOwned>(&mut self, order: Value) -> T {
+    /// Executes an order: see `connector.py`.
+    pub async fn execute<T: DeserializeOwned>(&mut self, order: Value) -> T {
         self.orders.write_all(format!("{order}\n").as_bytes()).await.expect("Buildbot's process listens");
-        serde_json::from_str(&self.answer().await).expect("it answers with figures")
+        serde_json::from_str(&self.answer().await).expect("Buildbot's process answers with figures")
     }
 
     async fn answer(&mut self) -> String {
         let answer = self.answers.next_line().await.expect("Buildbot's process can be read from");
-        answer.expect("Buildbot's process answers; what it said is above").to_owned()
+        answer.expect("Buildbot's process answers; its error is printed above").to_owned()
     }
 }
 
-/// A fresh database on the server, and its URL for SQLAlchemy.
+/// Creates a database on the server and returns its URL for SQLAlchemy.
 async fn database(url: &str) -> String {
     let mut connection = PgConnection::connect(url).await.expect("the server can be reached");
     connection.execute("CREATE DATABASE buildbot").await.expect("a database is made for Buildbot");
     let (_, server) = url.split_once("://").expect("it is a URL");
-    let (server, _) = server.rsplit_once('/').expect("its last part is a database");
-    format!("postgresql+psycopg2://{server}/buildbot")
+    let (host, _) = server.rsplit_once('/').expect("its last part is a database");
+    format!("postgresql+psycopg2://{host}/buildbot")
 }

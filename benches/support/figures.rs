@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::Serialize;
 
-/// A table of figures in Markdown, whose columns of numbers are aligned to the right.
+/// A table of figures in Markdown, with columns of numbers aligned to the right.
 pub fn table<const N: usize>(
     header: [&str; N],
     numbers: impl IntoIterator<Item = usize>,
@@ -21,7 +21,7 @@ pub fn table<const N: usize>(
     table
 }
 
-/// Writes figures as an array of objects.
+/// Writes figures as a JSON array of objects.
 pub fn write_json(file: &Path, figures: &[impl Serialize]) {
     let json = serde_json::to_string_pretty(figures).expect("figures are written as JSON");
     fs::write(file, json + "\n").expect("the file of the figures is written");

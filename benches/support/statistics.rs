@@ -1,23 +1,23 @@
 use std::time::Duration;
 
-/// The value in the middle, or the greater of the two.
+/// The median; of an even number of values the greater one in the middle.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value below which this part of all lies: 0.99 for the 99th percentile.
+/// The quantile: 0.99 for the 99th percentile.
 pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[((sorted.len() as f64 * part) as usize).min(sorted.len() - 1)]
 }
 
-/// In microseconds.
+/// A duration in microseconds.
 pub fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// With as many digits as are worth reading.
+/// A number with three significant digits.
 pub fn readable(micros: f64) -> String {
     match micros {
         micros if micros < 10.0 => format!("{micros:.2}"),

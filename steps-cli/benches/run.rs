@@ -1,8 +1,8 @@
-//! What it costs to have a command recorded: `steps run -- true` on a SQLite file beside `true` alone, each as a whole
+//! The cost of recording a command: `steps run -- true` on a SQLite file compared with `true`, each as a whole
 //! process, in turns.
 //!
-//! `cargo bench -p steps-cli --bench run`. It says how much longer the recorded command takes, which is three answered
-//! writes (add, start, finish), each of which waits for the disk, and the start of one more process.
+//! `cargo bench -p steps-cli --bench run`. The difference is the cost of three writes (add, start, finish), each
+//! of which waits for the disk, and of one more process.
 
 use std::{
     process::{Command, Stdio},
@@ -15,26 +15,28 @@ fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the database");
     let store = format!("sqlite:{}", folder.path().join("steps.db").display());
     let mut differences = Vec::new();
-    let (mut recorded, mut alone) = (Vec::new(), Vec::new());
+    let mut recorded = Vec::new();
+    let mut bare = Vec::new();
     for repetition in 0..=REPETITIONS {
         let with = time(
             Command::new(env!("CARGO_BIN_EXE_steps")).args(["--store", &store, "run", "--build", "1", "--", "true"]),
         );
         let without = time(&mut Command::new("true"));
-        // The first makes the file.
+        // The first repetition creates the file.
         if repetition > 0 {
             differences.push(with.as_secs_f64() * 1e3 - without.as_secs_f64() * 1e3);
             recorded.push(with.as_secs_f64() * 1e3);
-            alone.push(without.as_secs_f64() * 1e3);
+            bare.push(without.as_secs_f64() * 1e3);
         }
     }
     println!(
-        "steps run -- true, on SQLite with synchronous=FULL, beside true; the median of {REPETITIONS} in turns, in ms"
+        "steps run -- true, on SQLite with synchronous=FULL, and true; the median of {REPETITIONS} in turns, in ms"
     );
     println!("steps run -- true: {:.2}", median(&mut recorded));
-    println!("true:              {:.2}", median(&mut alone));
+    println!("true:              {:.2}", median(&mut bare));
     differences.sort_by(f64::total_cmp);
-    let (least, greatest) = (differences[0], differences[REPETITIONS - 1]);
+    let least = differences[0];
+    let greatest = differences[REPETITIONS - 1];
     println!("the difference:    {:.2} ({least:.2} to {greatest:.2})", differences[REPETITIONS / 2]);
 }
 

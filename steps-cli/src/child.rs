@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 
 use crate::signals::Signals;
 
-/// A command, as it was given: its program and its arguments.
+/// A command to run: its program and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommandLine<'a> {
     program: &'a OsStr,
@@ -28,7 +28,7 @@ pub(crate) struct CommandLine<'a> {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     end: End,
-    /// Whether `steps` was asked to end meanwhile.
+    /// Whether `steps` got a signal before the command ended.
     interrupted: bool,
 }
 
@@ -37,23 +37,23 @@ enum End {
     Exited(u8),
     Killed(i32),
     NotStarted(io::Error),
-    /// The signal came before there was a command.
+    /// A signal arrived before the command was started.
     NotTried(Signal),
 }
 
 impl<'a> CommandLine<'a> {
-    /// The words of a command, of which the first is its program. `None` where there are none.
+    /// Splits the words of a command into the program and its arguments. Returns `None` without a word.
     pub(crate) fn new(words: &'a [OsString]) -> Option<Self> {
         words.split_first().map(|(program, arguments)| Self { program, arguments })
     }
 
-    /// The name of a step that runs it, from the file name of the program: `make` of `/usr/bin/make`.
+    /// The name of a step that runs the command, from the file name of its program: `make` for `/usr/bin/make`.
     pub(crate) fn step_name(self) -> StepName {
         let file = Path::new(self.program).file_name().unwrap_or(self.program);
         StepName::from_lossy(&file.to_string_lossy())
     }
 
-    /// What it says, at most `limit` characters of it.
+    /// The command as text for a shell, cut to `limit` characters.
     pub(crate) fn to_text(self, limit: usize) -> String {
         let words = [self.program].into_iter().chain(self.arguments.iter().map(OsString::as_os_str));
         let text = words.map(quoted).collect::<Vec<_>>().join(" ");
@@ -63,8 +63,8 @@ impl<'a> CommandLine<'a> {
         }
     }
 
-    /// Runs it with the streams of this process, until it ends. SIGTERM and SIGHUP are passed on to it;
-    /// SIGINT and SIGQUIT, which a terminal sends to both, are left to it.
+    /// Runs the command with the streams of this process until it ends. SIGTERM and SIGHUP are forwarded to it.
+    /// SIGINT and SIGQUIT are not, since a terminal sends them to both processes.
     pub(crate) async fn run(self, environment: &Environment, signals: &mut Signals) -> Outcome {
         if let Some(signal) = signals.pending().await {
             return Outcome { end: End::NotTried(signal), interrupted: true };
@@ -82,7 +82,7 @@ impl<'a> CommandLine<'a> {
             command
         };
         match command(self.program).args(self.arguments).spawn() {
-            // A script without `#!`: shells, and what else runs commands on Unix, give it to `sh`.
+            // A script without `#!`: as in shells, `sh` runs it.
             Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
                 command(OsStr::new("/bin/sh")).arg(self.program_file()).args(self.arguments).spawn()
             }
@@ -99,7 +99,7 @@ impl<'a> CommandLine<'a> {
     }
 }
 
-/// What a command finds in its environment beside what `steps` found there.
+/// The changes to the environment for a command, which otherwise inherits that of `steps`.
 #[derive(Debug, Default)]
 pub(crate) struct Environment(Vec<(&'static str, Option<String>)>);
 
@@ -121,7 +121,7 @@ impl Environment {
 }
 
 impl Outcome {
-    /// The exit code that a shell gives.
+    /// The exit code, as a shell would report it.
     pub(crate) fn exit_code(&self) -> u8 {
         match &self.end {
             End::Exited(code) => *code,
@@ -132,7 +132,7 @@ impl Outcome {
         }
     }
 
-    /// How a step that ran the command ended.
+    /// The results of a step that ran the command.
     pub(crate) fn results(&self) -> Results {
         match self.end {
             _ if self.interrupted => Results::CANCELLED,
@@ -142,7 +142,7 @@ impl Outcome {
         }
     }
 
-    /// What there is to say about it that its results do not: why it was not run, or what killed it.
+    /// A remark for the state string: why the command was not run, or which signal killed it.
     pub(crate) fn remark(&self) -> Option<String> {
         match &self.end {
             End::Exited(_) => None,
@@ -168,19 +168,20 @@ async fn wait(mut child: Child, signals: &mut Signals) -> Outcome {
             signal = signals.next() => {
                 interrupted = true;
                 if matches!(signal, Signal::SIGTERM | Signal::SIGHUP) {
-                    pass_on(signal, &child);
+                    forward(signal, &child);
                 }
             }
             status = child.wait() => {
                 let end = match status {
                     Ok(status) => match (status.code(), status.signal()) {
-                        // A code has eight bits.
+                        // An exit code has eight bits.
                         (Some(code), _) => End::Exited(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
                         (None, signal) => End::Killed(signal.unwrap_or_default()),
                     },
                     Err(error) => End::NotStarted(error),
                 };
-                // A signal to both came before the command died of it, but the news of both may come at once.
+                // A signal to both processes arrives before the command dies of it, but tokio may report both events
+                // at once.
                 interrupted |= signals.pending().await.is_some();
                 return Outcome { end, interrupted };
             }
@@ -188,20 +189,20 @@ async fn wait(mut child: Child, signals: &mut Signals) -> Outcome {
     }
 }
 
-fn pass_on(signal: Signal, child: &Child) {
-    // There is an id until the end was waited for, so it is never that of another process.
+fn forward(signal: Signal, child: &Child) {
+    // The id is `None` once the process was reaped, so it never belongs to another process.
     if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
-        // It may have ended by itself just now, or belong to another user.
+        // This fails if the process has just ended, or runs as another user.
         let _ = signal::kill(Pid::from_raw(id), signal);
     }
 }
 
-/// The exit code that a shell gives for the end by a signal.
+/// The exit code of a process that a signal killed, as a shell reports it.
 pub(crate) fn exit_code_of_signal(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
-/// What the system says, without the number that Rust adds.
+/// The message of the operating system, without the number that Rust appends.
 fn reason(error: &io::Error) -> Cow<'static, str> {
     match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().into(),
@@ -213,8 +214,8 @@ fn signal_name(signal: i32) -> Cow<'static, str> {
     Signal::try_from(signal).map_or_else(|_| format!("signal {signal}").into(), |signal| signal.as_str().into())
 }
 
-/// A word as one would type it into a shell.
-fn quoted(word: &OsStr) -> String {
+/// A word in shell syntax, quoted if necessary.
+pub(crate) fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let is_plain = |c: char| c.is_alphanumeric() || "_-+=./:,@%^".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_that_of_the_programs_file() {
+    fn the_step_name_is_the_file_name_of_the_program() {
         for (program, expected) in [
             ("make", "make"),
             ("/usr/bin/make", "make"),
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_what_one_would_type_as_far_as_there_is_room() {
+    fn the_text_is_in_shell_syntax_and_cut_to_the_limit() {
         let words = words(&["sh", "-c", "echo 'a b'", ""]);
         let command = CommandLine::new(&words).unwrap();
         assert_eq!(command.to_text(100), r"sh -c 'echo '\''a b'\''' ''");
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn results_and_exit_codes_are_those_of_the_table() {
+    fn each_outcome_has_its_exit_code_and_results() {
         let outcome = |end, interrupted| Outcome { end, interrupted };
         let not_found = || io::Error::from(io::ErrorKind::NotFound);
         let not_allowed = || io::Error::from(io::ErrorKind::PermissionDenied);

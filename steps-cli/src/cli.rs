@@ -1,4 +1,4 @@
-//! The command line, as clap reads it. The comments are the program's help.
+//! The command line, as clap parses it. The comments are the program's help.
 
 use std::ffi::OsString;
 #[cfg(feature = "conformance")]
@@ -8,21 +8,25 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use steps::{BuildId, IdempotencyKey, Results, StateString, StepId, StepName, StepNumber, StepUrl, Timestamp};
 
+use crate::store_url;
+
 /// Records the steps of a build, and shows them.
 #[derive(Debug, Parser)]
 #[command(name = "steps", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// The store, such as sqlite:PATH [default: sqlite://steps.db in this folder]
-    // Its value may hold a password, which the help must not show.
-    #[arg(long, global = true, env = "STEPS_STORE", hide_env_values = true, value_name = "URL")]
+    // The value may hold a password, which the help must not show.
+    #[arg(long, global = true, env = "STEPS_STORE", hide_env_values = true, value_name = "URL", help = store_help())]
     pub(crate) store: Option<String>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0, done; 1, not done; 2, called in a way that cannot be. `run` has its own: see `steps help run`.";
+const EXIT_CODES: &str = "Exit codes: 0: success; 1: failure; 2: usage error. `run` has its own: see `steps help run`.";
+
+fn store_help() -> String {
+    format!("The store, such as sqlite:PATH [default: {} in this folder]", store_url::DEFAULT)
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -38,26 +42,30 @@ pub(crate) enum Command {
     Doctor(Doctor),
     #[cfg(feature = "conformance")]
     Conformance(Conformance),
+    // Parsed only for an error that names the feature.
+    #[cfg(not(feature = "conformance"))]
+    #[command(hide = true)]
+    Conformance(WithoutConformance),
     Completions(Completions),
 }
 
 /// Run a command and record it as a step.
 ///
-/// The command has the streams of `steps` itself, and its exit code becomes that of `steps`: 128+n after
-/// signal n, 127 if it is not found, 126 if it cannot be run. SIGTERM and SIGHUP are passed on to it;
-/// SIGINT and SIGQUIT, which a terminal sends to both, are left to it.
+/// The command inherits the streams of `steps`, and `steps` exits with its exit code: 128+n after signal n, 127 if
+/// the command is not found, 126 if it cannot be run. SIGTERM and SIGHUP are forwarded to the command. SIGINT and
+/// SIGQUIT are not, since a terminal sends them to both processes.
 ///
-/// The step is a success after exit code 0 and a failure after any other, an exception if the command
-/// could not be run or was killed by a signal, and cancelled if `steps` was told to end meanwhile.
+/// The results of the step are success after exit code 0 and failure after any other, exception if the command
+/// could not be run or was killed by a signal, and cancelled if `steps` got one of these signals.
 ///
-/// The command finds STEPS_STORE, STEPS_BUILD and STEPS_STEP in its environment, so that it can call
-/// `steps state TEXT` and `steps url NAME URL`. The state string is the command line, or what --state
-/// says, until the command sets another; if the command could not be run or was killed, that is added at
-/// the end.
+/// STEPS_STORE, STEPS_BUILD and STEPS_STEP are set in the environment of the command, so that it can call
+/// `steps state TEXT` and `steps url NAME URL`. The state string is the text of --state or the command line, until
+/// the command sets another. If the command could not be run or was killed, the reason is appended.
 ///
-/// Recording does not change what the command does: where the store fails, or takes longer than 2 s before
-/// the command or after it, there is one warning. With --strict, the exit code is 125 when the step could not be recorded: before the
-/// command, which is then not run, and after one that exited with 0.
+/// A store that fails does not affect the command: it may delay the command by 2 s before the start and by 2 s after
+/// the end, and `steps` prints one warning. With --strict, the exit code is 125 if the step could not be
+/// recorded. If recording fails before the command, the command is not run; if it fails after the command, an exit
+/// code of the command other than 0 takes precedence.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -69,7 +77,7 @@ pub(crate) struct Run {
 
     /// The state string [default: the start of the command line]
     ///
-    /// Give one where the arguments hold what nobody who sees the build should.
+    /// Set it if the arguments are confidential: every reader of the build sees the state string.
     #[arg(long, value_name = "TEXT")]
     pub(crate) state: Option<StateString>,
 
@@ -104,14 +112,14 @@ pub(crate) struct Add {
     #[command(flatten)]
     pub(crate) build: Build,
 
-    /// The name; taken, it gets a suffix
+    /// The name; a name that is taken gets a suffix
     pub(crate) name: StepName,
 
-    /// What the step is doing, in words
+    /// The state string
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) state: StateString,
 
-    /// Add nothing if the build has a step with this key already, and print that one
+    /// An idempotency key: if the build has a step with this key already, print that step and add none
     #[arg(long)]
     pub(crate) key: Option<IdempotencyKey>,
 
@@ -120,7 +128,7 @@ pub(crate) struct Add {
     pub(crate) json: bool,
 }
 
-/// Record that a step has started.
+/// Record the start of a step.
 #[derive(Args, Debug)]
 pub(crate) struct Start {
     #[command(flatten)]
@@ -129,12 +137,12 @@ pub(crate) struct Start {
     #[command(flatten)]
     pub(crate) time: Time,
 
-    /// It has all its locks, or needs none
+    /// The step has all its locks, or needs none
     #[arg(long)]
     pub(crate) locks_acquired: bool,
 }
 
-/// Record that a step has its locks.
+/// Record that a step has acquired its locks.
 #[derive(Args, Debug)]
 pub(crate) struct Locks {
     #[command(flatten)]
@@ -144,13 +152,13 @@ pub(crate) struct Locks {
     pub(crate) time: Time,
 }
 
-/// Set what a step is doing, in words.
+/// Set the state string of a step.
 #[derive(Args, Debug)]
 pub(crate) struct State {
     #[command(flatten)]
     pub(crate) step: Step,
 
-    /// The words
+    /// The state string
     #[arg(allow_hyphen_values = true)]
     pub(crate) text: StateString,
 }
@@ -161,14 +169,14 @@ pub(crate) struct Url {
     #[command(flatten)]
     pub(crate) step: Step,
 
-    /// The name that it is shown under
+    /// The name of the url
     pub(crate) name: String,
 
     /// The url
     pub(crate) url: String,
 }
 
-/// Record that a step is complete, and how it ended.
+/// Record the end of a step and its results.
 #[derive(Args, Debug)]
 pub(crate) struct Finish {
     #[command(flatten)]
@@ -188,7 +196,8 @@ pub(crate) struct Finish {
 /// The exit code is 1 if there is no such step.
 #[derive(Args, Debug)]
 pub(crate) struct Get {
-    // Not from the environment by clap: there, a step and a build do not exclude each other.
+    // clap does not read the environment here: STEPS_STEP and STEPS_BUILD may both be set, while --step and --build
+    // exclude each other.
     /// The step [env: STEPS_STEP]
     #[arg(long, value_name = "ID", conflicts_with_all = ["build", "number", "name"])]
     pub(crate) step: Option<StepId>,
@@ -217,43 +226,43 @@ pub(crate) struct Show {
     #[arg(env = "STEPS_BUILD")]
     pub(crate) build: BuildId,
 
-    /// Show hidden steps too; JSON has them always
+    /// Show hidden steps too; JSON always contains them
     #[arg(long)]
     pub(crate) all: bool,
 
-    /// Follow the build: on a terminal in place, otherwise with a line for each change
+    /// Follow the build: redraw the table on a terminal, otherwise print a line for each change
     #[arg(long)]
     pub(crate) watch: bool,
 
-    /// Stop once there are steps and all of them are complete
+    /// Stop once the build has steps and all of them are complete
     ///
-    /// A build that adds a step only after the one before is complete may be between two steps.
+    /// This may be too early for a build that adds a step only after the previous one is complete.
     #[arg(long, requires = "watch")]
     pub(crate) until_done: bool,
 
-    /// Print the build as JSON; with --watch again on each change, a line each
+    /// Print the build as JSON; with --watch, print it again on each change, a line each
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Say whether the store is reachable, what its format is and what it promises.
+/// Check that the store is reachable, and print its format and its guarantees.
 ///
-/// The exit code is 1 if it is not reachable, or cannot be used.
+/// The exit code is 1 if the store is not reachable or cannot be used.
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {
-    /// Print it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 /// Check that the store keeps the contract, clause by clause.
 ///
-/// It may run on a store that others use at the same time: it adds to builds of its own, drawn at random from the
-/// upper half of those that the store takes, and looks before it adds to one that it is empty. It changes
-/// nothing else and deletes nothing. In the end it says which builds it leaves behind.
+/// The store may be in use by others: the suite writes only to builds of its own. It draws their ids at random
+/// from the upper half of the ids that the store supports, and checks before its first add that a build is empty.
+/// It deletes nothing. At the end it prints the builds that it leaves behind.
 ///
-/// The exit code is 1 if something fails. With --vectors, the last line on standard output is such as
-/// `64 of 64 scenarios agree`, and a file that cannot be read or holds no scenarios is 2.
+/// The exit code is 1 if a case fails. With --vectors, the last line on standard output is a count such as
+/// `64 of 64 scenarios agree`, and the exit code is 2 for a file that cannot be read or holds no scenarios.
 #[cfg(feature = "conformance")]
 #[derive(Args, Debug)]
 pub(crate) struct Conformance {
@@ -261,21 +270,30 @@ pub(crate) struct Conformance {
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Option<String>,
 
-    /// Draw as a run with this seed did [env: STEPS_CONFORMANCE_SEED] [default: another each time]
+    /// The seed of the random cases, to repeat a run [env: STEPS_CONFORMANCE_SEED] [default: a random one]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 
-    /// How many random cases each property has [env: STEPS_CONFORMANCE_CASES] [default: 64]
+    /// The number of random cases of each property [env: STEPS_CONFORMANCE_CASES] [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cases: Option<u32>,
 
-    /// Replay the recorded scenarios of this file instead, one a line
+    /// Replay the recorded scenarios of this file instead, one on each line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "seed", "cases"])]
     pub(crate) vectors: Option<PathBuf>,
 
     /// Print the report as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Check that the store keeps the contract: not compiled in, needs the feature `conformance` of `steps-cli`.
+#[cfg(not(feature = "conformance"))]
+#[derive(Args, Debug)]
+pub(crate) struct WithoutConformance {
+    /// Ignored
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<OsString>,
 }
 
 /// Print the completions for a shell.
@@ -301,7 +319,7 @@ pub(crate) struct Step {
 
 #[derive(Args, Debug)]
 pub(crate) struct Time {
-    /// When, such as 2026-01-31T12:00:00Z [default: now]
+    /// The time, such as 2026-01-31T12:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<Timestamp>,
 }

@@ -2,11 +2,11 @@
 
 mod child;
 mod cli;
+mod command_error;
 mod commands;
 mod connect;
-mod failure;
 #[cfg(feature = "conformance")]
-mod live;
+mod live_store;
 mod output;
 mod recorder;
 mod signals;
@@ -16,17 +16,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{cli::Cli, failure::Failure};
+use crate::{cli::Cli, command_error::CommandError};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // One thread is enough for one command at a time, and starts at once.
+    // One thread is enough for one command, and starts faster than a pool.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::System(error).report(),
+        Err(error) => return CommandError::System(error).report(),
     };
-    let end = runtime.block_on(commands::execute(cli));
-    // A store that hangs must not keep the program: what it was not answered for was not promised.
+    let result = runtime.block_on(commands::execute(cli));
+    // The program does not wait for a store that hangs: a call without an answer promises nothing.
     runtime.shutdown_background();
-    end.unwrap_or_else(|failure| failure.report())
+    result.unwrap_or_else(|error| error.report())
 }

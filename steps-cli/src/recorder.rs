@@ -5,41 +5,41 @@ use steps::{
     SystemClock, Timestamp,
 };
 
-use crate::{connect, failure};
+use crate::{command_error, connect};
 
-/// How long a command may have to wait for the store, before it and again after it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// The store gives up a little earlier by itself, since it knows why.
+/// The longest time that the store may delay a command, before it and again after it.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(2);
+/// The time-out of the store, a little shorter than [`MAX_DELAY`], since the error of the store tells the cause.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(1800);
 
-/// Records one command as a step, and keeps a store that fails or hangs from holding the command up.
+/// Records one command as a step. A store that fails or hangs does not hold the command up.
 ///
-/// What the store did not take in time before the command is made up for at the end: a step
-/// that may be there is not left without its end.
+/// Calls that failed before the command are made again after it, so that a step that may have been added gets its
+/// end.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     store: Option<Arc<dyn StepsStore>>,
     new: NewStep,
     started_at: Option<Timestamp>,
     urls: VecDeque<StepUrl>,
-    /// What the store answered to the add.
+    /// The answer to the add.
     added: Option<AddedStep>,
-    /// Whether the step may be there without the store's answer.
+    /// Whether an add without an answer may have been applied.
     may_be_added: bool,
     started: bool,
 }
 
 /// Why something was not recorded.
 #[derive(Debug)]
-pub(crate) enum Trouble {
-    /// The store says why.
-    Refused(Error),
-    /// The store says nothing.
-    Silent,
+pub(crate) enum RecordError {
+    /// The store returned an error.
+    Store(Error),
+    /// The store did not answer in time.
+    TimedOut,
 }
 
 impl Recorder {
-    /// Records nothing yet. The step has a key, so that adding it twice is adding it once.
+    /// Records nothing yet. The step must have an idempotency key, since it may be added twice.
     pub(crate) fn new(step: NewStep, urls: Vec<StepUrl>) -> Self {
         Self {
             store: None,
@@ -52,32 +52,32 @@ impl Recorder {
         }
     }
 
-    /// Records that the command starts, in the store that is being connected to.
+    /// Connects to the store and records the start of the command.
     pub(crate) async fn begin(
         &mut self,
-        store: impl Future<Output = Result<Arc<dyn StepsStore>, Error>>,
-    ) -> Result<(), Trouble> {
+        connect: impl Future<Output = Result<Arc<dyn StepsStore>, Error>>,
+    ) -> Result<(), RecordError> {
         let begun = in_time(async {
-            let store = store.await?;
+            let store = connect.await?;
             self.store = Some(Arc::clone(&store));
             self.catch_up(&*store).await
         })
         .await;
-        // The command starts now even where nobody was told.
+        // The command starts now even if that could not be recorded.
         self.started_at.get_or_insert_with(|| SystemClock.now());
         begun
     }
 
-    /// Records that the command has ended, unless the step was never added.
-    pub(crate) async fn end(&mut self, finish: FinishStep, remark: Option<StateString>) -> Result<(), Trouble> {
+    /// Records the end of the command, unless the step was certainly not added.
+    pub(crate) async fn end(&mut self, finish: FinishStep, remark: Option<StateString>) -> Result<(), RecordError> {
         let Some(store) = self.store.clone().filter(|_| self.added.is_some() || self.may_be_added) else {
             return Ok(());
         };
         in_time(async {
-            // A step that could not be started can still be finished.
+            // A step whose start could not be recorded can still be finished.
             let begun = self.catch_up(&*store).await;
             if let Some(step) = &self.added {
-                // Both at once, so that the store can keep both with one write to the disk.
+                // Concurrently, so that the store can batch both into one write to the disk.
                 let set_remark = async {
                     match remark {
                         Some(remark) => store.set_step_state_string(step.id, remark).await,
@@ -91,12 +91,13 @@ impl Recorder {
         .await
     }
 
-    /// All steps of a build, from the store that the step was recorded in, which is left then.
-    pub(crate) async fn steps(&self, build_id: BuildId) -> Option<Result<Vec<Step>, Trouble>> {
+    /// Reads the steps of a build from the store that the step was recorded in, and closes it. Returns `None` if
+    /// connecting failed.
+    pub(crate) async fn steps(&self, build_id: BuildId) -> Option<Result<Vec<Step>, RecordError>> {
         let store = self.store.as_ref()?;
         let read = async {
             let steps = store.get_steps(build_id).await;
-            connect::leave(&**store).await;
+            connect::close_quietly(&**store).await;
             steps
         };
         Some(in_time(read).await)
@@ -107,12 +108,12 @@ impl Recorder {
         self.added.as_ref()
     }
 
-    /// Whatever of the beginning the store has not taken yet.
+    /// Makes the calls of the start that have not succeeded yet.
     async fn catch_up(&mut self, store: &dyn StepsStore) -> Result<(), Error> {
         let step = match &self.added {
             Some(step) => step,
             None => {
-                // Also while nobody waits for the answer any more.
+                // Set before the call: a time-out may drop the call half-way.
                 self.may_be_added = true;
                 let added = store.add_step(self.new.clone()).await;
                 let added = added.inspect_err(|error| self.may_be_added = error.may_have_applied())?;
@@ -133,25 +134,25 @@ impl Recorder {
     }
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for RecordError {
     fn from(error: Error) -> Self {
-        Self::Refused(error)
+        Self::Store(error)
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(error) => f.write_str(&failure::chain(error)),
-            Self::Silent => write!(f, "the store did not answer within {PATIENCE:?}"),
+            Self::Store(error) => f.write_str(&command_error::chain(error)),
+            Self::TimedOut => write!(f, "the store did not answer within {MAX_DELAY:?}"),
         }
     }
 }
 
-async fn in_time<T>(calls: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
-    match tokio::time::timeout(PATIENCE, calls).await {
-        Ok(answer) => answer.map_err(Trouble::Refused),
-        Err(_) => Err(Trouble::Silent),
+async fn in_time<T>(calls: impl Future<Output = Result<T, Error>>) -> Result<T, RecordError> {
+    match tokio::time::timeout(MAX_DELAY, calls).await {
+        Ok(answer) => answer.map_err(RecordError::Store),
+        Err(_) => Err(RecordError::TimedOut),
     }
 }
 
@@ -164,75 +165,36 @@ mod tests {
 
     use async_trait::async_trait;
     use steps::{
-        ErrorKind, Results, StepId, StepSelector,
+        Dispatch, ErrorKind, Handler, Request, Response, Results,
         memory::{MemoryOptions, MemoryStore},
     };
     use tokio::time::Instant;
 
     use super::*;
 
-    /// A store that carries out what it is asked and does not say so, this many times.
+    /// A store that applies calls, but never answers the first few.
     #[derive(Debug)]
-    struct Silent {
+    struct SilentStore {
         store: MemoryStore,
-        silent: AtomicUsize,
+        unanswered: AtomicUsize,
     }
 
-    impl Silent {
-        fn times(silent: usize) -> Arc<Self> {
+    impl SilentStore {
+        fn new(unanswered: usize) -> Arc<Dispatch<Self>> {
             let store = MemoryStore::with_options(MemoryOptions::new());
-            Arc::new(Self { store, silent: AtomicUsize::new(silent) })
-        }
-
-        async fn answer<T>(&self, answer: T) -> T {
-            let silent = |left: usize| left.checked_sub(1);
-            match self.silent.fetch_update(Ordering::SeqCst, Ordering::SeqCst, silent) {
-                Ok(_) => pending().await,
-                Err(_) => answer,
-            }
-        }
-
-        async fn steps(&self) -> Vec<Step> {
-            self.store.get_steps(build()).await.unwrap()
+            Arc::new(Dispatch(Self { store, unanswered: AtomicUsize::new(unanswered) }))
         }
     }
 
     #[async_trait]
-    impl StepsStore for Silent {
-        async fn add_step(&self, step: NewStep) -> Result<AddedStep, Error> {
-            self.answer(self.store.add_step(step).await).await
-        }
-
-        async fn start_step(&self, id: StepId, start: StartStep) -> Result<(), Error> {
-            self.answer(self.store.start_step(id, start).await).await
-        }
-
-        async fn set_step_locks_acquired_at(&self, id: StepId, at: Timestamp) -> Result<(), Error> {
-            self.answer(self.store.set_step_locks_acquired_at(id, at).await).await
-        }
-
-        async fn set_step_state_string(&self, id: StepId, state_string: StateString) -> Result<(), Error> {
-            self.answer(self.store.set_step_state_string(id, state_string).await).await
-        }
-
-        async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<(), Error> {
-            self.answer(self.store.finish_step(id, finish).await).await
-        }
-
-        async fn add_url(&self, id: StepId, url: StepUrl) -> Result<(), Error> {
-            self.answer(self.store.add_url(id, url).await).await
-        }
-
-        async fn get_step(&self, step: StepSelector) -> Result<Option<Step>, Error> {
-            self.answer(self.store.get_step(step).await).await
-        }
-
-        async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>, Error> {
-            self.answer(self.store.get_steps(build_id).await).await
-        }
-
-        async fn close(&self) -> Result<(), Error> {
-            self.answer(self.store.close().await).await
+    impl Handler for SilentStore {
+        async fn handle(&self, request: Request) -> Result<Response, Error> {
+            let response = request.send(&self.store).await;
+            let decrement = |left: usize| left.checked_sub(1);
+            match self.unanswered.fetch_update(Ordering::SeqCst, Ordering::SeqCst, decrement) {
+                Ok(_) => pending().await,
+                Err(_) => response,
+            }
         }
     }
 
@@ -246,9 +208,9 @@ mod tests {
         Recorder::new(step, vec![StepUrl::new("a", "1").unwrap(), StepUrl::new("b", "2").unwrap()])
     }
 
-    async fn begin(recorder: &mut Recorder, store: &Arc<Silent>) -> Result<(), Trouble> {
-        let store: Arc<dyn StepsStore> = Arc::<Silent>::clone(store);
-        recorder.begin(async { Ok(store) }).await
+    async fn begin(recorder: &mut Recorder, store: &Arc<Dispatch<SilentStore>>) -> Result<(), RecordError> {
+        let shared: Arc<dyn StepsStore> = Arc::<Dispatch<SilentStore>>::clone(store);
+        recorder.begin(async { Ok(shared) }).await
     }
 
     fn finish() -> FinishStep {
@@ -256,42 +218,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_step_that_was_added_without_an_answer_has_its_end() {
-        for silent in 1..=4 {
-            let (store, mut recorder) = (Silent::times(silent), recorder());
-            let mut was_silent = 0;
-            was_silent += usize::from(begin(&mut recorder, &store).await.is_err());
+    async fn a_step_whose_add_was_not_answered_gets_its_end() {
+        for unanswered in 1..=4 {
+            let store = SilentStore::new(unanswered);
+            let mut recorder = recorder();
+            let mut timed_out = usize::from(begin(&mut recorder, &store).await.is_err());
             let started_at = recorder.started_at;
             tokio::time::advance(Duration::from_secs(60)).await;
             while recorder.end(finish(), None).await.is_err() {
-                was_silent += 1;
+                timed_out += 1;
             }
-            assert_eq!(was_silent, silent);
-            let steps = store.steps().await;
-            assert_eq!(steps.len(), 1, "adding twice is adding once");
+            assert_eq!(timed_out, unanswered);
+            let steps = store.0.store.get_steps(build()).await.unwrap();
+            assert_eq!(steps.len(), 1, "the key makes the second add return the first step");
             assert_eq!(steps[0].results, Some(Results::FAILURE));
-            assert_eq!(steps[0].started_at, started_at, "it started when the command did");
+            assert_eq!(steps[0].started_at, started_at, "the start is that of the command");
             assert_eq!(steps[0].urls.iter().map(StepUrl::name).collect::<Vec<_>>(), ["a", "b"]);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_costs_two_seconds_before_and_two_after() {
-        let (store, mut recorder) = (Silent::times(usize::MAX), recorder());
+    async fn a_store_delays_a_command_by_two_seconds_before_and_two_after() {
+        let store = SilentStore::new(usize::MAX);
+        let mut recorder = recorder();
         let start = Instant::now();
-        assert!(matches!(begin(&mut recorder, &store).await, Err(Trouble::Silent)));
+        assert!(matches!(begin(&mut recorder, &store).await, Err(RecordError::TimedOut)));
         assert_eq!(start.elapsed(), Duration::from_secs(2));
-        assert!(matches!(recorder.end(finish(), None).await, Err(Trouble::Silent)));
+        assert!(matches!(recorder.end(finish(), None).await, Err(RecordError::TimedOut)));
         assert_eq!(start.elapsed(), Duration::from_secs(4));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_cannot_be_connected_to_is_not_asked_again() {
+    async fn a_store_that_cannot_be_connected_to_is_not_called_again() {
         let mut hanging = recorder();
-        assert!(matches!(hanging.begin(pending()).await, Err(Trouble::Silent)));
+        assert!(matches!(hanging.begin(pending()).await, Err(RecordError::TimedOut)));
         let mut refusing = recorder();
         let refusal = Error::new(ErrorKind::Config, "no");
-        assert!(matches!(refusing.begin(async { Err(refusal) }).await, Err(Trouble::Refused(_))));
+        assert!(matches!(refusing.begin(async { Err(refusal) }).await, Err(RecordError::Store(_))));
         let start = Instant::now();
         for mut recorder in [hanging, refusing] {
             assert!(recorder.end(finish(), None).await.is_ok());
@@ -301,10 +264,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_add_that_was_refused_is_not_made_up_for() {
-        let (store, mut recorder) = (Silent::times(0), recorder());
-        store.store.close().await.unwrap();
-        assert!(matches!(begin(&mut recorder, &store).await, Err(Trouble::Refused(_))));
-        assert!(recorder.end(finish(), None).await.is_ok(), "nothing is tried, so nothing is refused");
+    async fn an_add_that_was_refused_is_not_repeated() {
+        let store = SilentStore::new(0);
+        let mut recorder = recorder();
+        store.0.store.close().await.unwrap();
+        assert!(matches!(begin(&mut recorder, &store).await, Err(RecordError::Store(_))));
+        assert!(recorder.end(finish(), None).await.is_ok(), "no call is made, so none fails");
     }
 }

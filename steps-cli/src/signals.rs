@@ -3,17 +3,17 @@ use std::{fs, future, io};
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
-/// The signals that ask `steps` to end, which it outlives to record how the command ended.
+/// Listens for the signals that ask `steps` to end.
 ///
-/// While this is there they do not end the program.
+/// They no longer end the program from then on, so that `steps run` can record the end of the command.
 #[derive(Debug)]
 pub(crate) struct Signals {
     streams: [(Signal, Option<unix::Signal>); 4],
 }
 
 impl Signals {
-    /// Listens from now on, except to a signal that whoever started `steps` wants ignored, as `nohup`
-    /// does: a signal that is listened to would no longer be ignored in the command either.
+    /// Starts to listen, except for a signal that this process inherited as ignored, such as SIGHUP from `nohup`:
+    /// with a handler installed, the command would not inherit it as ignored.
     pub(crate) fn listen() -> io::Result<Self> {
         let ignored = ignored();
         let stream = |signal: Signal| {
@@ -34,20 +34,20 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Signal {
-        let [(a, interrupt), (b, quit), (c, terminate), (d, hang_up)] = &mut self.streams;
+        let [(sigint, interrupt), (sigquit, quit), (sigterm, terminate), (sighup, hang_up)] = &mut self.streams;
         tokio::select! {
-            () = receive(interrupt) => *a,
-            () = receive(quit) => *b,
-            () = receive(terminate) => *c,
-            () = receive(hang_up) => *d,
+            () = receive(interrupt) => *sigint,
+            () = receive(quit) => *sigquit,
+            () = receive(terminate) => *sigterm,
+            () = receive(hang_up) => *sighup,
         }
     }
 
-    /// The next one, if it has come already.
+    /// The next signal, if one has arrived already.
     pub(crate) async fn pending(&mut self) -> Option<Signal> {
-        // What came in the meantime is seen once the runtime has looked.
+        // The runtime polls for signals only when the task yields.
         tokio::task::yield_now().await;
         tokio::select! {
             biased;
@@ -66,8 +66,8 @@ async fn receive(stream: &mut Option<unix::Signal>) {
     future::pending().await
 }
 
-/// The signals that this process was started to ignore, bit n - 1 for signal n. Linux tells; of other
-/// systems nothing is known without unsafe code.
+/// The signals that this process inherited as ignored, bit n - 1 for signal n. Read from `/proc` on Linux; empty
+/// on other systems, where reading them takes unsafe code.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     parse_ignored(&status).unwrap_or(0)
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ignored_signals_are_read_from_the_status() {
+    fn the_ignored_signals_are_parsed_from_the_status() {
         assert_eq!(parse_ignored("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"), Some(0x1001));
         assert_eq!(parse_ignored("Name:\tsteps\n"), None);
     }

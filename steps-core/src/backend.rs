@@ -39,6 +39,11 @@ pub trait Backend: fmt::Debug + Send + Sync {
         url.to_owned()
     }
 
+    /// Whether a valid URL of this backend may hold a secret, such as a password, and must not be shown whole.
+    fn urls_hold_secrets(&self) -> bool {
+        true
+    }
+
     /// The URL without its secrets, for messages. The default keeps only the scheme, since the rest may contain a
     /// password.
     fn redacted_url(&self, url: &str) -> String {

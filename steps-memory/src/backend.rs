@@ -27,6 +27,10 @@ impl Backend for MemoryBackend {
         false
     }
 
+    fn urls_hold_secrets(&self) -> bool {
+        false
+    }
+
     fn redacted_url(&self, url: &str) -> String {
         url.to_owned()
     }

@@ -15,6 +15,10 @@ impl Backend for SqliteBackend {
         &["sqlite"]
     }
 
+    fn urls_hold_secrets(&self) -> bool {
+        false
+    }
+
     async fn connect(&self, url: &str, connect: &ConnectOptions) -> Result<Arc<dyn StepsStore>> {
         Ok(Arc::new(SqliteStore::connect(options(url, connect)?).await?))
     }

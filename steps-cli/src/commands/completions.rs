@@ -2,12 +2,12 @@ use clap::CommandFactory;
 
 use crate::{
     cli::{Cli, Completions},
-    failure::Failure,
+    command_error::CommandError,
     output,
 };
 
-pub(super) fn completions(completions: &Completions) -> Result<(), Failure> {
-    // clap_complete panics where it cannot write, which never happens to a vector.
+pub(super) fn completions(completions: &Completions) -> Result<(), CommandError> {
+    // clap_complete panics on a write error, and writing to a vector never fails.
     let mut script = Vec::new();
     clap_complete::generate(completions.shell, &mut Cli::command(), "steps", &mut script);
     output::data(&String::from_utf8_lossy(&script))

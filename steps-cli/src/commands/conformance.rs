@@ -1,26 +1,26 @@
 use std::{fs, path::Path, process::ExitCode};
 
 use conformance_tests::{
-    Config, Report,
+    Config,
     recorded::{self, Scenarios},
 };
 use serde::Serialize;
 
 use crate::{
     cli::Conformance,
-    failure::{self, Failure},
-    live::{LeftBehind, Live},
+    command_error::{self, CommandError},
+    live_store::{Leftovers, LiveStore},
     output::{self, cases, json, progress::Watch, table::Look},
     store_url::StoreUrl,
 };
 
-/// What `--json` gives: of the suite its report with the counts, of a file what its replay came to.
+/// The output of `--json`: the report of the suite with its counts, or the result of a replay.
 #[derive(Debug, Serialize)]
 struct Document<'a, T> {
     store: &'a str,
     #[serde(flatten)]
     result: T,
-    left_behind: Option<LeftBehind>,
+    left_behind: Option<Leftovers>,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,7 +32,7 @@ struct Counted<'a> {
     cases: &'a [conformance_tests::CaseReport],
 }
 
-pub(super) async fn conformance(store: &StoreUrl, conformance: Conformance) -> Result<ExitCode, Failure> {
+pub(super) async fn conformance(store: &StoreUrl, conformance: Conformance) -> Result<ExitCode, CommandError> {
     let config = config(store, &conformance)?;
     match &conformance.vectors {
         Some(file) => replay(store, file, config, conformance.json).await,
@@ -40,65 +40,72 @@ pub(super) async fn conformance(store: &StoreUrl, conformance: Conformance) -> R
     }
 }
 
-async fn run(store: &StoreUrl, config: Config, as_json: bool) -> Result<ExitCode, Failure> {
-    let live = Live::reach(store).await?;
+async fn run(store: &StoreUrl, config: Config, as_json: bool) -> Result<ExitCode, CommandError> {
+    let live = LiveStore::probe(store).await?;
     let watch = Watch::new("cases");
     let report = conformance_tests::run_watched(live.clone(), config, move |progress| watch.ended(progress)).await;
-    let left = left_behind(&live).await;
+    let leftovers = report_leftovers(&live).await;
     if report.cases.is_empty() {
-        return Err(Failure::Usage("no case has a name that contains the text of --filter".into()));
+        return Err(CommandError::Usage("no case name contains the text of --filter".into()));
     }
     if as_json {
-        let Report { seed, cases, .. } = &report;
-        let [passed, failed, ignored] = [report.passed().count(), report.failed().count(), report.ignored().count()];
-        let result = Counted { seed: *seed, passed, failed, ignored, cases };
-        json::line(&Document { store: live.backend(), result, left_behind: left })?;
+        let result = Counted {
+            seed: report.seed,
+            passed: report.passed().count(),
+            failed: report.failed().count(),
+            ignored: report.ignored().count(),
+            cases: &report.cases,
+        };
+        json::line(&Document { store: live.backend(), result, left_behind: leftovers })?;
     } else {
         output::data(&cases::of_report(&report, Look::of_stdout()))?;
     }
     Ok(exit_code(report.is_success()))
 }
 
-async fn replay(store: &StoreUrl, file: &Path, config: Config, as_json: bool) -> Result<ExitCode, Failure> {
-    let about = |what: String| Failure::Usage(format!("{}: {what}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| about(error.to_string()))?;
-    let scenarios: Scenarios = text.parse().map_err(|error: recorded::ScenarioError| about(error.to_string()))?;
+async fn replay(store: &StoreUrl, file: &Path, config: Config, as_json: bool) -> Result<ExitCode, CommandError> {
+    let invalid = |reason: String| CommandError::Usage(format!("{}: {reason}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| invalid(error.to_string()))?;
+    let scenarios: Scenarios = text.parse().map_err(|error: recorded::ScenarioError| invalid(error.to_string()))?;
     if scenarios.is_empty() {
-        return Err(about("it holds no scenarios".into()));
+        return Err(invalid("it holds no scenarios".into()));
     }
-    let live = Live::reach(store).await?;
+    let live = LiveStore::probe(store).await?;
     let watch = Watch::new("scenarios");
     let replayed = recorded::replay_watched(live.clone(), scenarios, config, |progress| watch.ended(progress)).await;
     drop(watch);
-    let left = left_behind(&live).await;
+    let leftovers = report_leftovers(&live).await;
     if as_json {
-        json::line(&Document { store: live.backend(), result: &replayed, left_behind: left })?;
+        json::line(&Document { store: live.backend(), result: &replayed, left_behind: leftovers })?;
     } else {
         output::data(&format!("{}\n", cases::lines(&replayed.to_string())))?;
     }
     Ok(exit_code(replayed.is_success()))
 }
 
-fn config(store: &StoreUrl, conformance: &Conformance) -> Result<Config, Failure> {
-    let mut config = Config::from_env().map_err(|error| Failure::Usage(error.to_string()))?;
+fn config(store: &StoreUrl, conformance: &Conformance) -> Result<Config, CommandError> {
+    let mut config = Config::from_env().map_err(|error| CommandError::Usage(error.to_string()))?;
     config.seed = conformance.seed.unwrap_or(config.seed);
     config.cases = conformance.cases.unwrap_or(config.cases);
     config.filter.clone_from(&conformance.filter);
-    Ok(config.with_command(format!("steps conformance --store {} --filter {{case}}", store.for_a_command())))
+    Ok(config.with_command(format!("steps conformance --store {} --filter {{case}}", store.shell_argument())))
 }
 
-/// Says which builds have steps now that had none before.
-async fn left_behind(live: &Live) -> Option<LeftBehind> {
-    match live.left_behind().await {
-        Ok(left) => {
-            if left.builds > 0 {
-                let ranges: Vec<_> = left.ranges.iter().map(|(first, last)| range(first, last)).collect();
-                output::note(&format!("{} builds are left in the store: {}", left.builds, ranges.join(", ")));
+/// Reports which builds have steps of the suite.
+async fn report_leftovers(live: &LiveStore) -> Option<Leftovers> {
+    match live.leftovers().await {
+        Ok(leftovers) => {
+            if leftovers.builds > 0 {
+                let ranges: Vec<_> = leftovers.ranges.iter().map(|(first, last)| range(first, last)).collect();
+                output::note(&format!("{} builds are left in the store: {}", leftovers.builds, ranges.join(", ")));
             }
-            Some(left)
+            Some(leftovers)
         }
         Err(error) => {
-            output::warning(&format!("which builds are left in the store is not known\n{}", failure::chain(&error)));
+            output::warning(&format!(
+                "cannot find out which builds are left in the store\n{}",
+                command_error::chain(&error)
+            ));
             None
         }
     }

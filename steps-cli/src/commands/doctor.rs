@@ -1,11 +1,12 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use steps::{Connector, Description, Error, ErrorKind};
+use steps::{Description, Error, ErrorKind};
 
 use crate::{
     cli::Doctor,
-    failure::{self, Failure},
+    command_error::{self, CommandError},
+    connect,
     output::{
         self, json,
         table::{self, Look},
@@ -14,10 +15,10 @@ use crate::{
     store_url::StoreUrl,
 };
 
-/// What `--json` gives.
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
 struct Diagnosis {
-    /// Whether the store answered. Its server may, where this is false.
+    /// Whether the store answered. The server may be reachable even if the store is not.
     reachable: bool,
     #[serde(flatten)]
     description: Option<Description>,
@@ -27,8 +28,8 @@ struct Diagnosis {
     advice: Option<&'static str>,
 }
 
-pub(super) async fn doctor(store: &StoreUrl, doctor: Doctor) -> Result<ExitCode, Failure> {
-    match Connector::builtin().describe(store.without_creating().as_str()).await {
+pub(super) async fn doctor(store: &StoreUrl, doctor: Doctor) -> Result<ExitCode, CommandError> {
+    match connect::describe(store).await {
         Ok(description) if doctor.json => {
             json::line(&Diagnosis { reachable: true, description: Some(description), error: None, advice: None })?;
             Ok(ExitCode::SUCCESS)
@@ -38,14 +39,16 @@ pub(super) async fn doctor(store: &StoreUrl, doctor: Doctor) -> Result<ExitCode,
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            let (reason, advice) = (failure::chain(&error), advice(&error));
-            // Another answer than none: of a server that has no store yet, say, or of a file of another program.
-            let what = if error.kind() == ErrorKind::Unavailable { "is not reachable" } else { "cannot be used" };
-            output::error(&format!("the store {} {what}\n{reason}", store.without_secrets()));
+            let reason = command_error::chain(&error);
+            let advice = advice(&error);
+            // A server without a store, or a file of another program, was reached but cannot be used.
+            let problem = if error.kind() == ErrorKind::Unavailable { "is not reachable" } else { "cannot be used" };
+            output::error(&format!("the store {} {problem}\n{reason}", store.redacted()));
             output::note(advice);
             if doctor.json {
-                let (error, advice) = (Some(reason), Some(advice));
-                json::line(&Diagnosis { reachable: false, description: None, error, advice })?;
+                let diagnosis =
+                    Diagnosis { reachable: false, description: None, error: Some(reason), advice: Some(advice) };
+                json::line(&diagnosis)?;
             }
             Ok(ExitCode::FAILURE)
         }
@@ -53,32 +56,32 @@ pub(super) async fn doctor(store: &StoreUrl, doctor: Doctor) -> Result<ExitCode,
 }
 
 fn shown(description: &Description) -> String {
-    let sentences = |sentences: &[String]| sentences.iter().map(|it| text::shown(it)).collect::<Vec<_>>().join("\n");
+    let lines = |texts: &[String]| texts.iter().map(|text| text::shown(text)).collect::<Vec<_>>().join("\n");
     let mut fields = vec![
         ("store", text::shown(&description.location).into_owned()),
         ("reachable", "yes".to_owned()),
         ("backend", text::shown(&description.backend).into_owned()),
         ("format", text::shown(&description.format).into_owned()),
-        ("promises", sentences(&description.promises)),
+        ("promises", lines(&description.promises)),
     ];
     if let Some(greatest) = description.greatest_build_id {
         fields.push(("builds", format!("up to {greatest}")));
     }
     if !description.warnings.is_empty() {
-        fields.push(("but", sentences(&description.warnings)));
+        fields.push(("but", lines(&description.warnings)));
     }
     table::of_fields(fields, Look::of_stdout())
 }
 
 fn advice(error: &Error) -> &'static str {
     match error.kind() {
-        ErrorKind::Config => {
-            "check --store or STEPS_STORE; where there is no store yet, `steps run` or `steps add` makes one"
-        }
-        ErrorKind::ReadOnly => "ask for the right to write; to read only, add mode=ro to the URL",
-        ErrorKind::CapacityExceeded => "make room where the store keeps its data",
+        ErrorKind::Config => "check --store or STEPS_STORE; `steps run` or `steps add` creates a missing store",
+        ErrorKind::ReadOnly => "get write access, or add mode=ro to the URL to only read",
+        ErrorKind::CapacityExceeded => "free space for the data of the store",
         ErrorKind::Corrupt => "restore the store from a backup",
-        ErrorKind::Unavailable => "see whether its server runs, or whether another program holds it, and try again",
-        _ => "see what the error says",
+        ErrorKind::Unavailable => {
+            "check that the server runs and that no other program locks the store, then try again"
+        }
+        _ => "see the error message",
     }
 }

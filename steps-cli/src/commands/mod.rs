@@ -1,4 +1,4 @@
-//! A module for each of the program's commands; the small ones share [`change`].
+//! The commands of the program, a module each; the small ones share [`change`].
 
 mod change;
 mod completions;
@@ -13,12 +13,16 @@ use std::process::ExitCode;
 
 use crate::{
     cli::{Cli, Command},
-    failure::Failure,
+    command_error::CommandError,
     store_url::StoreUrl,
 };
 
-/// Does what the command line says, and gives the program's exit code.
-pub(crate) async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
+#[cfg(not(feature = "conformance"))]
+const WITHOUT_CONFORMANCE: &str =
+    "this program was built without the conformance suite; build `steps-cli` with the feature `conformance`";
+
+/// Executes the command and returns the exit code of the program.
+pub(crate) async fn execute(cli: Cli) -> Result<ExitCode, CommandError> {
     let store = StoreUrl::given_or_default(cli.store);
     match cli.command {
         Command::Run(run) => return run::run(&store, run).await,
@@ -26,6 +30,8 @@ pub(crate) async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Doctor(doctor) => return doctor::doctor(&store, doctor).await,
         #[cfg(feature = "conformance")]
         Command::Conformance(conformance) => return conformance::conformance(&store, conformance).await,
+        #[cfg(not(feature = "conformance"))]
+        Command::Conformance(_) => return Err(CommandError::Usage(WITHOUT_CONFORMANCE.to_owned())),
         Command::Get(get) => get::get(&store, get).await?,
         Command::Add(add) => change::add(&store, add).await?,
         Command::Start(start) => change::start(&store, start).await?,

@@ -6,40 +6,40 @@ use super::show;
 use crate::{
     child::{CommandLine, Environment},
     cli::Run,
-    connect,
-    failure::Failure,
-    output,
-    recorder::{Recorder, STORE_TIMEOUT, Trouble},
+    command_error::CommandError,
+    connect, output,
+    recorder::{RecordError, Recorder, STORE_TIMEOUT},
     signals::Signals,
     store_url::StoreUrl,
 };
 
-/// The exit code when the step could not be recorded and `--strict` says that it must be: that of
-/// `env` and `timeout` for failures of their own.
+/// The exit code with `--strict` if the step could not be recorded. `env` and `timeout` use the same code for their
+/// own failures.
 const NOT_RECORDED: u8 = 125;
 
-/// How much of the command line becomes the state string.
+/// The length at which a command line is cut to become the state string.
 const STATE_CHARACTERS: usize = 80;
 
-pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, Failure> {
-    // First of all, so that no signal leaves a step behind that never ends.
-    let mut signals = Signals::listen().map_err(Failure::System)?;
-    let command = CommandLine::new(&run.command).ok_or_else(|| Failure::Usage("which command?".to_owned()))?;
+pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandError> {
+    // Before the step is added: a signal after the add must not leave an unfinished step.
+    let mut signals = Signals::listen().map_err(CommandError::System)?;
+    let command =
+        CommandLine::new(&run.command).ok_or_else(|| CommandError::Usage("the command is missing".to_owned()))?;
     let state = match run.state {
         Some(state) => state,
         None => StateString::new(command.to_text(STATE_CHARACTERS))?,
     };
     let step = NewStep::new(run.build.id, run.name.unwrap_or_else(|| command.step_name()), state.clone())
         .with_idempotency_key(random_key()?);
-    let mut complaints = Complaints { strict: run.strict, made: false };
+    let mut failures = WarnOnce { strict: run.strict, is_reported: false };
 
     let mut recorder = Recorder::new(step, run.urls);
-    if let Err(trouble) = recorder.begin(connect::to_add_within(STORE_TIMEOUT, store)).await {
-        let what = if recorder.step().is_some() { "the start of the step" } else { "the step" };
-        complaints.make(&format!("{what} is not recorded"), &trouble);
+    if let Err(error) = recorder.begin(connect::to_add_within(STORE_TIMEOUT, store)).await {
+        let unrecorded = if recorder.step().is_some() { "the start of the step" } else { "the step" };
+        failures.report(&format!("{unrecorded} is not recorded"), &error);
         if run.strict {
             output::note("the command is not run");
-            // What was added all the same must not look as if it ran.
+            // If the step was added nevertheless, its end says that the command did not run.
             let finish = FinishStep::new(Results::EXCEPTION).with_hidden(run.hidden);
             let remark = with_remark(&state, "not run: it could not be recorded");
             let _ = recorder.end(finish, Some(remark)).await;
@@ -48,11 +48,11 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, Failure>
     }
 
     let folder = env::current_dir();
-    let store_there = folder.map_or_else(|_| store.clone(), |folder| store.seen_from_anywhere(&folder));
+    let absolute_store = folder.map_or_else(|_| store.clone(), |folder| store.absolute(&folder));
     let environment = Environment::default()
-        .with("STEPS_STORE", Some(store_there.as_str().to_owned()))
+        .with("STEPS_STORE", Some(absolute_store.as_str().to_owned()))
         .with("STEPS_BUILD", Some(run.build.id.to_string()))
-        // Where there is no step, that of a command around this one is not it.
+        // Without a step the variable is removed: it would name the step of an outer `steps run`.
         .with("STEPS_STEP", recorder.step().map(|step| step.id.to_string()));
     let outcome = command.run(&environment, &mut signals).await;
     if let Some(error) = outcome.start_error() {
@@ -62,12 +62,12 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, Failure>
     let finish = FinishStep::new(outcome.results()).with_hidden(run.hidden);
     let remark = outcome.remark().map(|remark| with_remark(&state, &remark));
     let ended = recorder.end(finish, remark).await;
-    if let Err(trouble) = &ended {
-        complaints.make("the end of the step is not recorded", trouble);
+    if let Err(error) = &ended {
+        failures.report("the end of the step is not recorded", error);
     } else if run.show {
         match recorder.steps(run.build.id).await {
             Some(Ok(steps)) => print(run.build.id, &steps, run.json),
-            Some(Err(trouble)) => complaints.make("the build cannot be shown", &trouble),
+            Some(Err(error)) => failures.report("the build cannot be shown", &error),
             None => {}
         }
     }
@@ -77,40 +77,40 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, Failure>
     }))
 }
 
-/// Prints the build's steps. Where that fails, it is no matter of the command.
+/// Prints the build's steps. A failure does not change the exit code, which is the command's.
 fn print(build_id: BuildId, steps: &[Step], json: bool) {
-    if let Err(failure) = show::print(build_id, steps, false, json) {
-        let _ = failure.report();
+    if let Err(error) = show::print(build_id, steps, false, json) {
+        let _ = error.report();
     }
 }
 
 /// `make -j4 (killed by SIGKILL)`
 fn with_remark(state: &StateString, remark: &str) -> StateString {
     let text = if state.as_str().is_empty() { remark.to_owned() } else { format!("{state} ({remark})") };
-    // A state string that is as long as one may be has no room for more.
+    // A state string of the maximum length stays without the remark.
     StateString::new(text).unwrap_or_else(|_| state.clone())
 }
 
-/// Of a store that fails, the user hears once.
+/// Reports the first failure of the store only: the later ones mostly have the same cause.
 #[derive(Debug)]
-struct Complaints {
+struct WarnOnce {
     strict: bool,
-    made: bool,
+    is_reported: bool,
 }
 
-impl Complaints {
-    fn make(&mut self, what: &str, trouble: &Trouble) {
-        let message = format!("{what}: {trouble}");
-        match (self.made, self.strict) {
+impl WarnOnce {
+    fn report(&mut self, consequence: &str, error: &RecordError) {
+        let message = format!("{consequence}: {error}");
+        match (self.is_reported, self.strict) {
             (true, _) => {}
             (false, true) => output::error(&message),
             (false, false) => output::warning(&message),
         }
-        self.made = true;
+        self.is_reported = true;
     }
 }
 
-fn random_key() -> Result<IdempotencyKey, Failure> {
-    let random = || getrandom::u64().map_err(|error| Failure::System(error.into()));
+fn random_key() -> Result<IdempotencyKey, CommandError> {
+    let random = || getrandom::u64().map_err(|error| CommandError::System(error.into()));
     Ok(IdempotencyKey::new(format!("steps-run-{:016x}{:016x}", random()?, random()?))?)
 }

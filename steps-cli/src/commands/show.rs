@@ -3,8 +3,9 @@ use std::{process::ExitCode, time::Duration};
 use steps::{BuildId, Clock, Error, Step, StepsStore, SystemClock};
 
 use crate::{
-    child, cli, connect,
-    failure::Failure,
+    child, cli,
+    command_error::CommandError,
+    connect,
     output::{
         self, json,
         lines::Changes,
@@ -15,23 +16,23 @@ use crate::{
     store_url::StoreUrl,
 };
 
-/// How often a build that is watched is read: often enough that durations seem to run.
+/// The time between reads of a watched build, short enough that durations seem to run.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-pub(super) async fn show(store: &StoreUrl, show: cli::Show) -> Result<ExitCode, Failure> {
+pub(super) async fn show(store: &StoreUrl, show: cli::Show) -> Result<ExitCode, CommandError> {
     let store = connect::to_read(store).await?;
-    let end = if show.watch { watch(&*store, &show).await } else { once(&*store, &show).await };
-    connect::leave(&*store).await;
-    end
+    let result = if show.watch { watch(&*store, &show).await } else { once(&*store, &show).await };
+    connect::close_quietly(&*store).await;
+    result
 }
 
-async fn once(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, Failure> {
+async fn once(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, CommandError> {
     print(show.build, &store.get_steps(show.build).await?, show.all, show.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the steps of a build.
-pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) -> Result<(), Failure> {
+pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) -> Result<(), CommandError> {
     if json {
         return json::line(&json::Build { buildid: build_id, steps });
     }
@@ -49,8 +50,8 @@ pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) ->
     Ok(())
 }
 
-async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::listen().map_err(Failure::System)?;
+async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, CommandError> {
+    let mut signals = Signals::listen().map_err(CommandError::System)?;
     let mut view = View::open(show)?;
     let mut last = Vec::new();
     let mut is_answering = true;
@@ -66,7 +67,7 @@ async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, Fai
                 }
             }
             Err(error) if error.is_retryable() => {
-                view.not_answering(&error, is_answering)?;
+                view.report_retry(&error, is_answering)?;
                 is_answering = false;
             }
             Err(error) => return Err(error.into()),
@@ -76,14 +77,14 @@ async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, Fai
             signal = signals.next() => break ExitCode::from(child::exit_code_of_signal(signal as i32)),
         }
     };
-    if view.leaves_nothing() {
+    if view.vanishes() {
         drop(view);
         print(show.build, &last, show.all, false)?;
     }
     Ok(code)
 }
 
-/// How a build is followed.
+/// The output of a watched build.
 #[derive(Debug)]
 enum View {
     Screen { screen: Screen, build_id: BuildId, all: bool },
@@ -92,17 +93,17 @@ enum View {
 }
 
 impl View {
-    fn open(show: &cli::Show) -> Result<Self, Failure> {
+    fn open(show: &cli::Show) -> Result<Self, CommandError> {
         if show.json {
             return Ok(Self::Json { build_id: show.build, last: None });
         }
-        Ok(match Screen::take()? {
+        Ok(match Screen::enter()? {
             Some(screen) => Self::Screen { screen, build_id: show.build, all: show.all },
             None => Self::Lines { changes: Changes::default(), all: show.all },
         })
     }
 
-    fn show(&mut self, steps: &[Step]) -> Result<(), Failure> {
+    fn show(&mut self, steps: &[Step]) -> Result<(), CommandError> {
         let now = SystemClock.now();
         match self {
             Self::Screen { screen, build_id, all } => {
@@ -125,13 +126,13 @@ impl View {
         }
     }
 
-    /// Says that the store does not answer now, the first time, and goes on: it may answer again.
-    fn not_answering(&self, error: &Error, is_news: bool) -> Result<(), Failure> {
+    /// Reports that the store does not answer, as a warning only if `is_first`. The next read may succeed.
+    fn report_retry(&self, error: &Error, is_first: bool) -> Result<(), CommandError> {
         let message = format!("trying again: {error}");
         match self {
             Self::Screen { screen, .. } => screen.draw(&output::text::shown(&message), ""),
             Self::Lines { .. } | Self::Json { .. } => {
-                if is_news {
+                if is_first {
                     output::warning(&message);
                 }
                 Ok(())
@@ -139,8 +140,8 @@ impl View {
         }
     }
 
-    /// Whether nothing of it stays when it ends.
-    const fn leaves_nothing(&self) -> bool {
+    /// Whether its output vanishes when it is dropped.
+    const fn vanishes(&self) -> bool {
         matches!(self, Self::Screen { .. })
     }
 }

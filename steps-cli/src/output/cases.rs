@@ -1,4 +1,4 @@
-//! What the suite found out, a table for each group of cases.
+//! The report of the suite, a table for each group of cases.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use super::{
     text,
 };
 
-/// The tables, then how the cases failed that did, and in the last line the counts.
+/// The tables, then the failures, and in the last line the counts.
 pub(crate) fn of_report(report: &Report, look: Look) -> String {
     let widest = |width: fn(&CaseReport) -> usize| report.cases.iter().map(width).max().unwrap_or(0);
     let widths = [widest(|case| name(case).len()), widest(|case| clauses(case).len())];
@@ -22,18 +22,21 @@ pub(crate) fn of_report(report: &Report, look: Look) -> String {
     for (case, _) in report.failed() {
         let _ = writeln!(shown, "---- {} ----\n{}\n", case.name, lines(&case.to_string()));
     }
-    let [passed, failed, ignored] = [report.passed().count(), report.failed().count(), report.ignored().count()];
-    let (store, seed) = (text::shown(&report.store), report.seed);
+    let store = text::shown(&report.store);
+    let passed = report.passed().count();
+    let failed = report.failed().count();
+    let ignored = report.ignored().count();
+    let seed = report.seed;
     let _ = writeln!(shown, "{store}: {passed} passed, {failed} failed, {ignored} ignored; seed {seed}");
     shown
 }
 
-/// A text of several lines, with what acts on a terminal in each of them shown.
+/// A text of several lines, with control characters in each line escaped.
 pub(crate) fn lines(text: &str) -> String {
     text.lines().map(text::shown).collect::<Vec<_>>().join("\n")
 }
 
-/// The columns of all tables are as wide as those of the widest.
+/// The table of a group. `widths` aligns the columns of all tables.
 fn of_group(cases: &[CaseReport], widths: [usize; 2], look: Look) -> String {
     let mut table = look.table();
     let title = cases.first().map(group).unwrap_or_default().to_uppercase();
@@ -44,7 +47,7 @@ fn of_group(cases: &[CaseReport], widths: [usize; 2], look: Look) -> String {
         let seconds = format!("{:.1}s", case.duration.as_secs_f64());
         table.add_row([Cell::new(name(case)), Cell::new(clauses(case)), Cell::new(seconds), result]);
     }
-    table::apart(&mut table);
+    table::separate_columns(&mut table);
     for (index, column) in table.column_iter_mut().enumerate() {
         match widths.get(index) {
             Some(width) if look.width.is_none() => {
@@ -82,7 +85,7 @@ fn result(case: &CaseReport) -> (String, Color) {
             Some(clause) => (format!("failed: {clause}"), Color::DarkRed),
             None => ("failed".into(), Color::DarkRed),
         },
-        // Skipped, or known to fail: it says so itself.
+        // Skipped, or known to fail: the text of the case says so.
         _ => (case.to_string(), Color::DarkYellow),
     }
 }

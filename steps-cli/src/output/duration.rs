@@ -8,9 +8,9 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// The time from one point to another, as people write it: `340ms`, `12.3s`, `1m 02s`, `3h 07m`.
+/// A duration with a short display form: `340ms`, `12.3s`, `1m 02s`, `3h 07m`.
 ///
-/// It is negative where the second point is the earlier one, as a store allows.
+/// It is negative if the end is before the start, which a store allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Duration(i64);
 
@@ -20,13 +20,13 @@ impl Duration {
     }
 }
 
-/// How long a step took, or has taken up to `now`. Nothing for one that was not started.
+/// The duration of a step; of a running step up to `now`. `None` for a step that was not started.
 pub(crate) fn of_step(step: &Step, now: Timestamp) -> Option<Duration> {
     step.started_at.map(|started_at| Duration::between(started_at, step.complete_at.unwrap_or(now)))
 }
 
-/// How long a step waited for its locks, or has waited up to `now`. Nothing for one that was not
-/// started, or that ended without.
+/// The time that a step waited for its locks; of a waiting step up to `now`. `None` for a step that was not
+/// started, or that ended without its locks.
 pub(crate) fn of_waiting(step: &Step, now: Timestamp) -> Option<Duration> {
     let waiting = || step.complete_at.is_none().then_some(now);
     let acquired_at = step.locks_acquired_at.or_else(waiting);
@@ -58,12 +58,13 @@ mod tests {
     }
 
     fn step() -> StepBuilder {
-        let (id, build_id) = (StepId::new(1).unwrap(), BuildId::new(1).unwrap());
+        let id = StepId::new(1).unwrap();
+        let build_id = BuildId::new(1).unwrap();
         Step::builder(id, build_id, StepNumber::FIRST, StepName::new("a").unwrap(), StateString::default())
     }
 
     #[test]
-    fn it_is_written_as_people_do() {
+    fn a_duration_has_its_two_largest_units() {
         for (micros, expected) in [
             (0, "0ms"),
             (999_999, "999ms"),
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_runs_has_taken_the_time_up_to_now() {
+    fn the_duration_of_a_running_step_ends_now() {
         let shown = |step: Step| of_step(&step, at(100)).map(|duration| duration.to_string());
         assert_eq!(shown(step().build()), None);
         assert_eq!(shown(step().complete_at(Some(at(20))).build()), None);
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_waits_for_its_locks_until_it_has_them_or_ends_without() {
+    fn a_step_waits_until_it_has_its_locks_and_shows_no_wait_if_it_ended_without() {
         let shown = |step: Step| of_waiting(&step, at(100)).map(|duration| duration.to_string());
         let started = || step().started_at(Some(at(10)));
         assert_eq!(shown(step().locks_acquired_at(Some(at(10))).build()), None);

@@ -4,12 +4,12 @@ use steps::{Step, StepId, Timestamp};
 
 use super::{duration, status::Status, table, text};
 
-/// What is new in a build since it was last looked at, as plain lines: for what is no terminal.
+/// The changes of a watched build as plain lines, for output that is not a terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(HashMap<StepId, Step>);
 
 impl Changes {
-    /// A line for each step that is new or has changed.
+    /// A line for each step that is new or has changed since the last call.
     pub(crate) fn lines<'a>(&mut self, steps: impl Iterator<Item = &'a Step>, now: Timestamp) -> String {
         let mut lines = String::new();
         for step in steps {
@@ -45,10 +45,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_for_each_change_and_none_without() {
+    fn each_change_has_a_line_and_no_change_has_none() {
         let at = |second: i64| Some(Timestamp::from_unix_micros(second * 1_000_000).unwrap());
         let builder = || {
-            let (id, build_id) = (StepId::new(9).unwrap(), BuildId::new(7).unwrap());
+            let id = StepId::new(9).unwrap();
+            let build_id = BuildId::new(7).unwrap();
             let state = StateString::new("make\u{1b}").unwrap();
             Step::builder(id, build_id, StepNumber::new(2), "compile".parse().unwrap(), state).started_at(at(0))
         };

@@ -1,4 +1,4 @@
-//! Everything that the program says: data on standard output, the rest on standard error.
+//! All output of the program: data on standard output, the rest on standard error.
 
 #[cfg(feature = "conformance")]
 pub(crate) mod cases;
@@ -16,39 +16,39 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
-/// Writes to standard output what the program was asked for.
-pub(crate) fn data(text: &str) -> Result<(), Failure> {
+/// Writes data to standard output.
+pub(crate) fn data(text: &str) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CommandError::Output)
 }
 
-/// Says why the program does not do what it was asked to.
+/// Reports why a command fails.
 pub(crate) fn error(message: &str) {
-    say("error: ", AnsiColor::Red, message);
+    print("error: ", AnsiColor::Red, message);
 }
 
-/// Says what was left undone.
+/// Reports a problem that does not fail the command.
 pub(crate) fn warning(message: &str) {
-    say("warning: ", AnsiColor::Yellow, message);
+    print("warning: ", AnsiColor::Yellow, message);
 }
 
-/// Says what is good to know.
+/// Reports something that is no problem.
 pub(crate) fn note(message: &str) {
-    say("", AnsiColor::White, message);
+    print("", AnsiColor::White, message);
 }
 
-fn say(label: &str, color: AnsiColor, message: &str) {
+fn print(label: &str, color: AnsiColor, message: &str) {
     let style = if label.is_empty() { Style::new() } else { Style::new().fg_color(Some(color.into())).bold() };
     let mut lines = message.lines().map(text::shown);
     let first = lines.next().unwrap_or_default();
-    let mut said = format!("steps: {style}{label}{style:#}{first}\n");
+    let mut output = format!("steps: {style}{label}{style:#}{first}\n");
     for line in lines {
-        said.push_str("  because: ");
-        said.push_str(&line);
-        said.push('\n');
+        output.push_str("  because: ");
+        output.push_str(&line);
+        output.push('\n');
     }
-    // Whether standard error shows colours, it finds out; where nobody reads it, nothing can be said.
-    let _ = anstream::stderr().write_all(said.as_bytes());
+    // anstream strips the colours where they are not supported. If standard error is closed, the error has no reader.
+    let _ = anstream::stderr().write_all(output.as_bytes());
 }

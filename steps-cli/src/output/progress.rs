@@ -10,24 +10,24 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::text;
 
-/// How far a run is, on standard error: on a terminal a bar in place, otherwise a line for each tenth. What fails has a
-/// line of its own at once.
+/// The progress of a run, on standard error: a bar on a terminal, otherwise a line for each tenth. Each failure
+/// gets a line at once.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// What is counted, such as `cases`.
-    what: &'static str,
+    /// The unit, such as `cases`.
+    unit: &'static str,
     bar: Option<ProgressBar>,
-    /// How many tenths were said.
+    /// The number of tenths already printed.
     tenths: Mutex<usize>,
 }
 
 impl Watch {
-    pub(crate) fn new(what: &'static str) -> Self {
+    pub(crate) fn new(unit: &'static str) -> Self {
         let draws = io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { what, bar: draws.then(|| bar(what)), tenths: Mutex::default() }
+        Self { unit, bar: draws.then(|| bar(unit)), tenths: Mutex::default() }
     }
 
-    /// Says that one has ended.
+    /// Reports that a unit has ended.
     pub(crate) fn ended(&self, progress: Progress<'_>) {
         let Progress { done, total, name, failed, .. } = progress;
         match &self.bar {
@@ -43,17 +43,17 @@ impl Watch {
                     super::note(&format!("failed: {name}"));
                 }
                 let tenths = done * 10 / total.max(1);
-                let mut said = self.tenths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if tenths > *said {
-                    *said = tenths;
-                    super::note(&format!("{done} of {total} {}", self.what));
+                let mut printed = self.tenths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if tenths > *printed {
+                    *printed = tenths;
+                    super::note(&format!("{done} of {total} {}", self.unit));
                 }
             }
         }
     }
 }
 
-/// What was drawn is wiped away.
+/// Erases the bar.
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
@@ -62,10 +62,9 @@ impl Drop for Watch {
     }
 }
 
-fn bar(what: &str) -> ProgressBar {
+fn bar(unit: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    // No colours: there is nothing that they would say.
-    let template = format!("{{spinner}} {{pos}} of {{len}} {what}  {{wide_bar}}  {{elapsed}}");
+    let template = format!("{{spinner}} {{pos}} of {{len}} {unit}  {{wide_bar}}  {{elapsed}}");
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
     }

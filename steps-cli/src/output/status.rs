@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use comfy_table::Color;
 use steps::{Results, Step};
 
-/// Where a step is: its results, or before it has any how far it has come.
+/// The status of a step: its results, or its state before it is complete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Status {
     /// Not started.
@@ -17,7 +17,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// That of a step.
+    /// The status of this step.
     pub(crate) fn of(step: &Step) -> Self {
         match (step.results, step.started_at, step.locks_acquired_at) {
             (Some(results), ..) => Self::Complete(results),
@@ -27,7 +27,7 @@ impl Status {
         }
     }
 
-    /// How it is called.
+    /// The name of the status.
     pub(crate) fn name(self) -> Cow<'static, str> {
         match self {
             Self::Pending => "pending".into(),
@@ -37,7 +37,7 @@ impl Status {
         }
     }
 
-    /// The colour it is shown in, where it has one.
+    /// The colour of the status, if it has one.
     pub(crate) const fn color(self) -> Option<Color> {
         match self {
             Self::Pending => None,

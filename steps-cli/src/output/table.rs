@@ -1,4 +1,4 @@
-//! The table of a build's steps, and that of one step.
+//! The table of a build's steps, and the table of one step.
 
 use std::io;
 
@@ -8,22 +8,22 @@ use steps::{Step, Timestamp};
 
 use super::{duration, status::Status, text};
 
-/// A state string may be as long as a book; `steps get` gives all of it.
+/// The length at which a state string is cut in the table; `steps get` prints all of it.
 const STATE_CHARACTERS: usize = 300;
-/// How many lines a row takes at most, where the terminal is narrow.
+/// The most lines of a row on a narrow terminal.
 const ROW_LINES: usize = 6;
 
-/// What the place where a table is shown can do.
+/// The width and the colours of the output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
-    /// Its columns; `None` where any width will do.
+    /// The number of columns; `None` without a limit.
     pub(crate) width: Option<u16>,
-    /// Whether it shows colours.
+    /// Whether colours are shown.
     pub(crate) color: bool,
 }
 
 impl Look {
-    /// That of standard output.
+    /// The look of standard output.
     pub(crate) fn of_stdout() -> Self {
         let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
         let color = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
@@ -43,7 +43,7 @@ impl Look {
     }
 }
 
-/// Columns apart by two blanks, and nothing drawn: lines cost width, and what is copied has none.
+/// No borders: they cost width and get in the way when text is copied.
 const STYLE: TableStyle = presets::NOTHING;
 
 /// The steps of a build.
@@ -51,14 +51,14 @@ const STYLE: TableStyle = presets::NOTHING;
 pub(crate) struct Steps {
     /// The table.
     pub(crate) table: String,
-    /// The urls under it, if they are not in it.
+    /// The urls to print under the table, if they are no column of it.
     pub(crate) urls: String,
 }
 
-/// The table of a build's steps. Hidden steps have their mark.
+/// The table of a build's steps, with hidden steps marked.
 ///
-/// Where there is room, the urls are a column; otherwise they stand under the table, a line each, so
-/// that no url is torn.
+/// The urls are a column if the table then fits the width. Otherwise they follow the table, a line each, so that
+/// no url is wrapped.
 pub(crate) fn of_steps<'a>(steps: impl Iterator<Item = &'a Step> + Clone, now: Timestamp, look: Look) -> Steps {
     let with_urls = steps_table(steps.clone(), now, look, true);
     if fits(&with_urls, look) {
@@ -94,7 +94,7 @@ fn steps_table<'a>(steps: impl Iterator<Item = &'a Step>, now: Timestamp, look: 
         row.max_height(ROW_LINES);
         table.add_row(row);
     }
-    apart(&mut table);
+    separate_columns(&mut table);
     for (index, column) in table.column_iter_mut().enumerate() {
         if matches!(index, 0 | 4 | 5) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -107,7 +107,7 @@ fn steps_table<'a>(steps: impl Iterator<Item = &'a Step>, now: Timestamp, look: 
 }
 
 fn urls_table<'a>(steps: impl Iterator<Item = &'a Step>, look: Look) -> Table {
-    // As wide as the urls are.
+    // Without a limit of width: a url is not wrapped.
     let mut table = Look { width: None, ..look }.table();
     table.set_header(["#", "URLS"].iter().map(header));
     for step in steps {
@@ -115,18 +115,19 @@ fn urls_table<'a>(steps: impl Iterator<Item = &'a Step>, look: Look) -> Table {
             table.add_row([step.number.to_string(), url(one)]);
         }
     }
-    apart(&mut table);
+    separate_columns(&mut table);
     if let Some(numbers) = table.column_mut(0) {
         numbers.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-/// One step, a line for each of its fields, and nothing left out.
+/// The table of one step, a line for each field, without cuts.
 pub(crate) fn of_step(step: &Step, now: Timestamp, look: Look) -> String {
     let mut table = look.table();
     let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
-    let duration = |duration: Option<duration::Duration>| duration.map(|it| it.to_string()).unwrap_or_default();
+    let duration =
+        |duration: Option<duration::Duration>| duration.map(|duration| duration.to_string()).unwrap_or_default();
     let status = Status::of(step);
     let mut result = Cell::new(match step.results {
         Some(results) if results.name().is_some() => format!("{results} ({})", results.code()),
@@ -152,27 +153,27 @@ pub(crate) fn of_step(step: &Step, now: Timestamp, look: Look) -> String {
     ] {
         table.add_row([header(&name), value]);
     }
-    apart(&mut table);
+    separate_columns(&mut table);
     if let Some(names) = table.column_mut(0) {
         names.set_constraint(ColumnConstraint::ContentWidth);
     }
     lines(&table)
 }
 
-/// A table of a name and a text in each line, for what is not a step. The texts are shown as they are.
+/// A table with a name and a text in each line. The texts must be escaped already.
 pub(crate) fn of_fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>, look: Look) -> String {
     let mut table = look.table();
     for (name, value) in fields {
         table.add_row([header(&name), Cell::new(value)]);
     }
-    apart(&mut table);
+    separate_columns(&mut table);
     if let Some(names) = table.column_mut(0) {
         names.set_constraint(ColumnConstraint::ContentWidth);
     }
     lines(&table)
 }
 
-/// A url under its name.
+/// A url with its name.
 pub(crate) fn url(url: &steps::StepUrl) -> String {
     match (url.name(), url.url()) {
         ("", url) => text::shown(url).into_owned(),
@@ -180,7 +181,7 @@ pub(crate) fn url(url: &steps::StepUrl) -> String {
     }
 }
 
-/// The name of a step, marked where it is hidden.
+/// The name of a step, with a mark if the step is hidden.
 pub(crate) fn name(step: &Step) -> String {
     let name = text::shown(step.name.as_str());
     if step.hidden { format!("{name} (hidden)") } else { name.into_owned() }
@@ -194,14 +195,15 @@ fn duration_cell(duration: Option<duration::Duration>) -> Cell {
     Cell::new(duration.map(|duration| duration.to_string()).unwrap_or_default())
 }
 
-pub(super) fn apart(table: &mut Table) {
+/// Pads all columns but the last with two blanks.
+pub(super) fn separate_columns(table: &mut Table) {
     let last = table.column_count().saturating_sub(1);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding(if index == last { (0, 0) } else { (0, 2) });
     }
 }
 
-/// Whether all columns have the width that they would like to have.
+/// Whether all columns fit without wrapping.
 fn fits(table: &Table, look: Look) -> bool {
     let columns = table.column_iter().zip(table.column_max_content_widths());
     let natural: usize = columns.map(|(column, width)| usize::from(width) + usize::from(column.padding_width())).sum();

@@ -1,12 +1,12 @@
-//! What people expect of a program on the command line.
+//! The conventions of command-line programs: exit codes, streams, help, and safe output.
 
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, finish};
+use crate::support::{Folder, finish};
 
-/// Written by somebody who means harm.
+/// Text that tries to control the terminal.
 const HOSTILE: &str = "a\u{1b}[31m\u{1b}]0;title\u{7}\r\u{9b}2J\u{7f}\u{202e}x\u{2066}\u{2028}é";
 
 fn is_harmless(text: &str) -> bool {
@@ -15,24 +15,25 @@ fn is_harmless(text: &str) -> bool {
 
 #[test]
 fn the_store_is_named_before_or_after_the_command_or_in_the_environment() {
-    let place = Place::new();
-    assert_eq!(place.answer(["--store", "sqlite:before.db", "add", "--build", "1", "a"]), "1\n");
-    assert_eq!(place.answer(["add", "--store", "sqlite:after.db", "--build", "1", "a"]), "1\n");
-    let environment = |arguments: &[&str]| finish(place.steps(arguments).env("STEPS_STORE", "sqlite:environment.db"));
-    assert_eq!(environment(&["add", "--build", "1", "a"]).stdout, "1\n");
+    let folder = Folder::new();
+    assert_eq!(folder.stdout_of(["--store", "sqlite:before.db", "add", "--build", "1", "a"]), "1\n");
+    assert_eq!(folder.stdout_of(["add", "--store", "sqlite:after.db", "--build", "1", "a"]), "1\n");
+    let with_environment =
+        |arguments: &[&str]| finish(folder.steps(arguments).env("STEPS_STORE", "sqlite:environment.db"));
+    assert_eq!(with_environment(&["add", "--build", "1", "a"]).stdout, "1\n");
     for store in ["before", "after", "environment"] {
-        assert!(place.file(&format!("{store}.db")).exists());
+        assert!(folder.file(&format!("{store}.db")).exists());
     }
-    // What is said wins, before and after.
-    assert_eq!(environment(&["--store", "sqlite:before.db", "add", "--build", "1", "b"]).stdout, "2\n");
-    assert_eq!(environment(&["add", "--build", "1", "b", "--store", "sqlite:after.db"]).stdout, "2\n");
-    assert_eq!(place.answer(["add", "--build", "1", "a"]), "1\n");
-    assert!(place.file("steps.db").exists(), "otherwise it is in the current folder");
+    // The option wins over the environment, before and after the command.
+    assert_eq!(with_environment(&["--store", "sqlite:before.db", "add", "--build", "1", "b"]).stdout, "2\n");
+    assert_eq!(with_environment(&["add", "--build", "1", "b", "--store", "sqlite:after.db"]).stdout, "2\n");
+    assert_eq!(folder.stdout_of(["add", "--build", "1", "a"]), "1\n");
+    assert!(folder.file("steps.db").exists(), "the default is in the current folder");
 }
 
 #[test]
 fn usage_errors_are_2_and_touch_nothing() {
-    let place = Place::new();
+    let folder = Folder::new();
     for arguments in [
         &[][..],
         &["nonsense"],
@@ -59,29 +60,40 @@ fn usage_errors_are_2_and_touch_nothing() {
         &["show", "1", "--until-done"],
         &["completions", "abacus"],
     ] {
-        let finished = finish(&mut place.steps(arguments));
+        let finished = finish(&mut folder.steps(arguments));
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{arguments:?}");
         assert_ne!(finished.stderr, "", "{arguments:?}");
     }
-    assert_eq!(place.files(), [""; 0]);
+    assert_eq!(folder.files(), [""; 0]);
 }
 
 #[test]
 fn version_help_and_completions_need_no_store() {
-    let place = Place::new();
-    let version = place.answer(["--version", "--store", "nonsense"]);
+    let folder = Folder::new();
+    let version = folder.stdout_of(["--version", "--store", "nonsense"]);
     assert_eq!(version, concat!("steps ", env!("CARGO_PKG_VERSION"), "\n"));
-    assert!(place.answer(["help", "run"]).contains("128+n"));
+    assert!(folder.stdout_of(["help", "run"]).contains("128+n"));
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        let script = place.answer(["completions", shell]);
+        let script = folder.stdout_of(["completions", shell]);
         assert!(script.contains("until-done"), "{shell}");
     }
-    assert_eq!(place.files(), [""; 0]);
+    assert_eq!(folder.files(), [""; 0]);
+}
+
+#[cfg(not(feature = "conformance"))]
+#[test]
+fn without_the_suite_the_command_names_the_missing_feature() {
+    let folder = Folder::new();
+    let finished = folder.finished(["conformance", "--filter", "add_step::", "--json"]);
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
+    assert!(finished.stderr.contains("feature `conformance`"), "{finished:?}");
+    assert!(!folder.stdout_of(["--help"]).contains("conformance"));
+    assert_eq!(folder.files(), [""; 0]);
 }
 
 #[test]
 fn reading_and_changing_create_no_file() {
-    let place = Place::new();
+    let folder = Folder::new();
     for arguments in [
         &["show", "1"][..],
         &["show", "1", "--watch"],
@@ -91,46 +103,46 @@ fn reading_and_changing_create_no_file() {
         &["state", "--step", "1", "text"],
         &["finish", "--step", "1", "success"],
     ] {
-        let finished = finish(&mut place.steps(arguments));
+        let finished = finish(&mut folder.steps(arguments));
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{arguments:?}");
         assert!(finished.stderr.contains("steps.db does not exist"), "{finished:?}");
-        assert_eq!(place.files(), [""; 0], "{arguments:?}");
+        assert_eq!(folder.files(), [""; 0], "{arguments:?}");
     }
 }
 
 #[test]
 fn a_url_with_a_mode_keeps_it() {
-    let place = Place::new();
-    place.answer(["add", "--build", "1", "a"]);
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
     let read_only = "sqlite:steps.db?mode=ro";
-    assert!(place.answer(["show", "1", "--store", read_only]).contains('a'));
-    let finished = place.finished(["state", "--step", "1", "text", "--store", read_only]);
+    assert!(folder.stdout_of(["show", "1", "--store", read_only]).contains('a'));
+    let finished = folder.finished(["state", "--step", "1", "text", "--store", read_only]);
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert_eq!(place.finished(["show", "1", "--store", "sqlite:other.db?mode=rwc"]).code, Some(0));
-    assert!(place.file("other.db").exists());
+    assert_eq!(folder.finished(["show", "1", "--store", "sqlite:other.db?mode=rwc"]).code, Some(0));
+    assert!(folder.file("other.db").exists());
 }
 
 #[test]
 fn no_password_is_shown() {
-    let place = Place::new();
+    let folder = Folder::new();
     for store in ["nonsense://ci:secret@host/db", "nonsense:secret", "secret", "sqlite:x.db?password=secret"] {
         for arguments in
             [&["doctor"][..], &["show", "1"], &["add", "--build", "1", "a"], &["help", "run"], &["doctor", "--json"]]
         {
-            let finished = finish(place.steps(arguments).env("STEPS_STORE", store));
-            let said = format!("{}{}", finished.stdout, finished.stderr);
-            assert!(!said.contains("secret"), "{arguments:?}: {said}");
+            let finished = finish(folder.steps(arguments).env("STEPS_STORE", store));
+            let output = format!("{}{}", finished.stdout, finished.stderr);
+            assert!(!output.contains("secret"), "{arguments:?}: {output}");
         }
     }
 }
 
 #[test]
 fn nothing_from_the_store_reaches_the_terminal_as_a_command() {
-    let place = Place::new();
+    let folder = Folder::new();
     let name = "n\u{202e}\u{2066}é";
-    place.answer(["add", "--build", "1", name, "--state", HOSTILE]);
-    place.answer(["url", "--step", "1", HOSTILE, HOSTILE]);
-    place.answer(["finish", "--step", "1", "success"]);
+    folder.stdout_of(["add", "--build", "1", name, "--state", HOSTILE]);
+    folder.stdout_of(["url", "--step", "1", HOSTILE, HOSTILE]);
+    folder.stdout_of(["finish", "--step", "1", "success"]);
     for arguments in [
         &["show", "1"][..],
         &["show", "1", "--json"],
@@ -143,16 +155,16 @@ fn nothing_from_the_store_reaches_the_terminal_as_a_command() {
         &["show", "1", "--store", "sqlite:\u{1b}\u{202e}.db"],
         &["doctor", "--store", "sqlite:\u{1b}\u{202e}.db"],
     ] {
-        let finished = finish(&mut place.steps(arguments));
-        let said = format!("{}{}", finished.stdout, finished.stderr);
-        assert!(said.contains("202e") && is_harmless(&said), "{arguments:?}: {said:?}");
+        let finished = finish(&mut folder.steps(arguments));
+        let output = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(output.contains("202e") && is_harmless(&output), "{arguments:?}: {output:?}");
     }
-    let step: Value = serde_json::from_str(&place.answer(["get", "--step", "1", "--json"])).unwrap();
+    let step: Value = serde_json::from_str(&folder.stdout_of(["get", "--step", "1", "--json"])).unwrap();
     assert_eq!((&step["state_string"], &step["urls"][0]["url"]), (&HOSTILE.into(), &HOSTILE.into()));
 }
 
 #[test]
-fn what_reads_leaves_one_file_behind() {
+fn a_command_that_reads_leaves_one_file_behind() {
     for arguments in [
         &["show", "1"][..],
         &["show", "1", "--watch", "--until-done"],
@@ -160,17 +172,17 @@ fn what_reads_leaves_one_file_behind() {
         &["doctor"],
         &["run", "--build", "1", "--show", "--", "true"],
     ] {
-        let place = Place::new();
-        place.answer(["run", "--build", "1", "--", "true"]);
-        assert_eq!(finish(&mut place.steps(arguments)).code, Some(0), "{arguments:?}");
-        assert_eq!(place.files(), ["steps.db"], "{arguments:?}");
+        let folder = Folder::new();
+        folder.stdout_of(["run", "--build", "1", "--", "true"]);
+        assert_eq!(finish(&mut folder.steps(arguments)).code, Some(0), "{arguments:?}");
+        assert_eq!(folder.files(), ["steps.db"], "{arguments:?}");
     }
 }
 
 #[test]
-fn nobody_reading_is_no_error() {
-    let place = Place::new();
-    place.answer(["add", "--build", "1", "a"]);
+fn a_closed_pipe_at_standard_output_is_no_error() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
     for arguments in [
         &["show", "1"][..],
         &["show", "1", "--watch"],
@@ -182,51 +194,51 @@ fn nobody_reading_is_no_error() {
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = place.steps(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let output = folder.steps(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
     }
 
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = place.run_sh(&["--show"], "exit 3").stdout(writer).output().unwrap();
+    let output = folder.run_sh(&["--show"], "exit 3").stdout(writer).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_at_standard_output_is_an_error() {
-    let place = Place::new();
-    place.answer(["add", "--build", "1", "a"]);
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = place.steps(["show", "1"]).stdout(full).output().unwrap();
+    let output = folder.steps(["show", "1"]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"));
 }
 
 #[test]
-fn doctor_says_what_the_store_promises() {
-    let place = Place::new();
-    place.answer(["add", "--build", "1", "a"]);
-    let said = place.answer(["doctor"]);
-    assert!(said.contains("reachable  yes") && said.contains("survives the death of the machine"), "{said}");
+fn doctor_prints_the_promises_of_the_store() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
+    let stdout = folder.stdout_of(["doctor"]);
+    assert!(stdout.contains("reachable  yes") && stdout.contains("survives the death of the machine"), "{stdout}");
 
-    let document: Value = serde_json::from_str(&place.answer(["doctor", "--json"])).unwrap();
+    let document: Value = serde_json::from_str(&folder.stdout_of(["doctor", "--json"])).unwrap();
     let mut keys: Vec<_> = document.as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
     assert_eq!(keys, ["backend", "format", "location", "promises", "reachable", "warnings"]);
     assert_eq!((&document["reachable"], &document["backend"]), (&json!(true), &json!("sqlite")));
     assert_eq!(document["warnings"], json!([]));
 
-    let normal = place.answer(["doctor", "--store", "sqlite:steps.db?synchronous=normal"]);
+    let normal = folder.stdout_of(["doctor", "--store", "sqlite:steps.db?synchronous=normal"]);
     assert!(normal.contains("but ") && normal.contains("may take the last writes"), "{normal}");
-    assert!(place.answer(["doctor", "--store", "memory:"]).contains("All data is lost"));
+    assert!(folder.stdout_of(["doctor", "--store", "memory:"]).contains("All data is lost"));
 }
 
 #[test]
-fn doctor_says_what_to_do_about_a_store_that_cannot_be_used() {
-    let place = Place::new();
-    let finished = place.finished(["doctor", "--json"]);
+fn doctor_gives_advice_for_a_store_that_cannot_be_used() {
+    let folder = Folder::new();
+    let finished = folder.finished(["doctor", "--json"]);
     assert_eq!(finished.code, Some(1));
     let document: Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(document["reachable"], false);
@@ -234,17 +246,17 @@ fn doctor_says_what_to_do_about_a_store_that_cannot_be_used() {
     assert!(document["advice"].as_str().unwrap().contains("--store"));
     assert!(finished.stderr.contains("cannot be used") && finished.stderr.contains("check --store"), "{finished:?}");
 
-    std::fs::write(place.file("empty.db"), "").unwrap();
-    std::fs::write(place.file("text.db"), "What is no database.").unwrap();
-    for (file, said) in [
+    std::fs::write(folder.file("empty.db"), "").unwrap();
+    std::fs::write(folder.file("text.db"), "Not a database.").unwrap();
+    for (file, expected) in [
         ("steps.db", "steps.db does not exist yet; mode=rwc makes it"),
         ("none/steps.db", "does not exist, nor does its folder; make the folder first"),
         ("empty.db", "the file is empty; mode=rwc makes a store of it"),
         ("text.db", "not a SQLite database; choose another file"),
     ] {
-        let finished = place.finished(["doctor", "--store", &format!("sqlite:{file}")]);
+        let finished = folder.finished(["doctor", "--store", &format!("sqlite:{file}")]);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
         assert!(finished.stderr.contains(&format!("the store sqlite:{file} cannot be used\n")), "{}", finished.stderr);
-        assert!(finished.stderr.contains(said), "{}", finished.stderr);
+        assert!(finished.stderr.contains(expected), "{}", finished.stderr);
     }
 }

@@ -1,4 +1,4 @@
-//! Runs the real program, with real commands and a real file.
+//! Runs the real program, with real commands and real files.
 #![cfg(unix)]
 
 #[cfg(feature = "conformance")]

@@ -1,29 +1,29 @@
-//! The operations of the store, a command each.
+//! The commands for single operations of the store.
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, finish};
+use crate::support::{Folder, finish};
 
-fn get(place: &Place, step: &str) -> Value {
-    serde_json::from_str(&place.answer(["get", "--step", step, "--json"])).unwrap()
+fn get(folder: &Folder, step: &str) -> Value {
+    serde_json::from_str(&folder.stdout_of(["get", "--step", step, "--json"])).unwrap()
 }
 
 #[test]
 fn a_step_from_its_add_to_its_end() {
-    let place = Place::new();
-    assert_eq!(place.answer(["add", "--build", "7", "compile"]), "1\n");
+    let folder = Folder::new();
+    assert_eq!(folder.stdout_of(["add", "--build", "7", "compile"]), "1\n");
     let new = json!({
         "id": 1, "number": 0, "name": "compile", "buildid": 7, "started_at": null, "locks_acquired_at": null,
         "complete_at": null, "state_string": "", "results": null, "urls": [], "hidden": false,
     });
-    assert_eq!(get(&place, "1"), new);
+    assert_eq!(get(&folder, "1"), new);
 
-    place.answer(["start", "--step", "1", "--at", "2026-01-31T12:00:00Z"]);
-    place.answer(["locks", "--step", "1", "--at", "2026-01-31T13:00:01.5+01:00"]);
-    place.answer(["state", "--step", "1", "-v is no option"]);
-    place.answer(["url", "--step", "1", "log", "https://example.org/"]);
-    place.answer(["finish", "--step", "1", "--hidden", "warnings"]);
-    let mut step = get(&place, "1");
+    folder.stdout_of(["start", "--step", "1", "--at", "2026-01-31T12:00:00Z"]);
+    folder.stdout_of(["locks", "--step", "1", "--at", "2026-01-31T13:00:01.5+01:00"]);
+    folder.stdout_of(["state", "--step", "1", "-v is no option"]);
+    folder.stdout_of(["url", "--step", "1", "log", "https://example.org/"]);
+    folder.stdout_of(["finish", "--step", "1", "--hidden", "warnings"]);
+    let mut step = get(&folder, "1");
     assert!(step["complete_at"].take().is_string());
     let complete = json!({
         "id": 1, "number": 0, "name": "compile", "buildid": 7, "started_at": "2026-01-31T12:00:00.000000Z",
@@ -35,62 +35,63 @@ fn a_step_from_its_add_to_its_end() {
 
 #[test]
 fn an_add_answers_with_id_number_and_name() {
-    let place = Place::new();
-    place.answer(["add", "--build", "7", "compile", "--state", "waiting for a worker"]);
-    let mut added: Value = serde_json::from_str(&place.answer(["add", "--build", "7", "compile", "--json"])).unwrap();
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "7", "compile", "--state", "waiting for a worker"]);
+    let mut added: Value =
+        serde_json::from_str(&folder.stdout_of(["add", "--build", "7", "compile", "--json"])).unwrap();
     // A name that is taken may cost an id (I1).
     let id = added["id"].take();
     assert!(id.as_i64() > Some(1), "{id}");
     assert_eq!(added, json!({"id": null, "number": 1, "name": "compile_1"}));
-    assert_eq!(get(&place, &id.to_string())["name"], "compile_1");
-    assert_eq!(get(&place, "1")["state_string"], "waiting for a worker");
+    assert_eq!(get(&folder, &id.to_string())["name"], "compile_1");
+    assert_eq!(get(&folder, "1")["state_string"], "waiting for a worker");
 }
 
 #[test]
 fn the_same_key_adds_once() {
-    let place = Place::new();
+    let folder = Folder::new();
     let add = ["add", "--build", "7", "compile", "--key", "job 3"];
-    assert_eq!((place.answer(add), place.answer(add)), ("1\n".to_owned(), "1\n".to_owned()));
+    assert_eq!((folder.stdout_of(add), folder.stdout_of(add)), ("1\n".to_owned(), "1\n".to_owned()));
 }
 
 #[test]
 fn results_are_given_by_name_or_number() {
-    let place = Place::new();
-    place.answer(["add", "--build", "1", "a"]);
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
     for (given, code, shown) in [("cancelled", 6, "cancelled (6)"), ("2", 2, "failure (2)"), ("-7", -7, "-7")] {
-        place.answer(["finish", "--step", "1", given]);
-        assert_eq!(get(&place, "1")["results"], code);
-        let step = place.answer(["get", "--step", "1"]);
+        folder.stdout_of(["finish", "--step", "1", given]);
+        assert_eq!(get(&folder, "1")["results"], code);
+        let step = folder.stdout_of(["get", "--step", "1"]);
         let line = step.lines().find(|line| line.starts_with("result")).unwrap();
         assert_eq!(line.trim_start_matches("result").trim(), shown);
     }
-    assert_eq!(place.finished(["finish", "--step", "1", "splendid"]).code, Some(2));
+    assert_eq!(folder.finished(["finish", "--step", "1", "splendid"]).code, Some(2));
 }
 
 #[test]
 fn a_start_says_whether_the_locks_are_acquired() {
-    let place = Place::new();
-    place.answer(["add", "--build", "1", "a"]);
-    place.answer(["start", "--step", "1"]);
-    assert!(get(&place, "1")["locks_acquired_at"].is_null());
-    place.answer(["start", "--step", "1", "--locks-acquired"]);
-    let step = get(&place, "1");
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
+    folder.stdout_of(["start", "--step", "1"]);
+    assert!(get(&folder, "1")["locks_acquired_at"].is_null());
+    folder.stdout_of(["start", "--step", "1", "--locks-acquired"]);
+    let step = get(&folder, "1");
     assert_eq!(step["locks_acquired_at"], step["started_at"]);
     assert!(step["started_at"].is_string());
 }
 
 #[test]
 fn step_and_build_come_from_the_environment_too() {
-    let place = Place::new();
-    let with = |name, value, arguments: &[&str]| finish(place.steps(arguments).env(name, value));
+    let folder = Folder::new();
+    let with = |name, value, arguments: &[&str]| finish(folder.steps(arguments).env(name, value));
     assert_eq!(with("STEPS_BUILD", "7", &["add", "a"]).stdout, "1\n");
     assert_eq!(with("STEPS_STEP", "1", &["state", "from there"]).code, Some(0));
-    assert_eq!(get(&place, "1")["state_string"], "from there");
+    assert_eq!(get(&folder, "1")["state_string"], "from there");
     for (name, value, arguments) in [
         ("STEPS_STEP", "1", &["get", "--json"][..]),
         ("STEPS_BUILD", "7", &["get", "--name", "a", "--json"]),
         ("STEPS_BUILD", "7", &["get", "--number", "0", "--json"]),
-        // As inside `run`: a step there does not stand in the way of another one.
+        // As inside `steps run`: STEPS_STEP does not prevent the selection of another step.
         ("STEPS_STEP", "5", &["get", "--build", "7", "--name", "a", "--json"]),
         ("STEPS_STEP", "5", &["get", "--step", "1", "--json"]),
     ] {
@@ -102,9 +103,9 @@ fn step_and_build_come_from_the_environment_too() {
 }
 
 #[test]
-fn what_is_not_there_is_1() {
-    let place = Place::new();
-    place.answer(["add", "--build", "7", "a"]);
+fn a_missing_step_is_1() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "7", "a"]);
     for (arguments, expected) in [
         (&["get", "--step", "2"][..], "there is no step 2"),
         (&["get", "--build", "7", "--number", "1"], "build 7 has no step number 1"),
@@ -115,7 +116,7 @@ fn what_is_not_there_is_1() {
         (&["locks", "--step", "2"], "there is no such step"),
         (&["finish", "--step", "2", "success"], "there is no such step"),
     ] {
-        let finished = finish(&mut place.steps(arguments));
+        let finished = finish(&mut folder.steps(arguments));
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""));
         assert!(finished.stderr.starts_with("steps: error: ") && finished.stderr.contains(expected), "{finished:?}");
     }
@@ -123,12 +124,12 @@ fn what_is_not_there_is_1() {
 
 #[test]
 fn get_prints_every_field() {
-    let place = Place::new();
-    place.answer(["add", "--build", "7", "compile", "--state", "two\nlines"]);
-    place.answer(["start", "--step", "1", "--at", "2026-01-31T12:00:00Z"]);
-    place.answer(["locks", "--step", "1", "--at", "2026-01-31T12:01:02Z"]);
-    place.answer(["url", "--step", "1", "log", "https://example.org/"]);
-    place.answer(["url", "--step", "1", "", "https://example.org/2"]);
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "7", "compile", "--state", "two\nlines"]);
+    folder.stdout_of(["start", "--step", "1", "--at", "2026-01-31T12:00:00Z"]);
+    folder.stdout_of(["locks", "--step", "1", "--at", "2026-01-31T12:01:02Z"]);
+    folder.stdout_of(["url", "--step", "1", "log", "https://example.org/"]);
+    folder.stdout_of(["url", "--step", "1", "", "https://example.org/2"]);
     let expected = r"
 id              1
 build           7
@@ -144,8 +145,8 @@ urls            log: https://example.org/
                 https://example.org/2
 hidden          no
 ";
-    // Of the time that it has taken up to now, only that it is there.
-    let answer = place.answer(["get", "--step", "1"]);
+    // The duration of the running step changes, so only its presence is checked.
+    let answer = folder.stdout_of(["get", "--step", "1"]);
     let (time, rest): (Vec<_>, Vec<_>) = answer.lines().partition(|line| line.starts_with("time "));
     assert!(time.len() == 1 && time[0].contains('d'), "{time:?}");
     assert_eq!(rest, expected.trim().lines().collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! `steps show`: the table, on a terminal and elsewhere, and following a build.
+//! `steps show`: the table, on a terminal and elsewhere, and `--watch`.
 
 use std::{
     fs::File,
@@ -15,34 +15,40 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Place, finish, finish_started, start, wait_until};
+use crate::support::{Folder, finish, finish_started, start, wait_until};
 
 /// A build with one step of each kind.
-fn build() -> Place {
-    let place = Place::new();
+fn build() -> Folder {
+    let folder = Folder::new();
     for (name, state, results) in [
         ("compile", "cargo build --workspace --all-targets", Some("success")),
         ("integration_tests_on_postgresql", "cargo test --test conformance -- --nocapture", Some("failure")),
         ("secret", "hidden away", Some("warnings")),
         ("upload", "waiting for its turn", None),
     ] {
-        let id = place.answer(["add", "--build", "1", name, "--state", state]);
+        let id = folder.stdout_of(["add", "--build", "1", name, "--state", state]);
         let id = id.trim();
         if let Some(results) = results {
-            place.answer(["start", "--step", id, "--at", "2026-01-31T12:00:00Z"]);
-            place.answer(["locks", "--step", id, "--at", "2026-01-31T12:01:02Z"]);
-            place.answer(["url", "--step", id, "log", &format!("https://ci.example.org/builds/1/steps/{name}/log")]);
-            let mut finish_step = place.steps(["finish", "--step", id, results]);
+            folder.stdout_of(["start", "--step", id, "--at", "2026-01-31T12:00:00Z"]);
+            folder.stdout_of(["locks", "--step", id, "--at", "2026-01-31T12:01:02Z"]);
+            folder.stdout_of([
+                "url",
+                "--step",
+                id,
+                "log",
+                &format!("https://ci.example.org/builds/1/steps/{name}/log"),
+            ]);
+            let mut finish_step = folder.steps(["finish", "--step", id, results]);
             if name == "secret" {
                 finish_step.arg("--hidden");
             }
             assert_eq!(finish(&mut finish_step).code, Some(0));
         }
     }
-    place
+    folder
 }
 
-/// A terminal that remembers what is on it.
+/// A pseudo-terminal with an emulator of its screen.
 struct Terminal {
     child: Child,
     screen: Arc<Mutex<vt100::Parser>>,
@@ -56,16 +62,18 @@ impl Terminal {
         let pty = openpty(&size, None).unwrap();
         let stream = || Stdio::from(pty.slave.try_clone().unwrap());
         let child = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
-        // Only the program itself still has the terminal, so that its end is the end of what is read.
+        // Closed here, so that the reader below ends when the program exits.
         drop(command);
         drop(pty.slave);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 0)));
         let raw = Arc::new(Mutex::new(Vec::new()));
         let reader = std::thread::spawn({
-            let (screen, raw, mut master) = (Arc::clone(&screen), Arc::clone(&raw), File::from(pty.master));
+            let screen = Arc::clone(&screen);
+            let raw = Arc::clone(&raw);
+            let mut master = File::from(pty.master);
             move || {
                 let mut bytes = [0; 4096];
-                // Once the other end is closed, Linux gives an error and others an end.
+                // After the other end is closed, Linux returns an error and other systems the end of the file.
                 while let Ok(read @ 1..) = master.read(&mut bytes) {
                     screen.lock().unwrap().process(&bytes[..read]);
                     raw.lock().unwrap().extend_from_slice(&bytes[..read]);
@@ -83,7 +91,7 @@ impl Terminal {
         wait_until(text, || self.contents().contains(text));
     }
 
-    /// Waits for the end, and gives the exit code, what is on the screen and all that was sent to it.
+    /// Waits for the end and returns the exit code, the text on the screen, and all output.
     fn finish(mut self) -> (Option<i32>, String, String) {
         let code = self.child.wait().unwrap().code();
         self.reader.join().unwrap();
@@ -101,22 +109,22 @@ fn on_terminal(command: Command, columns: u16) -> (String, String) {
 
 #[test]
 fn json_is_the_build_with_all_its_steps() {
-    let place = build();
-    let answer = place.answer(["show", "1", "--json"]);
+    let folder = build();
+    let answer = folder.stdout_of(["show", "1", "--json"]);
     assert_eq!(answer.lines().count(), 1);
     let document: Value = serde_json::from_str(&answer).unwrap();
     let object = document.as_object().unwrap();
     assert_eq!((object.len(), &object["buildid"]), (2, &json!(1)));
     let names: Vec<_> = object["steps"].as_array().unwrap().iter().map(|step| &step["name"]).collect();
     assert_eq!(names, ["compile", "integration_tests_on_postgresql", "secret", "upload"]);
-    let step: Value = serde_json::from_str(&place.answer(["get", "--step", "3", "--json"])).unwrap();
+    let step: Value = serde_json::from_str(&folder.stdout_of(["get", "--step", "3", "--json"])).unwrap();
     assert_eq!(object["steps"][2], step);
 }
 
 #[test]
 fn the_table_has_a_line_for_each_step_that_is_not_hidden() {
-    let place = build();
-    let finished = place.finished(["show", "1"]);
+    let folder = build();
+    let finished = folder.finished(["show", "1"]);
     let lines: Vec<_> = finished.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
     assert_eq!(lines[0], ["#", "NAME", "STATE", "RESULT", "TIME", "WAITED", "URLS"]);
     assert_eq!(lines.len(), 4, "{lines:?}");
@@ -126,36 +134,36 @@ fn the_table_has_a_line_for_each_step_that_is_not_hidden() {
     assert!(lines[1].contains(&"success") && lines[2].contains(&"failure") && lines[3].contains(&"pending"));
     assert_eq!(finished.stderr, "steps: 1 hidden step is not shown; --all shows it\n");
 
-    let all = place.answer(["show", "1", "--all"]);
+    let all = folder.stdout_of(["show", "1", "--all"]);
     assert_eq!(all.lines().count(), 5);
     assert!(all.contains("secret (hidden)"), "{all}");
 }
 
 #[test]
-fn a_build_that_nobody_added_to_has_no_steps() {
-    let place = build();
-    let finished = place.finished(["show", "2"]);
+fn an_unknown_build_has_no_steps() {
+    let folder = build();
+    let finished = folder.finished(["show", "2"]);
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), ""));
     assert_eq!(finished.stderr, "steps: build 2 has no steps\n");
-    assert_eq!(place.answer(["show", "2", "--json"]), "{\"buildid\":2,\"steps\":[]}\n");
+    assert_eq!(folder.stdout_of(["show", "2", "--json"]), "{\"buildid\":2,\"steps\":[]}\n");
 }
 
 #[test]
-fn no_line_is_wider_than_the_terminal_but_that_of_a_url() {
-    let place = build();
+fn only_a_line_with_a_url_is_wider_than_the_terminal() {
+    let folder = build();
     for columns in [50, 60, 80, 100, 200] {
-        let (contents, _) = on_terminal(place.steps(["show", "1", "--all"]), columns);
+        let (contents, _) = on_terminal(folder.steps(["show", "1", "--all"]), columns);
         let lines: Vec<_> = contents.lines().collect();
         let position = |name: &str| lines[0].find(name).unwrap_or_else(|| panic!("{columns}: {contents}"));
         for name in ["NAME", "STATE", "RESULT", "TIME", "WAITED"] {
             let start = position(name);
             assert!(start + name.len() <= usize::from(columns));
         }
-        // A row begins with its number; what is wrapped stays in its column.
+        // A row begins with its number, and wrapped text stays in its column.
         let rows = lines.iter().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count();
         let urls_apart = columns < 180;
         assert_eq!(rows, if urls_apart { 4 + 3 } else { 4 }, "{columns}: {contents}");
-        // No word of the fixed columns is torn, and no url either.
+        // No word of the fixed columns is wrapped, and no url.
         let unwrapped = contents.replace('\n', "");
         for whole in ["success", "failure", "warnings", "pending", "1m 02s"] {
             assert!(contents.contains(whole), "{columns}: {contents}");
@@ -165,21 +173,21 @@ fn no_line_is_wider_than_the_terminal_but_that_of_a_url() {
 }
 
 #[test]
-fn results_have_colours_on_a_terminal_unless_somebody_minds() {
+fn results_have_colours_on_a_terminal_unless_they_are_turned_off() {
     const GREEN: &str = "\u{1b}[38;5;2m";
-    let place = build();
-    let (_, raw) = on_terminal(place.steps(["show", "1"]), 100);
+    let folder = build();
+    let (_, raw) = on_terminal(folder.steps(["show", "1"]), 100);
     assert!(raw.contains(&format!("{GREEN} success")) || raw.contains(&format!("{GREEN}success")), "{raw:?}");
 
     for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
-        let mut command = place.steps(["show", "1"]);
+        let mut command = folder.steps(["show", "1"]);
         command.env(name, value);
         let (contents, raw) = on_terminal(command, 100);
         assert!(contents.contains("success"));
         assert!(!raw.contains('\u{1b}'), "{name}: {raw:?}");
     }
-    assert!(!place.finished(["show", "1"]).stdout.contains('\u{1b}'), "nor in a pipe");
-    let mut failing = place.steps(["get", "--step", "99"]);
+    assert!(!folder.finished(["show", "1"]).stdout.contains('\u{1b}'), "nor in a pipe");
+    let mut failing = folder.steps(["get", "--step", "99"]);
     failing.env("NO_COLOR", "1");
     let (_, _, raw) = Terminal::start(failing, 100, 50).finish();
     assert!(!raw.contains('\u{1b}'), "{raw:?}");
@@ -187,18 +195,18 @@ fn results_have_colours_on_a_terminal_unless_somebody_minds() {
 
 #[test]
 fn watching_gives_a_line_for_each_change() {
-    let place = Place::new();
-    let id = place.answer(["add", "--build", "1", "compile", "--state", "queued"]);
+    let folder = Folder::new();
+    let id = folder.stdout_of(["add", "--build", "1", "compile", "--state", "queued"]);
     let id = id.trim();
-    let mut child = start(&mut place.steps(["show", "1", "--watch", "--until-done"]));
+    let mut child = start(&mut folder.steps(["show", "1", "--watch", "--until-done"]));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || lines.next().map(Result::unwrap);
     assert_eq!(next().unwrap(), "0 compile: pending, queued");
-    place.answer(["start", "--step", id, "--locks-acquired"]);
+    folder.stdout_of(["start", "--step", id, "--locks-acquired"]);
     assert_eq!(next().unwrap(), "0 compile: running, queued");
-    place.answer(["url", "--step", id, "log", "a/b"]);
+    folder.stdout_of(["url", "--step", id, "log", "a/b"]);
     assert_eq!(next().unwrap(), "0 compile: running, queued, log: a/b");
-    place.answer(["finish", "--step", id, "failure"]);
+    folder.stdout_of(["finish", "--step", id, "failure"]);
     let last = next().unwrap();
     assert!(last.starts_with("0 compile: failure in ") && last.ends_with("s, queued, log: a/b"), "{last}");
     assert_eq!(next(), None);
@@ -207,51 +215,50 @@ fn watching_gives_a_line_for_each_change() {
 
 #[test]
 fn watching_as_json_gives_the_build_on_each_change() {
-    let place = Place::new();
-    place.answer(["add", "--build", "2", "other"]);
-    let mut child = start(&mut place.steps(["show", "1", "--watch", "--until-done", "--json"]));
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "2", "other"]);
+    let mut child = start(&mut folder.steps(["show", "1", "--watch", "--until-done", "--json"]));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     // A build without steps is not done.
     assert_eq!(next(), json!({"buildid": 1, "steps": []}));
-    place.answer(["add", "--build", "1", "a"]);
+    folder.stdout_of(["add", "--build", "1", "a"]);
     assert_eq!(next()["steps"][0]["name"], "a");
-    place.answer(["finish", "--step", "2", "success"]);
+    folder.stdout_of(["finish", "--step", "2", "success"]);
     assert_eq!(next()["steps"][0]["results"], 0);
     assert_eq!(finish_started(child).code, Some(0));
 }
 
 #[test]
 fn watching_on_a_terminal_is_in_place() {
-    let place = build();
-    // So narrow that the table is as wide as the terminal.
-    let terminal = Terminal::start(place.steps(["show", "1", "--watch", "--until-done"]), 80, 30);
+    let folder = build();
+    // Narrow, so that the table is as wide as the terminal.
+    let terminal = Terminal::start(folder.steps(["show", "1", "--watch", "--until-done"]), 80, 30);
     terminal.wait_for("waiting for its turn");
     let table = terminal.contents();
-    let first = |what: &str| table.lines().next().unwrap().trim_end().ends_with(what);
-    assert!(first("WAITED"), "nothing is cut off: {table}");
+    assert!(table.lines().next().unwrap().trim_end().ends_with("WAITED"), "no column is cut off: {table}");
     assert_eq!(table.matches("1m 02s").count(), 2, "{table}");
     assert!(terminal.screen.lock().unwrap().screen().alternate_screen());
-    place.answer(["state", "--step", "4", "sending"]);
+    folder.stdout_of(["state", "--step", "4", "sending"]);
     terminal.wait_for("sending");
     assert_eq!(terminal.contents().matches("upload").count(), 1, "{}", terminal.contents());
-    place.answer(["finish", "--step", "4", "success"]);
+    folder.stdout_of(["finish", "--step", "4", "success"]);
     let screen = Arc::clone(&terminal.screen);
     let (code, contents, _) = terminal.finish();
     assert_eq!(code, Some(0));
     let screen = screen.lock().unwrap();
-    assert!(!screen.screen().alternate_screen() && !screen.screen().hide_cursor(), "the terminal is as it was");
-    assert!(contents.contains("upload") && contents.contains("compile"), "and the last table stays: {contents}");
+    assert!(!screen.screen().alternate_screen() && !screen.screen().hide_cursor(), "the terminal is restored");
+    assert!(contents.contains("upload") && contents.contains("compile"), "the last table stays: {contents}");
     assert!(!contents.contains("pending"));
 }
 
 #[test]
 fn a_build_longer_than_the_terminal_shows_its_end() {
-    let place = Place::new();
+    let folder = Folder::new();
     for number in 0..12 {
-        place.answer(["add", "--build", "1", &format!("step-{number}")]);
+        folder.stdout_of(["add", "--build", "1", &format!("step-{number}")]);
     }
-    let terminal = Terminal::start(place.steps(["show", "1", "--watch"]), 80, 8);
+    let terminal = Terminal::start(folder.steps(["show", "1", "--watch"]), 80, 8);
     terminal.wait_for("step-11");
     let contents = terminal.contents();
     assert!(contents.trim_start().starts_with("#  NAME"), "the header stays: {contents}");
@@ -261,6 +268,6 @@ fn a_build_longer_than_the_terminal_shows_its_end() {
     let screen = Arc::clone(&terminal.screen);
     let (code, _, raw) = terminal.finish();
     assert_eq!(code, Some(130));
-    assert!(!screen.lock().unwrap().screen().alternate_screen(), "the terminal is given back");
+    assert!(!screen.lock().unwrap().screen().alternate_screen(), "the terminal is restored");
     assert_eq!(raw.matches("step-5").count(), 1, "the last table has all steps");
 }

@@ -12,84 +12,86 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::support::{Finished, Place, WAIT_FOR_GO, finish, finish_started, go, start, wait_until, wait_until_running};
+use crate::support::{
+    Finished, Folder, WAIT_FOR_GO, finish, finish_started, go, start, wait_until, wait_until_running,
+};
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap())
 }
 
-/// A script that says which signal it got.
+/// A script that prints the signal that it gets.
 fn trapping(signal: &str, code: i32) -> String {
     format!("trap 'echo got {signal}; exit {code}' {signal}; {WAIT_FOR_GO} echo got none")
 }
 
-fn signalled(place: &Place, signal: Signal, script: &str) -> Finished {
-    let child = start(&mut place.run_sh(&[], script));
-    wait_until_running(place);
+fn signalled(folder: &Folder, signal: Signal, script: &str) -> Finished {
+    let child = start(&mut folder.run_sh(&[], script));
+    wait_until_running(folder);
     kill(pid(&child), signal).unwrap();
     finish_started(child)
 }
 
 #[test]
-fn sigterm_and_sighup_are_passed_on() {
+fn sigterm_and_sighup_are_forwarded() {
     for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGHUP, "HUP")] {
-        let place = Place::new();
-        let finished = signalled(&place, signal, &trapping(name, 7));
+        let folder = Folder::new();
+        let finished = signalled(&folder, signal, &trapping(name, 7));
         assert_eq!((finished.code, finished.stdout), (Some(7), format!("got {name}\n")));
-        let step = place.only_step();
+        let step = folder.only_step();
         assert_eq!(step["results"], 6, "cancelled");
         assert!(step["complete_at"].is_string());
     }
 }
 
 #[test]
-fn a_command_that_dies_of_a_signal_that_was_passed_on_is_cancelled() {
-    let place = Place::new();
-    let finished = signalled(&place, Signal::SIGTERM, WAIT_FOR_GO);
+fn a_command_that_a_forwarded_signal_kills_is_cancelled() {
+    let folder = Folder::new();
+    let finished = signalled(&folder, Signal::SIGTERM, WAIT_FOR_GO);
     assert_eq!(finished.code, Some(143));
-    let step = place.only_step();
+    let step = folder.only_step();
     assert_eq!(step["results"], 6);
     assert!(step["state_string"].as_str().unwrap().ends_with("(killed by SIGTERM)"), "{step}");
 }
 
 #[test]
-fn sigint_and_sigquit_are_left_to_the_command() {
+fn sigint_and_sigquit_are_not_forwarded() {
     for (signal, name) in [(Signal::SIGINT, "INT"), (Signal::SIGQUIT, "QUIT")] {
-        let place = Place::new();
-        let child = start(&mut place.run_sh(&[], &trapping(name, 7)));
-        wait_until_running(&place);
+        let folder = Folder::new();
+        let child = start(&mut folder.run_sh(&[], &trapping(name, 7)));
+        wait_until_running(&folder);
         kill(pid(&child), signal).unwrap();
-        go(&place);
+        go(&folder);
         let finished = finish_started(child);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "got none\n"));
-        assert_eq!(place.only_step()["results"], 6, "steps was interrupted all the same");
+        assert_eq!(folder.only_step()["results"], 6, "steps itself was interrupted");
     }
 }
 
 #[test]
 fn a_terminals_interrupt_reaches_both() {
-    let place = Place::new();
-    let child = start(place.run_sh(&[], &trapping("INT", 5)).process_group(0));
-    wait_until_running(&place);
+    let folder = Folder::new();
+    let child = start(folder.run_sh(&[], &trapping("INT", 5)).process_group(0));
+    wait_until_running(&folder);
     killpg(pid(&child), Signal::SIGINT).unwrap();
     let finished = finish_started(child);
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(5), "got INT\n"));
-    assert_eq!(place.only_step()["results"], 6);
+    assert_eq!(folder.only_step()["results"], 6);
 
-    let place = Place::new();
-    let child = start(place.run_sh(&[], WAIT_FOR_GO).process_group(0));
-    wait_until_running(&place);
+    let folder = Folder::new();
+    let child = start(folder.run_sh(&[], WAIT_FOR_GO).process_group(0));
+    wait_until_running(&folder);
     killpg(pid(&child), Signal::SIGINT).unwrap();
     assert_eq!(finish_started(child).code, Some(130));
-    assert_eq!(place.only_step()["results"], 6);
+    assert_eq!(folder.only_step()["results"], 6);
 }
 
 #[test]
-fn every_signal_is_passed_on_not_just_the_first() {
-    let place = Place::new();
+fn every_signal_is_forwarded_not_just_the_first() {
+    let folder = Folder::new();
     let script = format!("trap 'echo got TERM' TERM; trap 'echo got HUP; exit 3' HUP; {WAIT_FOR_GO}");
-    let mut child = start(&mut place.run_sh(&[], &script));
-    wait_until_running(&place);
+    let mut child = start(&mut folder.run_sh(&[], &script));
+    wait_until_running(&folder);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGTERM, "TERM"), (Signal::SIGHUP, "HUP")] {
         kill(pid(&child), signal).unwrap();
@@ -98,17 +100,17 @@ fn every_signal_is_passed_on_not_just_the_first() {
     assert_eq!(finish_started(child).code, Some(3));
 }
 
-/// Of a signal that a process was started to ignore, only Linux tells.
+/// Only Linux tells which signals a process inherited as ignored.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_that_is_ignored_stays_ignored_for_the_command() {
     for signal in ["HUP", "INT", "QUIT", "TERM"] {
-        let place = Place::new();
-        let command = place.run_sh(&[], &format!("kill -{signal} $$; echo survived"));
+        let folder = Folder::new();
+        let command = folder.run_sh(&[], &format!("kill -{signal} $$; echo survived"));
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signal}; exec \"$@\""), "sh"]);
         let arguments = command.get_args().skip_while(|argument| *argument != "run");
-        shell.arg(env!("CARGO_BIN_EXE_steps")).args(arguments).current_dir(place.path());
+        shell.arg(env!("CARGO_BIN_EXE_steps")).args(arguments).current_dir(folder.path());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => shell.env(name, value),
@@ -124,12 +126,12 @@ fn a_signal_that_is_ignored_stays_ignored_for_the_command() {
 #[test]
 fn a_signal_before_the_command_leaves_no_step_unfinished() {
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
-        let place = Place::new();
-        finish(&mut place.run_sh(&[], ":"));
-        let lock = place.lock();
-        let child = start(&mut place.run_sh(&[], "touch running"));
+        let folder = Folder::new();
+        finish(&mut folder.run_sh(&[], ":"));
+        let lock = folder.lock();
+        let child = start(&mut folder.run_sh(&[], "touch running"));
         let status = format!("/proc/{}/status", child.id());
-        // To SIGHUP last; while a listener is being put up, its own signal is lost.
+        // The handler of SIGHUP is installed last. A signal is lost while its handler is being installed.
         wait_until("steps listens to signals", || {
             let status = fs::read_to_string(&status).unwrap();
             let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
@@ -139,8 +141,8 @@ fn a_signal_before_the_command_leaves_no_step_unfinished() {
         lock.release();
         let finished = finish_started(child);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(code), ""));
-        assert!(!place.file("running").exists(), "the command is not run any more");
-        let steps = place.steps_of_build();
+        assert!(!folder.file("running").exists(), "the command was not run");
+        let steps = folder.steps_of_build();
         assert_eq!(steps.len(), 2);
         assert_eq!(steps[1]["results"], 6);
         assert!(steps[1]["complete_at"].is_string());

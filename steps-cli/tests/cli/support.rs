@@ -1,4 +1,4 @@
-//! What the tests share: a folder with the program in it, and patience with a limit.
+//! Helpers of the tests: a folder to run the program in, and waiting with a deadline.
 
 use std::{
     ffi::OsStr,
@@ -13,13 +13,13 @@ use serde_json::Value;
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-/// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The deadline of a wait, enough for a busy machine.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// An empty folder to run the program in.
-pub(crate) struct Place(TempDir);
+pub(crate) struct Folder(TempDir);
 
-/// What a program left.
+/// The exit code and the output of a program.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
@@ -27,7 +27,7 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-impl Place {
+impl Folder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -45,11 +45,11 @@ impl Place {
         fs::read_dir(self.path()).unwrap().map(name).collect()
     }
 
-    /// The program, with nothing in its environment that would matter to it. Scripts find it as `$STEPS`.
+    /// A command that runs the program without the variables that affect it. Scripts find the program as `$STEPS`.
     pub(crate) fn steps<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let program = env!("CARGO_BIN_EXE_steps");
         let mut command = if ignores_signals() {
-            // In the background of a script, SIGINT is ignored, and so it is by all that is started there.
+            // Processes in the background of a script inherit SIGINT as ignored.
             let mut env = Command::new("env");
             env.args(["--default-signal", program]);
             env
@@ -66,7 +66,7 @@ impl Place {
         command
     }
 
-    /// The program runs a script as a step of build 1.
+    /// A command that runs a script as a step of build 1.
     pub(crate) fn run_sh(&self, options: &[&str], script: &str) -> Command {
         let start = ["run", "--build", "1"].iter().chain(options);
         self.steps(start.chain(&["--", "sh", "-c", script]))
@@ -76,8 +76,8 @@ impl Place {
         finish(&mut self.steps(arguments))
     }
 
-    /// What the program says on standard output when all goes well.
-    pub(crate) fn answer<const N: usize>(&self, arguments: [&str; N]) -> String {
+    /// Runs the program, which must succeed, and returns its standard output.
+    pub(crate) fn stdout_of<const N: usize>(&self, arguments: [&str; N]) -> String {
         let finished = self.finished(arguments);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{arguments:?}");
         finished.stdout
@@ -85,7 +85,7 @@ impl Place {
 
     /// The steps of build 1.
     pub(crate) fn steps_of_build(&self) -> Vec<Value> {
-        let mut document: Value = serde_json::from_str(&self.answer(["show", "1", "--json"])).unwrap();
+        let mut document: Value = serde_json::from_str(&self.stdout_of(["show", "1", "--json"])).unwrap();
         serde_json::from_value(document["steps"].take()).unwrap()
     }
 
@@ -96,21 +96,21 @@ impl Place {
         steps.remove(0)
     }
 
-    /// Takes the right to write to the store from everybody else.
+    /// Locks the store for other writers.
     pub(crate) fn lock(&self) -> Lock {
         let mut database = self.database();
         database.execute("BEGIN IMMEDIATE");
         Lock(database)
     }
 
-    /// Takes the right to read, too. Nobody may have the file open.
+    /// Locks the store for other writers and readers. The file must not be open in another process.
     pub(crate) fn lock_out(&self) -> Lock {
         let mut database = self.database();
         database.execute("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE");
         Lock(database)
     }
 
-    /// Does something to the store behind its back.
+    /// Executes SQL on the store's file.
     pub(crate) fn execute(&self, sql: &'static str) {
         let mut database = self.database();
         database.execute(sql);
@@ -158,7 +158,7 @@ impl Database {
     }
 }
 
-/// The right to write to a store.
+/// A lock of the store, until it is released.
 pub(crate) struct Lock(Database);
 
 impl Lock {
@@ -172,13 +172,13 @@ pub(crate) fn finish(command: &mut Command) -> Finished {
     text(command.output().unwrap())
 }
 
-/// Runs a program to its end, and says how long that took.
+/// Runs a program to its end and measures the time.
 pub(crate) fn finish_timed(command: &mut Command) -> (Finished, Duration) {
     let start = Instant::now();
     (finish(command), start.elapsed())
 }
 
-/// Runs a program to its end, with this at its standard input.
+/// Runs a program to its end with this standard input.
 pub(crate) fn finish_with_input(command: &mut Command, input: Vec<u8>) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -188,12 +188,12 @@ pub(crate) fn finish_with_input(command: &mut Command, input: Vec<u8>) -> Output
     output
 }
 
-/// Starts a program whose output is kept.
+/// Starts a program and captures its output.
 pub(crate) fn start(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits for the end of a program that was started.
+/// Waits for the end of a started program.
 pub(crate) fn finish_started(child: Child) -> Finished {
     text(child.wait_with_output().unwrap())
 }
@@ -206,25 +206,25 @@ fn text(output: Output) -> Finished {
     }
 }
 
-/// Looks again and again until it is so.
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+/// Polls until the condition is true.
+pub(crate) fn wait_until(condition: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + MAX_WAIT;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "timed out: {condition}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A script that says that it runs, and goes on once the file `go` is there, or nobody needs it any more.
+/// A script that creates the file `running` and waits for the file `go`, for a minute at most.
 pub(crate) const WAIT_FOR_GO: &str =
     "touch running; i=0; while [ ! -e go ] && [ $i -lt 3000 ]; do sleep 0.02; i=$((i+1)); done;";
 
 /// Waits until a script with [`WAIT_FOR_GO`] runs.
-pub(crate) fn wait_until_running(place: &Place) {
-    wait_until("the script runs", || place.file("running").exists());
+pub(crate) fn wait_until_running(folder: &Folder) {
+    wait_until("the script runs", || folder.file("running").exists());
 }
 
-/// Lets a script with [`WAIT_FOR_GO`] go on.
-pub(crate) fn go(place: &Place) {
-    fs::write(place.file("go"), "").unwrap();
+/// Lets a script with [`WAIT_FOR_GO`] continue.
+pub(crate) fn go(folder: &Folder) {
+    fs::write(folder.file("go"), "").unwrap();
 }

@@ -1,4 +1,4 @@
-//! Where the stores that are measured keep their data: private files and servers, gone afterwards.
+//! The locations of the measured stores: private files and servers, removed afterwards.
 
 use std::{
     any::Any,
@@ -31,55 +31,55 @@ impl fmt::Display for Backend {
     }
 }
 
-/// The backends that were asked for, or all.
+/// The given backends, or all.
 pub fn or_all(backends: &[Backend]) -> &[Backend] {
     if backends.is_empty() { Backend::value_variants() } else { backends }
 }
 
-/// A place for one store, and for its floor beside it.
-pub struct Place {
-    /// What the store is connected with; and for a cluster one server to compare it with.
+/// The location of one store and of its floor.
+pub struct Location {
+    /// The URL of the store. A cluster has a second URL, of one server to compare it with.
     pub urls: Vec<String>,
-    /// What an answered write survives here, on both sides.
+    /// The durability of an acknowledged write, the same for the store and its floor.
     pub durability: &'static str,
-    /// The folder or the server.
-    _kept: Box<dyn Any>,
+    /// The folder or the server. The drop removes it.
+    _resource: Box<dyn Any>,
 }
 
-impl Place {
+impl Location {
     pub fn new(backend: Backend) -> Self {
         match backend {
-            Backend::Memory => Self::kept("memory:".to_owned(), "nothing is written", ()),
+            Backend::Memory => Self::single("memory:".to_owned(), "nothing is written", ()),
             Backend::Sqlite => {
                 let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the database");
                 let url = format!("sqlite:{}", folder.path().join("store.db").display());
-                Self::kept(url, "WAL, synchronous=FULL: a commit waits for the disk", folder)
+                Self::single(url, "WAL, synchronous=FULL: a commit waits for the disk", folder)
             }
             Backend::Postgres => {
                 const DURABILITY: &str = "fsync=on, synchronous_commit=on: a commit waits for the disk";
-                let server = PostgresOptions::default().with_setting("fsync", "on");
-                let server = server.start().expect("PostgreSQL starts");
-                Self::kept(server.url(), DURABILITY, server)
+                let options = PostgresOptions::default().with_setting("fsync", "on");
+                let server = options.start().expect("PostgreSQL starts");
+                Self::single(server.url(), DURABILITY, server)
             }
             Backend::Redis => {
                 let server = durable_redis().start().expect("Redis starts");
-                Self::kept(server.url(), REDIS_DURABILITY, server)
+                Self::single(server.url(), REDIS_DURABILITY, server)
             }
             Backend::RedisCluster => {
                 // As redundant as the one server: neither has a replica.
                 let cluster = durable_redis().start_cluster_without_replicas().expect("a Redis Cluster starts");
                 let server = durable_redis().start().expect("Redis starts");
                 let urls = vec![cluster.url(), server.url()];
-                Self { urls, durability: REDIS_DURABILITY, _kept: Box::new((cluster, server)) }
+                Self { urls, durability: REDIS_DURABILITY, _resource: Box::new((cluster, server)) }
             }
         }
     }
 
-    fn kept(url: String, durability: &'static str, kept: impl Any) -> Self {
-        Self { urls: vec![url], durability, _kept: Box::new(kept) }
+    fn single(url: String, durability: &'static str, resource: impl Any) -> Self {
+        Self { urls: vec![url], durability, _resource: Box::new(resource) }
     }
 
-    /// What the store is connected with.
+    /// The URL of the store.
     pub fn url(&self) -> &str {
         &self.urls[0]
     }
@@ -91,7 +91,7 @@ fn durable_redis() -> RedisOptions {
     RedisOptions::default().with_setting("appendonly", "yes").with_setting("appendfsync", "always")
 }
 
-/// The file of a SQLite floor, beside that of the store.
-pub fn beside(url: &str, name: &str) -> PathBuf {
+/// A file in the folder of the store's file.
+pub fn sibling_file(url: &str, name: &str) -> PathBuf {
     Path::new(url.trim_start_matches("sqlite:")).with_file_name(name)
 }

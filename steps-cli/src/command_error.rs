@@ -4,28 +4,28 @@ use steps::{Error, ErrorKind, InputError};
 
 use crate::output;
 
-/// Why the program ends without having done what it was asked to.
+/// Why a command failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// It was called in a way that cannot be.
+pub(crate) enum CommandError {
+    /// Wrong arguments.
     Usage(String),
-    /// What it was asked for is not there.
-    Absent(String),
-    /// The store refused.
+    /// The store has no such step.
+    NotFound(String),
+    /// The store returned an error.
     Store(Error),
-    /// The terminal, pipe or file at standard output refused.
+    /// Writing to standard output failed.
     Output(io::Error),
-    /// The system refused.
+    /// The operating system returned an error.
     System(io::Error),
 }
 
-impl Failure {
-    /// Says it on standard error, and gives the program's exit code.
+impl CommandError {
+    /// Prints the error to standard error and returns the exit code of the program.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
-            // Nobody reads on, as in `steps show 7 | head -1`: there is nobody to complain to.
+            // The reader of a pipe has enough, as in `steps show 7 | head -1`: that is no error.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::Usage(message) | Self::Absent(message) => output::error(message),
+            Self::Usage(message) | Self::NotFound(message) => output::error(message),
             Self::Store(error) => output::error(&chain(error)),
             Self::Output(error) => output::error(&format!("cannot write to standard output: {error}")),
             Self::System(error) => output::error(&error.to_string()),
@@ -42,25 +42,25 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<InputError> for Failure {
+impl From<InputError> for CommandError {
     fn from(error: InputError) -> Self {
         Self::Usage(error.to_string())
     }
 }
 
-/// An error and the errors behind it, a line each; those that say nothing new are left out.
+/// The messages of an error and of its sources, a line each. A message that an earlier line contains is left out.
 pub(crate) fn chain(error: &Error) -> String {
     let mut lines = vec![error.to_string()];
     let mut next = error.source();
     while let Some(source) = next {
         let line = source.to_string();
-        if !lines.iter().any(|said| said.contains(&line)) {
+        if !lines.iter().any(|earlier| earlier.contains(&line)) {
             lines.push(line);
         }
         next = source.source();
@@ -73,9 +73,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_adds_something_is_said() {
-        let behind = io::Error::other(io::Error::other("disk on fire"));
-        let error = Error::new(ErrorKind::Unavailable, "the store is gone").with_source(behind);
+    fn a_source_that_adds_nothing_is_left_out() {
+        let source = io::Error::other(io::Error::other("disk on fire"));
+        let error = Error::new(ErrorKind::Unavailable, "the store is gone").with_source(source);
         assert_eq!(chain(&error), "the store is gone\ndisk on fire");
         let error = Error::new(ErrorKind::Unavailable, "the store is gone: disk on fire")
             .with_source(io::Error::other("disk on fire"));
@@ -83,9 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_is_a_usage_error() {
-        assert_eq!(Failure::from(InputError::NameEmpty).exit_code(), 2);
-        assert_eq!(Failure::from(Error::from(InputError::NameEmpty)).exit_code(), 2);
-        assert_eq!(Failure::from(Error::new(ErrorKind::Config, "no")).exit_code(), 1);
+    fn an_invalid_value_is_a_usage_error() {
+        assert_eq!(CommandError::from(InputError::NameEmpty).exit_code(), 2);
+        assert_eq!(CommandError::from(Error::from(InputError::NameEmpty)).exit_code(), 2);
+        assert_eq!(CommandError::from(Error::new(ErrorKind::Config, "no")).exit_code(), 1);
     }
 }
