@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 async fn impatient(url: &str) -> steps_core::Result<PostgresStore> {
-    PostgresStore::connect(PostgresOptions::from_url(url)?.with_timeout(TIMEOUT).with_lanes(1, 1)).await
+    PostgresStore::connect(PostgresOptions::from_url(url)?.with_timeout(TIMEOUT).with_connections(1, 1)).await
 }
 
 async fn restart() -> TestResult {
