@@ -103,7 +103,7 @@ const DRIVER_PARAMETERS: [&str; 18] = [
     "options",
 ];
 
-/// The maximum number of connections that write, and of those that read.
+/// The maximum number of connections for writes, and for reads.
 const MAX_CONNECTIONS: usize = 64;
 
 impl PostgresOptions {

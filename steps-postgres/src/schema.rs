@@ -121,7 +121,7 @@ async fn schema_state(connection: &mut PgConnection, schema: &str) -> Result<Sch
     }
 }
 
-/// Of several processes that start at once, one migrates at a time.
+/// Serializes the migrations of several processes that start at once.
 async fn lock_schema(connection: &mut PgConnection, schema: &str) -> Result<(), BatchError> {
     let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").persistent(false);
     lock.bind(format!("steps: the schema {schema}")).execute(connection).await.map(drop).map_err(statement_error)

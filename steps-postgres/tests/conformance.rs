@@ -1,4 +1,4 @@
-//! Holds this store to the contract, on a server that the tests start, or that `STEPS_TEST_POSTGRES_URL` names.
+//! Runs the conformance suite on a server that the tests start, or on the one in `STEPS_TEST_POSTGRES_URL`.
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ impl StoreFactory for Postgres {
             move || connect(Arc::clone(&url), clock.clone(), None)
         };
         let through = move |proxy: SocketAddr, timeout| {
-            // Later parameters win over what the URL says.
+            // A later parameter wins over the host and port of the URL.
             let url = format!("{url}&host={}&port={}", proxy.ip(), proxy.port());
             connect(url.into(), clock.clone(), Some(timeout))
         };
