@@ -1,9 +1,9 @@
--- The functions behind write_batch. All of them need READ COMMITTED: each statement then sees everything that was committed
--- before it began, so a statement that follows a lock never sees data from before the lock.
+-- The functions behind write_batch. All of them need READ COMMITTED: each statement then sees everything that was
+-- committed before it began, so a statement that follows a lock never sees data from before the lock.
 
--- N3: adds a step whose requested name is taken. The step gets the first 50 - len('_k') code points of the requested name
--- and _k, for the smallest free k: the rule of steps_core::naming, with a hint for each prefix and number of digits (N5).
--- The caller holds the build's lock. Returns nulls if the build has no number left (I4).
+-- N3: adds a step whose requested name is taken. The step gets the first 50 - len('_k') code points of the
+-- requested name and _k, for the smallest free k: the rule of steps_core::naming, with a hint for each prefix and
+-- number of digits (N5). The caller holds the build's lock. Returns nulls if the build has no number left (I4).
 CREATE FUNCTION add_step_with_suffix(
     build BIGINT, requested_name TEXT, state TEXT, OUT id BIGINT, OUT number BIGINT, OUT name TEXT
 ) LANGUAGE plpgsql AS $$
@@ -53,8 +53,8 @@ CREATE FUNCTION build_lock_key(build BIGINT) RETURNS BIGINT LANGUAGE sql STABLE 
     SELECT hashint8extended(build, 'steps'::regclass::oid::BIGINT)
 $$;
 
--- I2, I4, I5, N2: adds a step, with or without an idempotency key. The caller holds the build's lock. Returns nulls if the
--- build has no number left.
+-- I2, I4, I5, N2: adds a step, with or without an idempotency key. The caller holds the build's lock. Returns nulls
+-- if the build has no number left.
 CREATE FUNCTION add_step(
     build BIGINT, requested_name TEXT, state TEXT, idempotency_key TEXT,
     OUT id BIGINT, OUT number BIGINT, OUT name TEXT
@@ -89,14 +89,15 @@ $$;
 
 -- Carries out a batch of writes. Each parameter is one column of the adds, of the updates or of the urls:
 --
--- add_*     The adds, in the order of their requests. `add_is_plain` is true for an add without an idempotency key, unless
---           an earlier plain add of the batch has the same build and name.
--- update_*  A row for each step that the batch updates or adds a url to, in the order of the ids. Null leaves a column of
---           the step unchanged.
+-- add_*     The adds, in the order of their requests. `add_is_plain` is true for an add without an idempotency key,
+--           unless an earlier plain add of the batch has the same build and name.
+-- update_*  A row for each step that the batch updates or adds a url to, in the order of the ids. Null leaves a
+--           column of the step unchanged.
 -- url_*     The urls, in the order of their requests, each pair of name and url once a step.
 --
--- Returns a row for each step that was added, with the index of the add in `add_index`, counted from 1: an add without a
--- row found no number left (I4). Also returns a row for each step of update_ids that exists (L6), with `add_index` null.
+-- Returns a row for each step that was added, with the index of the add in `add_index`, counted from 1: an add
+-- without a row found no number left (I4). Also returns a row for each step of update_ids that exists (L6), with
+-- `add_index` null.
 --
 -- Batches cannot deadlock with each other: each locks its builds in the order of their lock keys, then its steps in the
 -- order of their ids, and only then changes anything.
@@ -184,7 +185,8 @@ BEGIN
     IF cardinality(url_step_ids) > 0 THEN
         INSERT INTO step_urls (step_id, position, digest, name, url)
         SELECT step,
-               (SELECT urls FROM steps WHERE steps.id = step) - 1 + row_number() OVER (PARTITION BY step ORDER BY index),
+               (SELECT urls FROM steps WHERE steps.id = step) - 1
+                   + row_number() OVER (PARTITION BY step ORDER BY index),
                digest, url_name, url_text
         FROM unnest(url_step_ids, url_digests, url_names, url_texts) WITH ORDINALITY
             AS requested (step, digest, url_name, url_text, index)
@@ -192,7 +194,7 @@ BEGIN
             AND (SELECT true FROM step_urls WHERE step_id = step AND step_urls.digest = requested.digest) IS NULL;
     END IF;
 
-    -- L2 to L4, L6
+    -- L2 to L4. L6: `locked` has the steps that existed when the locks were taken; a step is never deleted.
     RETURN QUERY
     UPDATE steps
     SET started_at = coalesce(new_started_at, started_at),

@@ -62,11 +62,11 @@ impl PostgresStore {
     /// Connects, creates the schema if it is missing, and migrates an older one.
     ///
     /// # Errors
-    /// - [`Config`](steps_core::ErrorKind::Config): the server refuses the user or has no such database; the database is
-    ///   not UTF-8, or its schema is newer or belongs to another program. Nothing is changed.
+    /// - [`Config`](steps_core::ErrorKind::Config): the server refuses the user or has no such database; the database
+    ///   is not UTF-8, or its schema is newer or belongs to another program. Nothing is changed.
     /// - [`ReadOnly`](steps_core::ErrorKind::ReadOnly): the user lacks the right to create or to use the schema.
-    /// - [`Unavailable`](steps_core::ErrorKind::Unavailable): the server cannot be reached, or did not answer within the
-    ///   time-out.
+    /// - [`Unavailable`](steps_core::ErrorKind::Unavailable): the server cannot be reached, or did not answer within
+    ///   the time-out.
     pub async fn connect(options: PostgresOptions) -> Result<Self> {
         let call = Call::on_store(Operation::Connect);
         let timeout = options.timeout;

@@ -28,8 +28,8 @@ pub struct PostgresOptions {
 pub enum SynchronousCommit {
     /// As [`On`](Self::On), and readers on the synchronous standbys see the write: `synchronous_commit=remote_apply`.
     RemoteApply,
-    /// The write survives the death of the server and of its machine, and of the synchronous standbys, if there are any:
-    /// `synchronous_commit=on`, the default.
+    /// The write survives the death of the server and of its machine, and of the synchronous standbys, if there are
+    /// any: `synchronous_commit=on`, the default.
     On,
     /// The write survives the death of the server and of its machine. The synchronous standbys have it in memory:
     /// `synchronous_commit=remote_write`.

@@ -22,11 +22,13 @@ impl StoreFactory for Postgres {
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (url, clock) = (Arc::<str>::from(token), case.clock());
-        let server: PgConnectOptions = token.parse()?;
-        let server = format!("{}:{}", server.get_host(), server.get_port());
+        let url = Arc::<str>::from(token);
+        let clock = case.clock();
+        let parsed: PgConnectOptions = token.parse()?;
+        let server = format!("{}:{}", parsed.get_host(), parsed.get_port());
         let open = {
-            let (url, clock) = (Arc::clone(&url), clock.clone());
+            let url = Arc::clone(&url);
+            let clock = clock.clone();
             move || connect(Arc::clone(&url), clock.clone(), None)
         };
         let through = move |proxy: SocketAddr, timeout| {

@@ -65,7 +65,8 @@ impl StoreFactory for Pooled {
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (url, clock) = (Arc::<str>::from(token), case.clock());
+        let url = Arc::<str>::from(token);
+        let clock = case.clock();
         let connect = move || connect(Arc::clone(&url), clock.clone());
         Ok(Fixture::new(connect().await?).with_reopen(connect.clone()).with_peer(connect).with_token(token))
     }
