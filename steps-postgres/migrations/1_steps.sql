@@ -1,12 +1,12 @@
--- The first schema, in a schema of its own, to which search_path points.
+-- The tables, created in the schema that search_path names.
 
--- A cycle or a smaller cache would use an id again or give a later step a smaller one (I1): ids are taken
--- under the build's lock, in the order of the numbers.
+-- Ids are drawn while the build's lock is held, in the order of the numbers. So the sequence must not cycle, which
+-- would reuse ids, nor cache values for each session, which would give a later step a smaller id (I1).
 --
--- Names compare by their bytes, whatever the database's locale (N4). `urls` is how many the step has, and the
--- position of the next (U1, U5). Times are finite, since Rust's have a year from 1 to 9999 (T2).
--- The greatest number is that of steps_core::StepNumber; the function that adds checks it (I4).
--- Pages keep room for new versions of their rows, so that a change of a step touches no index.
+-- Names compare by their bytes, whatever the database's locale (N4). `urls` counts the step's urls, and so is the
+-- position of the next one (U1, U5). Times are finite, since those of steps_core have years from 1 to 9999 (T2).
+-- `number` is at most the greatest steps_core::StepNumber: the statements that add steps check the limit (I4).
+-- The fill factor leaves space for new versions of rows on the same page, so that an update of a step changes no index.
 CREATE TABLE steps (
     id                BIGINT      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     build_id          BIGINT      NOT NULL,
@@ -24,8 +24,9 @@ CREATE TABLE steps (
 CREATE UNIQUE INDEX steps_by_number ON steps (build_id, number);    -- I2
 CREATE UNIQUE INDEX steps_by_name   ON steps (build_id, name);      -- N2, N3; at most 200 bytes of name (N1)
 
--- Positions count from 0 without gaps, a step each (U1). The digest, steps_core::StepUrl::digest, is
--- the key by which a pair that is there is found: text of 64 KiB makes no index entry (U2, U5).
+-- The positions of a step's urls count from 0 without gaps (U1). The unique key that detects an existing pair of
+-- name and url is the digest, steps_core::StepUrl::digest: text of up to 64 KiB is too long for an index entry (U2,
+-- U5).
 CREATE TABLE step_urls (
     step_id  BIGINT  NOT NULL,
     position INTEGER NOT NULL,
@@ -37,8 +38,8 @@ CREATE TABLE step_urls (
 
 CREATE UNIQUE INDEX step_urls_by_digest ON step_urls (step_id, digest);
 
--- Where the search for a free suffix goes on: every smaller suffix of as many digits is taken in that
--- build after that prefix (N5). As steps_core::naming::SuffixHints.
+-- `next` is the suffix at which the next search begins: in this build and after this prefix, every smaller suffix
+-- with the same number of digits is taken (N5). See steps_core::naming::SuffixHints.
 CREATE TABLE suffix_hints (
     build_id BIGINT  NOT NULL,
     prefix   TEXT    NOT NULL COLLATE "C",
@@ -47,7 +48,7 @@ CREATE TABLE suffix_hints (
     PRIMARY KEY (build_id, prefix, digits)
 ) WITH (fillfactor = 50);
 
--- Which step an add with this key made (I5).
+-- The step that the add with this key created (I5).
 CREATE TABLE idempotency_keys (
     build_id BIGINT NOT NULL,
     key      TEXT   NOT NULL COLLATE "C",
@@ -55,8 +56,9 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (build_id, key)
 );
 
--- A step as it is read: a row for each of its urls, or one without. The state string, which may be long, is in the first.
--- OFFSET keeps the planner from making one join of it all, which would look for the urls of steps that have none.
+-- Steps with their urls: a row for each url of a step, or a single row with a null position. The state string may
+-- be long, so only the first row has it. OFFSET 0 keeps the planner from flattening the subquery into a join, which
+-- would search for the urls of steps without any.
 CREATE VIEW whole_steps AS
 SELECT id, build_id, number, steps.name, CASE WHEN position > 0 THEN NULL ELSE state_string END AS state_string,
        started_at, locks_acquired_at, complete_at, results, hidden, urls, position, url_name, url_text

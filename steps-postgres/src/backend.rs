@@ -44,5 +44,28 @@ fn options(url: &str, connect: &ConnectOptions) -> Result<PostgresOptions> {
     if let Some(namespace) = &connect.namespace {
         options = options.with_schema(namespace)?;
     }
+    if let Some(mode) = connect.default_mode {
+        options = options.with_default_mode(mode);
+    }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use steps_core::OpenMode;
+
+    use super::*;
+
+    #[test]
+    fn the_mode_of_the_url_wins_over_the_default_one() {
+        for (url, expected) in [
+            ("postgres://db/ci", OpenMode::ReadOnly),
+            ("postgres://db/ci?mode=rw", OpenMode::ReadWrite),
+            ("postgres://db/ci?mode=rwc", OpenMode::Create),
+        ] {
+            let connect = ConnectOptions::new().with_default_mode(OpenMode::ReadOnly);
+            assert_eq!(options(url, &connect).unwrap().mode(), expected, "{url}");
+        }
+        assert_eq!(options("postgres://db/ci", &ConnectOptions::new()).unwrap().mode(), OpenMode::Create);
+    }
 }

@@ -1,6 +1,6 @@
-//! A reading lane: all reads that wait in it in one statement of each kind, with a snapshot of its own.
+//! The worker of a reading connection: a batch is one statement for each kind of read, each with a snapshot of its own.
 //!
-//! The lane hands out what the server gave, and each caller makes its steps of it: much to read holds up nobody else.
+//! The worker returns the rows undecoded, and each caller decodes its own, so a large build does not delay other reads.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use sqlx::{
     error::BoxDynError,
     postgres::{PgArguments, PgRow},
 };
-use steps_batch::{BatchError, Read, Worker, first_occurrence_indices};
+use steps_batch::{BatchError, Read, ReadAnswer, Worker, first_occurrence_indices};
 use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
@@ -17,31 +17,31 @@ use steps_core::{
 
 use crate::{
     BACKEND,
-    connection::{Link, Opener},
-    error::{failure, unreadable_step},
+    connection::{ConnectionFactory, ManagedConnection},
+    error::{statement_error, undecodable_step},
     time::Time,
 };
 
 #[derive(Debug)]
-pub(crate) struct Reader(Link);
+pub(crate) struct Reader(ManagedConnection);
 
 impl Reader {
-    pub(crate) fn new(opener: Opener, connection: Option<PgConnection>) -> Self {
-        Self(Link::new(opener, connection))
+    pub(crate) fn new(factory: ConnectionFactory, connection: Option<PgConnection>) -> Self {
+        Self(ManagedConnection::new(factory, connection))
     }
 
-    /// Runs the statement of one kind of request, and gives each what is found.
-    async fn fetch(&mut self, sql: &'static str, asked: Asked, found: &mut [Found]) -> Result<(), BatchError> {
-        if asked.places.is_empty() {
+    /// Runs a lookup, and appends its rows to those of the requests that they answer.
+    async fn fetch(&mut self, sql: &'static str, lookup: Lookup, rows: &mut [Vec<PgRow>]) -> Result<(), BatchError> {
+        if lookup.indices.is_empty() {
             return Ok(());
         }
-        let arguments = asked.arguments.map_err(|error| {
-            BatchError::new(ErrorKind::InvalidInput, format!("the driver cannot send a value: {error}"))
+        let arguments = lookup.arguments.map_err(|error| {
+            BatchError::new(ErrorKind::InvalidInput, format!("the driver cannot encode a value: {error}"))
         })?;
         for row in self.0.run(sql, arguments).await? {
-            let key: i64 = row.try_get(0).map_err(failure)?;
-            if let Some(found) = asked.places.get(&key).and_then(|place| found.get_mut(*place)) {
-                found.0.push(row);
+            let key: i64 = row.try_get(0).map_err(statement_error)?;
+            if let Some(rows) = lookup.indices.get(&key).and_then(|index| rows.get_mut(*index)) {
+                rows.push(row);
             }
         }
         Ok(())
@@ -50,7 +50,7 @@ impl Reader {
 
 impl Worker for Reader {
     type Request = Read;
-    type Response = Arc<Found>;
+    type Response = RawRows;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 64;
@@ -63,28 +63,33 @@ impl Worker for Reader {
         self.0.connect().await
     }
 
-    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, BatchError>>, BatchError> {
-        let (mut ids, mut of_builds, mut builds) = (Vec::new(), OfBuilds::default(), Vec::new());
-        // Those who ask for the same share an answer.
-        let places = first_occurrence_indices(requests);
-        for (place, read) in requests.iter().enumerate().filter(|(place, _)| places[*place] == *place) {
-            match read {
-                Read::Step(StepSelector::Id(id)) => ids.push((id.get(), place)),
+    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<RawRows, BatchError>>, BatchError> {
+        let mut ids = Vec::new();
+        let mut of_builds = BuildLookup::default();
+        let mut builds = Vec::new();
+        // Equal requests share the rows of the first one.
+        let first_indices = first_occurrence_indices(requests);
+        for (index, request) in requests.iter().enumerate() {
+            if first_indices[index] != index {
+                continue;
+            }
+            match request {
+                Read::Step(StepSelector::Id(id)) => ids.push((id.get(), index)),
                 Read::Step(StepSelector::Number { build_id, number }) => {
-                    of_builds.push(place, *build_id, Some(i64::from(number.get())), None);
+                    of_builds.push(index, *build_id, Some(i64::from(number.get())), None);
                 }
                 Read::Step(StepSelector::Name { build_id, name }) => {
-                    of_builds.push(place, *build_id, None, Some(name.as_str()));
+                    of_builds.push(index, *build_id, None, Some(name.as_str()));
                 }
-                Read::Steps(build_id) => builds.push((build_id.get(), place)),
+                Read::Steps(build_id) => builds.push((build_id.get(), index)),
             }
         }
-        let mut found: Vec<_> = requests.iter().map(|_| Found::default()).collect();
-        self.fetch(include_str!("sql/get_step_by_id.sql"), by_key(ids), &mut found).await?;
-        self.fetch(include_str!("sql/get_step_of_build.sql"), of_builds.asked(), &mut found).await?;
-        self.fetch(include_str!("sql/get_steps.sql"), by_key(builds), &mut found).await?;
-        let found: Vec<_> = found.into_iter().map(Arc::new).collect();
-        Ok(places.into_iter().map(|place| Ok(Arc::clone(&found[place]))).collect())
+        let mut rows: Vec<Vec<PgRow>> = requests.iter().map(|_| Vec::new()).collect();
+        self.fetch(include_str!("sql/get_step_by_id.sql"), Lookup::by_key(ids), &mut rows).await?;
+        self.fetch(include_str!("sql/get_step_of_build.sql"), of_builds.into_lookup(), &mut rows).await?;
+        self.fetch(include_str!("sql/get_steps.sql"), Lookup::by_key(builds), &mut rows).await?;
+        let answers: Vec<RawRows> = rows.into_iter().map(|rows| RawRows(Arc::new(rows))).collect();
+        Ok(first_indices.into_iter().map(|index| Ok(answers[index].clone())).collect())
     }
 
     async fn close(&mut self) {
@@ -92,78 +97,89 @@ impl Worker for Reader {
     }
 }
 
-/// The requests of one kind in a batch: what the statement is given, and by the first column of its answer, whose each is.
-struct Asked {
+/// The requests of a batch that one statement answers.
+struct Lookup {
     arguments: Result<PgArguments, BoxDynError>,
-    places: HashMap<i64, usize>,
+    /// The index of the request, by the first column of its rows.
+    indices: HashMap<i64, usize>,
 }
 
-/// Requests that their key says all about.
-fn by_key(requests: Vec<(i64, usize)>) -> Asked {
-    let mut arguments = PgArguments::default();
-    let keys: Vec<i64> = requests.iter().map(|(key, _)| *key).collect();
-    let added = arguments.add(keys).map(|()| arguments);
-    Asked { arguments: added, places: requests.into_iter().collect() }
+impl Lookup {
+    /// A lookup by keys only, given as pairs of key and index.
+    fn by_key(requests: Vec<(i64, usize)>) -> Self {
+        let keys: Vec<i64> = requests.iter().map(|(key, _)| *key).collect();
+        let mut arguments = PgArguments::default();
+        let added = arguments.add(keys);
+        Self { arguments: added.map(|()| arguments), indices: requests.into_iter().collect() }
+    }
 }
 
 /// The arguments of `get_step_of_build.sql`.
 #[derive(Default)]
-struct OfBuilds<'a> {
-    places: Vec<usize>,
+struct BuildLookup<'a> {
+    indices: Vec<usize>,
     builds: Vec<i64>,
     numbers: Vec<Option<i64>>,
     names: Vec<Option<&'a str>>,
 }
 
-impl<'a> OfBuilds<'a> {
-    fn push(&mut self, place: usize, build_id: BuildId, number: Option<i64>, name: Option<&'a str>) {
-        self.places.push(place);
+impl<'a> BuildLookup<'a> {
+    fn push(&mut self, index: usize, build_id: BuildId, number: Option<i64>, name: Option<&'a str>) {
+        self.indices.push(index);
         self.builds.push(build_id.get());
         self.numbers.push(number);
         self.names.push(name);
     }
 
-    fn asked(self) -> Asked {
+    fn into_lookup(self) -> Lookup {
         let mut arguments = PgArguments::default();
         let added = arguments
             .add(self.builds)
             .and_then(|()| arguments.add(self.numbers))
-            .and_then(|()| arguments.add(self.names))
-            .map(|()| arguments);
-        Asked { arguments: added, places: (1..).zip(self.places).collect() }
+            .and_then(|()| arguments.add(self.names));
+        Lookup { arguments: added.map(|()| arguments), indices: (1..).zip(self.indices).collect() }
     }
 }
 
-/// What was found for a request, as the server gave it: see the view `whole_steps`.
-#[derive(Debug, Default)]
-pub(crate) struct Found(Vec<PgRow>);
+/// The rows that answer a request, not decoded yet. Their columns are a key and those of the view `whole_steps`.
+#[derive(Clone, Debug)]
+pub(crate) struct RawRows(Arc<Vec<PgRow>>);
 
-impl Found {
-    /// The steps, in the order of their numbers.
-    pub(crate) fn steps(&self) -> Result<Vec<Step>, BatchError> {
-        let key = |row| Ok((Row::try_get::<i64, _>(row, 3)?, Row::try_get::<Option<i32>, _>(row, POSITION)?, row));
-        let mut rows =
-            self.0.iter().map(key).collect::<sqlx::Result<Vec<(i64, Option<i32>, &PgRow)>>>().map_err(failure)?;
+impl ReadAnswer for RawRows {
+    fn into_steps(self) -> Result<Vec<Step>, BatchError> {
+        let rows = self.0.iter().map(UrlRow::new).collect::<sqlx::Result<Vec<UrlRow<'_>>>>();
+        let mut rows = rows.map_err(statement_error)?;
         // U1, R2
-        rows.sort_by_key(|(number, position, _)| (*number, *position));
-        rows.chunk_by(|(one, ..), (other, ..)| one == other).map(step).collect()
+        rows.sort_by_key(|row| (row.number, row.position));
+        rows.chunk_by(|one, other| one.number == other.number).map(decode_step).collect()
     }
 }
 
-/// The column that says which of the step's urls the row has.
-const POSITION: usize = 12;
+/// A row with the columns that order the rows of an answer.
+struct UrlRow<'a> {
+    number: i64,
+    /// The position of the url in this row, if the row has one.
+    position: Option<i32>,
+    row: &'a PgRow,
+}
 
-/// The step that these rows are of: there is one at least.
-fn step(rows: &[(i64, Option<i32>, &PgRow)]) -> Result<Step, BatchError> {
-    let columns = Columns::new(rows).map_err(failure)?;
+impl<'a> UrlRow<'a> {
+    fn new(row: &'a PgRow) -> sqlx::Result<Self> {
+        Ok(Self { number: row.try_get(3)?, position: row.try_get(12)?, row })
+    }
+}
+
+/// Decodes the step of these rows, at least one.
+fn decode_step(rows: &[UrlRow<'_>]) -> Result<Step, BatchError> {
+    let columns = Columns::new(rows).map_err(statement_error)?;
     let id = columns.id;
     if usize::try_from(columns.url_count) != Ok(columns.urls.len()) {
-        return Err(unreadable_step(id, "it has not the urls that it should have"));
+        return Err(undecodable_step(id, "its number of urls differs from its url count"));
     }
-    columns.step().map_err(|error| unreadable_step(id, error))
+    columns.into_step().map_err(|error| undecodable_step(id, error))
 }
 
-/// A step as the statements give it.
+/// The columns of a step, as the database has them.
 struct Columns {
     id: i64,
     build_id: i64,
@@ -175,17 +191,16 @@ struct Columns {
     complete_at: Option<Time>,
     results: Option<i32>,
     hidden: bool,
-    /// How many urls the step should have.
     url_count: i32,
-    /// Pairs of name and url, in their order.
+    /// Pairs of name and url, in the order of their positions.
     urls: Vec<(String, String)>,
 }
 
 impl Columns {
-    fn new(rows: &[(i64, Option<i32>, &PgRow)]) -> sqlx::Result<Self> {
-        let row = rows[0].2;
-        let urls = rows.iter().filter(|(_, position, _)| position.is_some());
-        let urls = urls.map(|(.., row)| Ok((row.try_get(13)?, row.try_get(14)?))).collect::<sqlx::Result<_>>()?;
+    fn new(rows: &[UrlRow<'_>]) -> sqlx::Result<Self> {
+        let with_url = rows.iter().filter(|row| row.position.is_some());
+        let urls = with_url.map(|UrlRow { row, .. }| Ok((row.try_get(13)?, row.try_get(14)?)));
+        let row = rows[0].row;
         Ok(Self {
             id: row.try_get(1)?,
             build_id: row.try_get(2)?,
@@ -198,11 +213,11 @@ impl Columns {
             results: row.try_get(9)?,
             hidden: row.try_get(10)?,
             url_count: row.try_get(11)?,
-            urls,
+            urls: urls.collect::<sqlx::Result<_>>()?,
         })
     }
 
-    fn step(self) -> Result<Step, InputError> {
+    fn into_step(self) -> Result<Step, InputError> {
         let urls = self.urls.into_iter().map(|(name, url)| StepUrl::new(name, url));
         let time = |time: Option<Time>| time.map(Timestamp::try_from).transpose();
         let step = Step::builder(

@@ -1,4 +1,4 @@
-//! Times as PostgreSQL has them on the wire: microseconds since 2000-01-01T00:00:00Z.
+//! The wire format of PostgreSQL's times: microseconds since 2000-01-01T00:00:00Z.
 
 use sqlx::{
     Decode, Encode, Postgres, Type,
@@ -11,7 +11,7 @@ use steps_core::{InputError, Timestamp};
 /// 2000-01-01T00:00:00Z, in microseconds since 1970.
 const EPOCH: i64 = 946_684_800_000_000;
 
-/// A `timestamptz`, with every microsecond of every year (T2), and whatever else PostgreSQL may have stored.
+/// A `timestamptz`: every microsecond of a [`Timestamp`] (T2), and any other value that the database may contain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Time(i64);
 

@@ -1,4 +1,4 @@
-//! Holds this store to the contract, on a server that the tests start, or that `STEPS_TEST_POSTGRES_URL` names.
+//! Runs the conformance suite on a server that the tests start, or on the one in `STEPS_TEST_POSTGRES_URL`.
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -22,15 +22,17 @@ impl StoreFactory for Postgres {
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (url, clock) = (Arc::<str>::from(token), case.clock());
-        let server: PgConnectOptions = token.parse()?;
-        let server = format!("{}:{}", server.get_host(), server.get_port());
+        let url = Arc::<str>::from(token);
+        let clock = case.clock();
+        let parsed: PgConnectOptions = token.parse()?;
+        let server = format!("{}:{}", parsed.get_host(), parsed.get_port());
         let open = {
-            let (url, clock) = (Arc::clone(&url), clock.clone());
+            let url = Arc::clone(&url);
+            let clock = clock.clone();
             move || connect(Arc::clone(&url), clock.clone(), None)
         };
         let through = move |proxy: SocketAddr, timeout| {
-            // Later parameters win over what the URL says.
+            // A later parameter wins over the host and port of the URL.
             let url = format!("{url}&host={}&port={}", proxy.ip(), proxy.port());
             connect(url.into(), clock.clone(), Some(timeout))
         };

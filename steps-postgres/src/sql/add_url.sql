@@ -1,5 +1,5 @@
--- U1, U2: a url that comes alone. The step's lock is taken first, and comes with how many urls it has then. No row: there is
--- no such step (L6).
+-- U1, U2: a single url. FOR NO KEY UPDATE locks the step before `urls` is read, so the count is current and gives the
+-- position. If no row is returned, the step does not exist (L6).
 WITH step AS (
     SELECT id, urls FROM steps WHERE id = $1 FOR NO KEY UPDATE
 ), added AS (

@@ -1,4 +1,4 @@
--- What the store and the server promise with these settings (D1).
+-- The schema's version, and the settings that decide whether an acknowledged write survives (D1).
 SELECT (SELECT max(version) FROM steps_migrations),
        current_setting('server_version'),
        current_setting('synchronous_commit'),

@@ -1,2 +1,2 @@
--- R1: $1 are ids. See get_steps.sql for the columns of the answer; the first is the id.
+-- R1: $1 is an array of step ids. The first column is the id; the others are those of whole_steps.
 SELECT id, * FROM whole_steps WHERE id = ANY ($1)

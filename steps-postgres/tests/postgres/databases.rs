@@ -1,4 +1,4 @@
-//! Databases in every state that one meets: what the store says, and that it leaves them as they are.
+//! Databases in unexpected states: the store reports them, and leaves them unchanged.
 
 use libtest_mimic::Trial;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -9,24 +9,24 @@ use crate::connect;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("databases::one_that_is_not_utf_8_is_refused", not_utf_8),
-        trial("databases::one_that_is_missing_is_no_configuration", missing),
+        trial("databases::a_database_that_is_not_utf_8_is_refused", not_utf_8),
+        trial("databases::a_missing_database_is_a_configuration_error", missing),
         trial("databases::a_newer_schema_is_refused", newer_schema),
         trial("databases::a_schema_of_another_program_is_left_as_it_is", foreign_schema),
         trial("databases::a_schema_of_any_name_is_used", odd_names),
         trial("databases::a_user_needs_no_right_but_on_the_schema", few_rights),
-        trial("databases::a_user_who_may_only_read_is_told_so", only_reading),
-        trial("databases::a_mode_makes_and_changes_no_more_than_it_says", modes),
+        trial("databases::writes_of_a_user_with_read_rights_are_refused", only_reading),
+        trial("databases::a_mode_limits_creation_and_migration", modes),
         trial("databases::a_stricter_isolation_of_the_database_does_no_harm", stricter_isolation),
         trial("databases::a_step_that_cannot_be_read_back_is_corrupt_and_spoils_no_other", damaged_step),
         trial("databases::a_build_without_a_number_left_refuses_a_step", no_number_left),
         trial("databases::an_id_is_not_used_again_after_its_step_was_deleted", deleted_step),
         trial("databases::a_build_whose_steps_were_deleted_counts_from_zero", emptied_build),
-        trial("databases::without_sessions_it_works_as_well", pooler),
+        trial("databases::a_store_without_sessions_leaves_no_transaction_open", pooler),
     ]
 }
 
-/// A driver's connection, to do what the store would not, with the schema in its search path.
+/// A connection of the driver, with the schema in its search path, for statements that the store never sends.
 pub(crate) async fn driver(schema: &Schema) -> sqlx::Result<PgConnection> {
     let mut connection = PgConnection::connect(schema.url()).await?;
     execute(&mut connection, format!("SET search_path = {}", schema.name())).await?;
@@ -107,9 +107,10 @@ async fn odd_names() -> TestResult {
     Ok(())
 }
 
-/// Makes a user, and gives its name. It has the rights on the schema that the text says.
+/// Creates a user with these rights on the schema, and returns its name.
 async fn user(schema: &Schema, rights: &str) -> sqlx::Result<String> {
-    let (mut driver, user) = (driver(schema).await?, format!("user_of_{}", schema.name()));
+    let mut driver = driver(schema).await?;
+    let user = format!("user_of_{}", schema.name());
     execute(&mut driver, format!("CREATE USER {user}; CREATE SCHEMA IF NOT EXISTS {}", schema.name())).await?;
     execute(&mut driver, rights.replace("SCHEMA", &format!("SCHEMA {}", schema.name())).replace("USER", &user)).await?;
     Ok(user)
@@ -123,7 +124,7 @@ async fn few_rights() -> TestResult {
     store.add_named_url(step, "log", "").await?;
     store.close().await?;
 
-    // Without the right to make a schema, or to use this one.
+    // Without the right to create tables in the schema, and without any right on it.
     for rights in ["REVOKE CREATE ON SCHEMA FROM USER", "REVOKE ALL ON SCHEMA FROM USER"] {
         let other = shared_postgres()?;
         let user = self::user(&other, rights).await?;
@@ -165,15 +166,16 @@ async fn only_reading() -> TestResult {
 async fn modes() -> TestResult {
     let schema = shared_postgres()?;
     let url = |mode: &str| format!("{}&mode={mode}", schema.url_with_schema());
-    let (reading, writing) = (url("ro"), url("rw"));
+    let reading = url("ro");
+    let writing = url("rw");
     for url in [&reading, &writing] {
         let error = connect(url).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains(schema.name()), "{error}");
     }
     let mut driver = PgConnection::connect(schema.url()).await?;
-    let there = sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1)");
-    assert!(!there.bind(schema.name()).fetch_one(&mut driver).await?);
+    let exists = sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1)");
+    assert!(!exists.bind(schema.name()).fetch_one(&mut driver).await?);
 
     let step = connect(&url("rwc")).await?.add(7, "compile", "").await?.id;
     connect(&writing).await?.add(7, "test", "").await?;
@@ -189,7 +191,7 @@ async fn modes() -> TestResult {
         }
     }
 
-    // As an older version of this program left it.
+    // The state that an older version of this program would leave.
     execute(&mut driver, format!("DELETE FROM {}.steps_migrations WHERE version = 2", schema.name())).await?;
     let error = connect(&reading).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -202,7 +204,8 @@ async fn stricter_isolation() -> TestResult {
     for pooler in ["none", "transaction"] {
         let url =
             format!("{}&pooler={pooler}&options[default_transaction_isolation]=serializable", schema.url_with_schema());
-        let (one, other) = (connect(&url).await?, connect(&url).await?);
+        let one = connect(&url).await?;
+        let other = connect(&url).await?;
         for _ in 0..20 {
             let (one, other) = tokio::join!(one.add(7, "compile", ""), other.add(7, "compile", ""));
             assert_ne!(one?.number, other?.number);
@@ -214,8 +217,10 @@ async fn stricter_isolation() -> TestResult {
 async fn damaged_step() -> TestResult {
     let schema = shared_postgres()?;
     let store = connect(&schema.url_with_schema()).await?;
-    let (good, bad) = (store.add(7, "good", "").await?.id, store.add(8, "bad", "").await?.id);
-    let (worse, short) = (store.add(9, "worse", "").await?.id, store.add(10, "short", "").await?.id);
+    let good = store.add(7, "good", "").await?.id;
+    let bad = store.add(8, "bad", "").await?.id;
+    let worse = store.add(9, "worse", "").await?.id;
+    let short = store.add(10, "short", "").await?.id;
     for position in 0..3 {
         store.add_named_url(short, "log", position.to_string()).await?;
     }
@@ -247,11 +252,11 @@ async fn no_number_left() -> TestResult {
     let store = connect(&schema.url_with_schema()).await?;
     store.add(7, "compile", "").await?;
     driver(&schema).await?.execute("UPDATE steps SET number = 4294967295").await?;
-    // One that waits alone has a statement of its own, and so has a batch.
-    let alone = store.add(7, "alone", "").await;
+    // A single add and a batch of adds are different statements.
+    let single = store.add(7, "single", "").await;
     let (one, other, of_same_name) =
         tokio::join!(store.add(7, "test", ""), store.add(7, "package", ""), store.add(7, "compile", ""));
-    for error in [alone.unwrap_err(), one.unwrap_err(), other.unwrap_err(), of_same_name.unwrap_err()] {
+    for error in [single.unwrap_err(), one.unwrap_err(), other.unwrap_err(), of_same_name.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::CapacityExceeded);
         assert!(!error.may_have_applied() && !error.is_retryable());
     }
@@ -281,7 +286,7 @@ async fn emptied_build() -> TestResult {
 
     store.add(7, "compile", "").await?;
     driver.execute("DELETE FROM steps").await?;
-    // The last two wait for the first, and so share a batch.
+    // The last two queue behind the first, and so share a batch.
     let (other, first, second) =
         tokio::join!(store.add(8, "compile", ""), store.add(7, "configure", ""), store.add(7, "compile", ""));
     assert_eq!([other?, first?, second?].map(|added| added.number.get()), [0, 0, 1]);
@@ -296,9 +301,9 @@ async fn pooler() -> TestResult {
     assert_eq!(store.steps(7).await?[0].urls.len(), 1);
     assert!(store.describe().await?.warnings.iter().all(|warning| warning.contains("fsync")));
     let mut driver = driver(&schema).await?;
-    let left =
-        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND application_name = $1";
-    let left: i64 = sqlx::query_scalar(left).bind("steps").fetch_one(&mut driver).await?;
-    assert_eq!(left, 0);
+    let count = sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND application_name = $1",
+    );
+    assert_eq!(count.bind("steps").fetch_one(&mut driver).await?, 0);
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! What only this store has: a server, which may go away, hang or be in any state, and processes that share it.
+//! Tests beyond the suite: a server that stops, hangs or has an unexpected state, and processes that share it.
 //!
-//! The tests run this program again as a child, with a job for it in the environment.
+//! Some tests run this program again as a child process, with its job in the environment.
 
 mod databases;
 mod faults;

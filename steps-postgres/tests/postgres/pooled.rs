@@ -1,4 +1,4 @@
-//! The whole suite through PgBouncer in transaction mode, where any statement may come to any of the server's sessions.
+//! The whole suite through PgBouncer in transaction mode, which may run each transaction in another session.
 
 use std::{
     process::ExitCode,
@@ -23,16 +23,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             vec![Trial::test("conformance", move || Err(Failed::from(error)))]
         }
     };
-    trials.push(trial("pooled::without_the_option_it_is_asked_for", without_the_option));
+    trials.push(trial("pooled::an_error_without_the_option_names_it", without_the_option));
     trials.into_iter().map(|trial| trial.with_kind("pgbouncer")).collect()
 }
 
-/// Serves as another process of the suite, if this is one.
+/// Runs as a child process of the suite, if the environment says so.
 pub(crate) fn run_child() -> Option<ExitCode> {
     conformance_tests::child(&Pooled::default())
 }
 
-/// One server and one pooler for all cases, from the first one on. The last value is dropped first.
+/// One server and one pooler for all cases, started by the first. The pooler is dropped before the server.
 static SERVERS: OnceLock<Result<(PgBouncer, Postgres), String>> = OnceLock::new();
 
 fn pooler_url() -> Result<String, String> {
@@ -65,7 +65,8 @@ impl StoreFactory for Pooled {
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (url, clock) = (Arc::<str>::from(token), case.clock());
+        let url = Arc::<str>::from(token);
+        let clock = case.clock();
         let connect = move || connect(Arc::clone(&url), clock.clone());
         Ok(Fixture::new(connect().await?).with_reopen(connect.clone()).with_peer(connect).with_token(token))
     }
@@ -75,7 +76,7 @@ async fn connect(url: Arc<str>, clock: Arc<dyn Clock>) -> Result<PostgresStore, 
     Ok(PostgresStore::connect(PostgresOptions::from_url(&url)?.with_clock(clock)).await?)
 }
 
-/// A session is shared then, and what one store prepares another finds: no answer may be wrong.
+/// Stores then share sessions, and find each other's prepared statements and settings.
 async fn without_the_option() -> TestResult {
     let url = format!("{}&schema=without_the_option", pooler_url()?);
     crate::connect(&format!("{url}&pooler=transaction")).await?.close().await?;
@@ -90,8 +91,8 @@ async fn without_the_option() -> TestResult {
         }
         Ok::<_, steps_core::Error>(())
     };
-    let error = error.await.err().ok_or("it works without the option, so the tests with it show nothing")?;
-    // What is missed first is up to the pooler: a prepared statement, or the schema that a session had set.
+    let error = error.await.err().ok_or("the store works without the option, so the tests with it prove nothing")?;
+    // The pooler decides which is missed first: a prepared statement, or the schema set for the session.
     assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::Corrupt), "{error}");
     assert!(error.to_string().contains("pooler=transaction"), "{error}");
     Ok(())

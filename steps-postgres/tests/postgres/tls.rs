@@ -8,12 +8,12 @@ use crate::connect;
 
 #[cfg(feature = "tls")]
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("tls::a_server_with_a_certificate_that_is_trusted_is_used_and_no_other", certificates)]
+    vec![trial("tls::only_a_server_with_a_trusted_certificate_is_used", certificates)]
 }
 
 #[cfg(not(feature = "tls"))]
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("tls::where_it_was_not_compiled_in_its_feature_is_named", not_compiled_in)]
+    vec![trial("tls::an_error_without_the_feature_names_it", not_compiled_in)]
 }
 
 #[cfg(not(feature = "tls"))]
@@ -35,17 +35,20 @@ async fn certificates() -> TestResult {
     use steps_core::{StepsStore, StepsStoreExt};
     use test_servers::Authority;
 
-    let (trusted, strange) = (Authority::new()?, Authority::new()?);
+    let trusted = Authority::new()?;
+    let unknown = Authority::new()?;
     let (certificate, key) = trusted.certify("localhost")?;
     let options = test_servers::PostgresOptions::default().with_tls(certificate, key);
     let server = options.start()?;
     let folder = tempfile::tempdir()?;
-    let (trusted_path, strange_path) = (folder.path().join("trusted.crt"), folder.path().join("strange.crt"));
+    let trusted_path = folder.path().join("trusted.crt");
+    let unknown_path = folder.path().join("unknown.crt");
     fs::write(&trusted_path, trusted.certificate())?;
-    fs::write(&strange_path, strange.certificate())?;
-    let (trusted, strange) = (trusted_path.display(), strange_path.display());
+    fs::write(&unknown_path, unknown.certificate())?;
+    let trusted = trusted_path.display();
+    let unknown = unknown_path.display();
 
-    // The certificate is for this name, and not for the address.
+    // The certificate is for this name, and not for the server's address.
     let by_name = format!("postgres://postgres@localhost:{}/postgres", server.port());
     for (url, parameters) in [
         (&by_name, format!("sslmode=verify-full&sslrootcert={trusted}")),
@@ -62,10 +65,10 @@ async fn certificates() -> TestResult {
         store.close().await?;
     }
     for (url, parameters) in [
-        (&by_name, format!("sslmode=verify-full&sslrootcert={strange}")),
+        (&by_name, format!("sslmode=verify-full&sslrootcert={unknown}")),
         (&by_name, "sslmode=verify-full".to_owned()),
         (&server.url(), format!("sslmode=verify-full&sslrootcert={trusted}")),
-        (&server.url(), format!("sslmode=verify-ca&sslrootcert={strange}")),
+        (&server.url(), format!("sslmode=verify-ca&sslrootcert={unknown}")),
     ] {
         let error = connect(&format!("{url}?{parameters}")).await.expect_err(&parameters);
         assert_eq!(error.kind(), ErrorKind::Config, "{parameters}: {error}");

@@ -1,5 +1,5 @@
--- L2 to L4: a change that comes alone, as write_batch makes it: null leaves a column as it is. No row: there is no such step
--- (L6).
+-- L2 to L4: a single update, with the same rules as in write_batch. Null leaves a column unchanged. If no row is
+-- returned, the step does not exist (L6).
 UPDATE steps
 SET started_at = coalesce($2, started_at),
     locks_acquired_at = coalesce($3, locks_acquired_at),
