@@ -1,118 +1,118 @@
-//! Connections to the file: how they are opened, and what must hold before one is used.
+//! Connections to the file, and the checks and migrations before the first one is used.
 
 use std::{
+    cmp::Ordering,
     fs::File,
     io::{self, Read},
     ops::Range,
     path::{Path, absolute},
-    pin::Pin,
     sync::Arc,
 };
 
+use futures_util::future::BoxFuture;
 use sqlx::{
     ConnectOptions, Connection, SqlSafeStr, SqliteConnection,
     migrate::{Migrate, MigrateError, Migration, MigrationType},
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 use steps_batch::{BatchError, lock_timeout};
-use steps_core::ErrorKind;
-use steps_core::OpenMode;
+use steps_core::{ErrorKind, OpenMode};
 use tokio::sync::Mutex;
 
 use crate::{
-    error::{at_first_sight, failure, migration},
+    error::{initial_connect_error, migration_error, statement_error},
     options::{SqliteOptions, Synchronous},
 };
 
-/// In the header of a file of ours: "stps" in ASCII, as the first migration sets it.
+/// "stps" in ASCII, in the header of every file of this store. The first migration sets it.
 const APPLICATION_ID: i64 = 0x7374_7073;
 
-/// Where the versions of the schema are kept. The embedding program may have a `_sqlx_migrations` of its own.
+/// The table with the versions of the schema. The embedding program may have a `_sqlx_migrations` of its own.
 const MIGRATIONS_TABLE: &str = "steps_migrations";
 
-/// Opens connections to a file whose schema is as it should be.
+/// Opens connections to a file that has the current schema.
 #[derive(Clone, Debug)]
-pub(crate) struct Opener {
+pub(crate) struct ConnectionFactory {
     options: SqliteConnectOptions,
-    /// Who closes a connection. SQLite takes its log away with the last one, and of two that are closed at once each
-    /// would be kept from that by the other.
+    /// Held while a connection closes. The last connection to close removes SQLite's log. If two of them closed at
+    /// once, each would see the other one as open, and the log would stay.
     closing: Arc<Mutex<()>>,
 }
 
-impl Opener {
+impl ConnectionFactory {
     fn new(options: SqliteConnectOptions) -> Self {
         Self { options, closing: Arc::default() }
     }
 
-    pub(crate) fn open(&self) -> Sending<'_, sqlx::Result<SqliteConnection>> {
+    /// Opens a connection.
+    ///
+    /// The future is boxed because the compiler cannot prove that a future of sqlx is `Send` inside an `async fn`
+    /// that borrows (rust-lang/rust#100013).
+    pub(crate) fn open(&self) -> BoxFuture<'_, sqlx::Result<SqliteConnection>> {
         Box::pin(self.options.connect())
     }
 
-    /// Closes a connection for good.
+    /// Closes a connection of a store that is shutting down.
     pub(crate) async fn close(&self, connection: SqliteConnection) {
-        let _turn = self.closing.lock().await;
-        give_up(connection).await;
+        let _guard = self.closing.lock().await;
+        close_quietly(connection).await;
     }
 }
 
-/// A boxed future. The compiler does not see that those of the driver may be sent between threads when
-/// they stand in an `async fn` that borrows (rust-lang/rust#100013); boxed where the type is known, it does.
-type Sending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Closes a connection. What it had not committed is rolled back, and what it had is in the file: an error
-/// of closing says nothing that a caller could use.
-pub(crate) async fn give_up(connection: SqliteConnection) {
+/// Closes a connection and ignores the error, which would not help a caller: committed data is in the file, and the
+/// rest is rolled back.
+pub(crate) async fn close_quietly(connection: SqliteConnection) {
     let _ = connection.close().await;
 }
 
-/// Opens the file, makes it where it is missing and may be made, and brings its schema up to date.
+/// Opens the file, creates it if the mode allows, and migrates its schema.
 ///
-/// Several processes may do so at once. A file that is not ours is left as it is.
-pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(Opener, SqliteConnection), BatchError> {
-    check_place(options)?;
+/// Several processes may do so at once. A file of another program is not changed.
+pub(crate) async fn prepare(options: &SqliteOptions) -> Result<(ConnectionFactory, SqliteConnection), BatchError> {
+    check_path(options)?;
     let connect = connect_options(options)?;
-    if is_strange(&options.path) {
-        // Opened for writing, SQLite might tidy up what is not ours: what its last program left in a log.
-        let look = Opener::new(connect.clone().read_only(true)).open().await;
-        let mut connection = look.map_err(|error| at_first_sight(error, &options.path))?;
-        let state = state(&mut connection, options).await;
-        give_up(connection).await;
+    if has_foreign_header(&options.path) {
+        // Read only: a writable connection could apply the log that the other program left.
+        let read_only = ConnectionFactory::new(connect.clone().read_only(true)).open().await;
+        let mut connection = read_only.map_err(|error| initial_connect_error(error, &options.path))?;
+        let state = schema_state(&mut connection, options).await;
+        close_quietly(connection).await;
         state?;
     }
-    let first = Opener::new(connect.clone().create_if_missing(options.mode == OpenMode::Create));
-    let mut connection = first.open().await.map_err(|error| at_first_sight(error, &options.path))?;
+    let creating = ConnectionFactory::new(connect.clone().create_if_missing(options.mode == OpenMode::Create));
+    let mut connection = creating.open().await.map_err(|error| initial_connect_error(error, &options.path))?;
     match bring_up_to_date(&mut connection, options).await {
-        Ok(()) => Ok((Opener::new(connect), connection)),
-        Err(failure) => {
-            give_up(connection).await;
-            Err(failure)
+        Ok(()) => Ok((ConnectionFactory::new(connect), connection)),
+        Err(error) => {
+            close_quietly(connection).await;
+            Err(error)
         }
     }
 }
 
 async fn bring_up_to_date(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<(), BatchError> {
-    match (state(connection, options).await?, options.mode) {
-        (State::Current, OpenMode::ReadOnly) => Ok(()),
-        // Also where the file is a copy: some ways to make one leave the log behind.
-        (State::Current, _) => use_log(connection).await,
-        (State::New, OpenMode::ReadOnly | OpenMode::ReadWrite) => {
+    match (schema_state(connection, options).await?, options.mode) {
+        (SchemaState::Current, OpenMode::ReadOnly) => Ok(()),
+        // A copy of a store may have lost the setting: `VACUUM INTO` does not copy it.
+        (SchemaState::Current, _) => enable_wal(connection).await,
+        (SchemaState::New, OpenMode::ReadOnly | OpenMode::ReadWrite) => {
             Err(BatchError::new(ErrorKind::Config, "the file is empty; mode=rwc makes a store of it"))
         }
-        (State::Older, OpenMode::ReadOnly) => {
-            let message = "the file has an older schema, and mode=ro does not change it; open it once without";
+        (SchemaState::Older, OpenMode::ReadOnly) => {
+            let message = "the file has an older schema, which mode=ro cannot migrate; open it with mode=rw once";
             Err(BatchError::new(ErrorKind::Config, message))
         }
-        (State::New | State::Older, _) => {
-            use_log(connection).await?;
+        (SchemaState::New | SchemaState::Older, _) => {
+            enable_wal(connection).await?;
             migrate(connection, options).await
         }
     }
 }
 
-/// What SQLite would only call a file that cannot be opened.
-fn check_place(options: &SqliteOptions) -> Result<(), BatchError> {
+/// Finds errors that SQLite would report only as "unable to open database file".
+fn check_path(options: &SqliteOptions) -> Result<(), BatchError> {
     let path = &options.path;
-    let refuse = |what: &str| Err(BatchError::new(ErrorKind::Config, format!("{} {what}", path.display())));
+    let refuse = |reason: &str| Err(BatchError::new(ErrorKind::Config, format!("{} {reason}", path.display())));
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => refuse("is a folder; name a file in it"),
         Ok(_) => Ok(()),
@@ -126,14 +126,14 @@ fn check_place(options: &SqliteOptions) -> Result<(), BatchError> {
                 Ok(())
             }
         }
-        // SQLite meets the same error, and says more.
+        // SQLite fails with the same error, and its message says more.
         Err(_) => Ok(()),
     }
 }
 
-/// Whether the file has content, and its header does not say that it is ours. It may be all the same: the
-/// header of a new store may still be in the log.
-fn is_strange(path: &Path) -> bool {
+/// Whether the file has content and a header without this store's application id. The file may belong to this store
+/// all the same, since the header of a new store may still be in the log.
+fn has_foreign_header(path: &Path) -> bool {
     const APPLICATION_ID_AT: Range<usize> = 68..72;
     let mut header = [0; 72];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
@@ -141,17 +141,17 @@ fn is_strange(path: &Path) -> bool {
         Ok(()) => header[APPLICATION_ID_AT] != (APPLICATION_ID as u32).to_be_bytes(),
         // Shorter than any database, but not empty.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            std::fs::metadata(path).is_ok_and(|it| it.len() > 0)
+            std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
         }
-        // Missing, or not to be read: opening it says more.
+        // Missing or unreadable: the error of opening it says more.
         Err(_) => false,
     }
 }
 
 fn connect_options(options: &SqliteOptions) -> Result<SqliteConnectOptions, BatchError> {
-    // Absolute, so that SQLite takes no name for a URI or for a database in memory.
+    // SQLite would read some relative paths as a URI, or as the name of a database in memory.
     let path = absolute(&options.path)
-        .map_err(|error| BatchError::new(ErrorKind::Config, format!("the path of the file is no path: {error}")))?;
+        .map_err(|error| BatchError::new(ErrorKind::Config, format!("the path of the file is invalid: {error}")))?;
     Ok(SqliteConnectOptions::new()
         .filename(path)
         .read_only(options.mode == OpenMode::ReadOnly)
@@ -165,47 +165,49 @@ fn connect_options(options: &SqliteOptions) -> Result<SqliteConnectOptions, Batc
         .disable_statement_logging())
 }
 
-/// What was found in a file.
-enum State {
-    /// Nothing at all.
+/// The state of a file's schema.
+enum SchemaState {
+    /// The file is empty.
     New,
-    /// A schema of ours, which needs migrations.
+    /// A schema of this store that needs migrations.
     Older,
-    /// The schema that this program knows.
+    /// The newest schema of this program.
     Current,
 }
 
-async fn state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<State, BatchError> {
-    let look = "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id";
-    match sqlx::query_as::<_, (i64, i64)>(look)
+async fn schema_state(connection: &mut SqliteConnection, options: &SqliteOptions) -> Result<SchemaState, BatchError> {
+    let header = "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id";
+    match sqlx::query_as::<_, (i64, i64)>(header)
         .fetch_one(&mut *connection)
         .await
-        .map_err(|error| at_first_sight(error, &options.path))?
+        .map_err(|error| initial_connect_error(error, &options.path))?
     {
         (APPLICATION_ID, _) => {}
-        (0, 0) => return Ok(State::New),
+        (0, 0) => return Ok(SchemaState::New),
         _ => {
             let message = "the file is a database of another program; choose another file";
             return Err(BatchError::new(ErrorKind::Config, message));
         }
     }
     let known = migrations().len() as i64;
-    let version = "SELECT coalesce(max(version), 0) FROM steps_migrations";
-    let found: i64 = sqlx::query_scalar(version).fetch_one(connection).await.map_err(failure)?;
-    match found.cmp(&known) {
-        std::cmp::Ordering::Less => Ok(State::Older),
-        std::cmp::Ordering::Equal => Ok(State::Current),
-        std::cmp::Ordering::Greater => Err(BatchError::new(
-            ErrorKind::Config,
-            format!("the file has version {found} of the schema, and this program knows {known}; use a newer program"),
-        )),
+    let newest = "SELECT coalesce(max(version), 0) FROM steps_migrations";
+    let version: i64 = sqlx::query_scalar(newest).fetch_one(connection).await.map_err(statement_error)?;
+    match version.cmp(&known) {
+        Ordering::Less => Ok(SchemaState::Older),
+        Ordering::Equal => Ok(SchemaState::Current),
+        Ordering::Greater => {
+            let message = format!(
+                "the file has version {version} of the schema, and this program knows {known}; use a newer program"
+            );
+            Err(BatchError::new(ErrorKind::Config, message))
+        }
     }
 }
 
-/// Makes the file one with a write-ahead log, unless it is.
-async fn use_log(connection: &mut SqliteConnection) -> Result<(), BatchError> {
-    let mode = "PRAGMA journal_mode = wal";
-    let mode: String = sqlx::query_scalar(mode).fetch_one(connection).await.map_err(failure)?;
+/// Switches the file to write-ahead logging. The setting is stored in the file.
+async fn enable_wal(connection: &mut SqliteConnection) -> Result<(), BatchError> {
+    let pragma = "PRAGMA journal_mode = wal";
+    let mode: String = sqlx::query_scalar(pragma).fetch_one(connection).await.map_err(statement_error)?;
     if mode == "wal" {
         Ok(())
     } else {
@@ -214,18 +216,19 @@ async fn use_log(connection: &mut SqliteConnection) -> Result<(), BatchError> {
     }
 }
 
+/// Boxed for the same reason as [`ConnectionFactory::open`].
 fn migrate<'a>(
     connection: &'a mut SqliteConnection,
     options: &'a SqliteOptions,
-) -> Sending<'a, Result<(), BatchError>> {
+) -> BoxFuture<'a, Result<(), BatchError>> {
     Box::pin(async move {
-        // The driver's migrator takes no lock on SQLite: of several processes that start at once, one gets
-        // past here at a time, and looks again at what it finds.
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?;
-        if !matches!(state(&mut transaction, options).await?, State::Current) {
-            run_migrations(&mut transaction).await.map_err(migration)?;
+        // The migrator of sqlx takes no lock on SQLite. With the lock of this transaction, only one of several
+        // processes migrates; the others wait here, and find the current schema.
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(statement_error)?;
+        if !matches!(schema_state(&mut transaction, options).await?, SchemaState::Current) {
+            run_migrations(&mut transaction).await.map_err(migration_error)?;
         }
-        transaction.commit().await.map_err(failure)
+        transaction.commit().await.map_err(statement_error)
     })
 }
 
@@ -246,12 +249,12 @@ fn migrations() -> [Migration; 1] {
     [migration(1, "steps", include_str!("../migrations/1_steps.sql"))]
 }
 
-/// Of a store that is open: the version of its schema, and that of SQLite.
-pub(crate) async fn versions(opener: &Opener) -> sqlx::Result<(i64, String)> {
-    let mut connection = opener.open().await?;
-    let versions = "SELECT max(version), sqlite_version() FROM steps_migrations";
-    let versions = sqlx::query_as(versions).fetch_one(&mut connection).await;
-    opener.close(connection).await;
+/// The versions of the schema and of SQLite, from a new connection.
+pub(crate) async fn versions(connections: &ConnectionFactory) -> sqlx::Result<(i64, String)> {
+    let mut connection = connections.open().await?;
+    let sql = "SELECT max(version), sqlite_version() FROM steps_migrations";
+    let versions = sqlx::query_as(sql).fetch_one(&mut connection).await;
+    connections.close(connection).await;
     versions
 }
 
@@ -260,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_strange_when_it_has_content_that_is_not_ours() {
+    fn a_header_is_foreign_when_the_file_has_content_without_the_application_id() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, content: &[u8]| {
             let path = folder.path().join(name);
@@ -269,12 +272,12 @@ mod tests {
         };
         let mut ours = [0; 72];
         ours[68..].copy_from_slice(b"stps");
-        assert!(!is_strange(&file("ours", &ours)));
-        assert!(is_strange(&file("another", &[0; 72])));
-        assert!(is_strange(&file("short", b"a")));
-        assert!(!is_strange(&file("empty", b"")));
-        // What cannot be read is for SQLite to say.
-        assert!(!is_strange(&folder.path().join("missing")));
-        assert!(!is_strange(folder.path()));
+        assert!(!has_foreign_header(&file("ours", &ours)));
+        assert!(has_foreign_header(&file("another", &[0; 72])));
+        assert!(has_foreign_header(&file("short", b"a")));
+        assert!(!has_foreign_header(&file("empty", b"")));
+        // SQLite reports files that cannot be read.
+        assert!(!has_foreign_header(&folder.path().join("missing")));
+        assert!(!has_foreign_header(folder.path()));
     }
 }

@@ -2,12 +2,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use steps_batch::clamp_timeout;
-use steps_core::OpenMode;
-use steps_core::{Clock, Result, SystemClock};
+use steps_core::{Clock, OpenMode, Result, SystemClock, UrlParameters};
 
-use crate::error;
+use crate::{BACKEND, error::config_error, url::SqliteUrl};
 
-/// Where a [`SqliteStore`](crate::SqliteStore) keeps its data, and how.
+/// The settings of a [`SqliteStore`](crate::SqliteStore).
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
     pub(crate) path: PathBuf,
@@ -17,14 +16,15 @@ pub struct SqliteOptions {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// What an answered write survives: SQLite's `PRAGMA synchronous`.
+/// The durability of an answered write: SQLite's `PRAGMA synchronous`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// The death of the process and of the machine: `synchronous=full`, the default. All waiting
+    /// A write survives the death of the process and of the machine: `synchronous=full`, the default. All queued
     /// writes share one fsync.
     Full,
-    /// The death of the process; that of the machine may take the last of them: `synchronous=normal`.
+    /// A write survives the death of the process. The death of the machine may lose the last writes:
+    /// `synchronous=normal`.
     Normal,
 }
 
@@ -41,12 +41,11 @@ impl SqliteOptions {
         }
     }
 
-    /// The options that a URL names: `sqlite:PATH` or `sqlite://PATH`, where a path that begins with `/`
-    /// is absolute and another is in the current folder; `?mode=rwc|rw|ro` and
-    /// `?synchronous=full|normal`.
+    /// The options in a URL: `sqlite:PATH` or `sqlite://PATH`, with the parameters `mode=rwc|rw|ro` and
+    /// `synchronous=full|normal`. A path that begins with `/` is absolute; any other path is relative to the current
+    /// folder.
     ///
-    /// The path is percent-encoded; `?` ends it and `%` begins a code, every other character may stand
-    /// for itself.
+    /// The path is percent-encoded. Only `?`, which ends the path, and `%` need a code.
     ///
     /// ```
     /// use steps_sqlite::SqliteOptions;
@@ -60,57 +59,53 @@ impl SqliteOptions {
     /// # Errors
     /// [`Config`](steps_core::ErrorKind::Config) for any other URL.
     pub fn from_url(url: &str) -> Result<Self> {
-        let rest =
-            url.strip_prefix("sqlite:").ok_or_else(|| error::config("a URL of SQLite begins with \"sqlite:\""))?;
-        let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = decode(path.strip_prefix("//").unwrap_or(path))?;
+        Self::from_url_with_default_mode(url, OpenMode::Create)
+    }
+
+    pub(crate) fn from_url_with_default_mode(url: &str, default_mode: OpenMode) -> Result<Self> {
+        let SqliteUrl { path, parameters } =
+            SqliteUrl::split(url).ok_or_else(|| config_error("a URL of SQLite begins with \"sqlite:\""))?;
+        let path = decode_path(path)?;
         match path.as_str() {
-            "" => return Err(error::config("the URL names no file; write it as sqlite:PATH")),
-            ":memory:" => return Err(error::config("a store in memory has the URL \"memory:\"")),
+            "" => return Err(config_error("the URL names no file; write it as sqlite:PATH")),
+            ":memory:" => return Err(config_error("a store in memory has the URL \"memory:\"")),
             _ => {}
         }
-        parameters.split('&').filter(|parameter| !parameter.is_empty()).try_fold(Self::new(path), Self::with_parameter)
+        let mut parameters = UrlParameters::parse(BACKEND, parameters.unwrap_or_default())?;
+        let mode = parameters.take("mode", OpenMode::EXPECTED, |value| value.parse().ok())?;
+        let synchronous = parameters.take("synchronous", "full or normal", |value| match value {
+            "full" => Some(Synchronous::Full),
+            "normal" => Some(Synchronous::Normal),
+            _ => None,
+        })?;
+        parameters.finish()?;
+        Ok(Self::new(path)
+            .with_mode(mode.unwrap_or(default_mode))
+            .with_synchronous(synchronous.unwrap_or(Synchronous::Full)))
     }
 
-    fn with_parameter(self, parameter: &str) -> Result<Self> {
-        let Some((name, value)) = parameter.split_once('=') else {
-            return Err(error::config("the URL has a parameter without a value; use mode or synchronous"));
-        };
-        match (name, value) {
-            ("mode", value) => value
-                .parse()
-                .map(|mode| self.with_mode(mode))
-                .map_err(|_| error::config("invalid `mode` in the URL: expected rwc, rw or ro")),
-            ("synchronous", "full") => Ok(self.with_synchronous(Synchronous::Full)),
-            ("synchronous", "normal") => Ok(self.with_synchronous(Synchronous::Normal)),
-            ("synchronous", _) => Err(error::config("the URL's synchronous is full or normal")),
-            // The value may be a password that went to the wrong backend.
-            _ => Err(error::config(format!("the URL's parameter {name:?} is unknown; use mode or synchronous"))),
-        }
-    }
-
-    /// Says what may be done with the file: [`OpenMode::Create`] unless set.
+    /// Sets the mode; by default [`OpenMode::Create`].
     #[must_use]
     pub fn with_mode(mut self, mode: OpenMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Says what an answered write survives (D1).
+    /// Sets the durability of writes (D1); by default [`Synchronous::Full`].
     #[must_use]
     pub fn with_synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
         self
     }
 
-    /// Lets no call take longer than this, queueing included (D4); 10 s unless set, a year at most.
+    /// Sets the time-out of a call, queueing included (D4); by default 10 s, at most a year.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = clamp_timeout(timeout);
         self
     }
 
-    /// Takes the time from this clock (L4).
+    /// Sets the clock (L4); by default that of the machine.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -118,9 +113,13 @@ impl SqliteOptions {
     }
 }
 
-fn decode(path: &str) -> Result<String> {
-    let path = percent_decode_str(path).decode_utf8().map_err(|_| error::config("the URL's path is not UTF-8"))?;
-    if path.contains('\0') { Err(error::config("the URL's path has a NUL character")) } else { Ok(path.into_owned()) }
+fn decode_path(path: &str) -> Result<String> {
+    let path = percent_decode_str(path).decode_utf8().map_err(|_| config_error("the path in the URL is not UTF-8"))?;
+    if path.contains('\0') {
+        Err(config_error("the path in the URL has a NUL character"))
+    } else {
+        Ok(path.into_owned())
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_has_a_path_and_what_may_be_done_with_it() {
+    fn a_url_has_a_path_and_parameters() {
         for (url, path, mode, synchronous) in [
             ("sqlite:steps.db", "steps.db", OpenMode::Create, Synchronous::Full),
             ("sqlite://a/steps.db?mode=rwc&synchronous=full", "a/steps.db", OpenMode::Create, Synchronous::Full),
@@ -147,21 +146,24 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_know_is_refused_and_no_value_shown() {
-        for (url, said) in [
+    fn a_wrong_url_is_refused_and_no_value_is_shown() {
+        for (url, message) in [
             ("sqlite:", "names no file"),
             ("sqlite::memory:", "\"memory:\""),
-            ("sqlite:steps.db?mode", "without a value"),
-            ("sqlite:steps.db?mode=secret", "rwc, rw or ro"),
-            ("sqlite:steps.db?synchronous=secret", "full or normal"),
-            ("sqlite:steps.db?pasword=secret", "\"pasword\" is unknown"),
+            ("sqlite:steps.db?mode", "invalid `mode` in the URL: expected rwc, rw or ro"),
+            ("sqlite:steps.db?mode=secret", "invalid `mode` in the URL: expected rwc, rw or ro"),
+            ("sqlite:steps.db?synchronous=secret", "invalid `synchronous` in the URL: expected full or normal"),
+            (
+                "sqlite:steps.db?pasword=secret",
+                "unknown parameter \"pasword\" in the URL: expected mode or synchronous",
+            ),
             ("sqlite:%ff", "not UTF-8"),
             ("sqlite:%00", "NUL"),
             ("steps.db", "begins with"),
         ] {
             let error = SqliteOptions::from_url(url).unwrap_err();
             assert_eq!(error.kind(), steps_core::ErrorKind::Config, "{url}");
-            assert!(error.to_string().contains(said) && !error.to_string().contains("secret"), "{url}: {error}");
+            assert!(error.to_string().contains(message) && !error.to_string().contains("secret"), "{url}: {error}");
         }
     }
 }

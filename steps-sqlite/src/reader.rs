@@ -1,12 +1,12 @@
-//! The reading lane: all waiting reads in one statement of each kind, with a snapshot of its own.
+//! The reader: all queued reads, with one statement for each kind. Each statement has one snapshot.
 //!
-//! The lane hands out what SQLite gave, and each caller makes its steps of it: much to read holds up nobody else.
+//! Decoding happens in the caller's task, so a large build does not delay the reads of other callers.
 
 use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sqlx::{Row, SqliteConnection};
-use steps_batch::{BatchError, Read, Worker, first_occurrence_indices};
+use sqlx::{Executor, Row, SqliteConnection};
+use steps_batch::{BatchError, Read, ReadAnswer, Worker, first_occurrence_indices};
 use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
@@ -14,87 +14,95 @@ use steps_core::{
 
 use crate::{
     BACKEND,
-    connection::{Opener, give_up},
-    error::{failure, opening, unreadable},
+    connection::{ConnectionFactory, close_quietly},
+    error::{json_error, reconnect_error, statement_error},
 };
 
 #[derive(Debug)]
 pub(crate) struct Reader {
-    opener: Opener,
-    /// `None` before the first read and after a failure: it is opened before the next batch.
+    connections: ConnectionFactory,
+    /// `None` before the first read and after an error. [`Worker::connect`] opens it.
     connection: Option<SqliteConnection>,
 }
 
 impl Reader {
-    pub(crate) fn new(opener: Opener) -> Self {
-        Self { opener, connection: None }
+    pub(crate) fn new(connections: ConnectionFactory) -> Self {
+        Self { connections, connection: None }
     }
 
-    fn take(&mut self) -> Result<SqliteConnection, BatchError> {
+    fn take_connection(&mut self) -> Result<SqliteConnection, BatchError> {
         self.connection.take().ok_or_else(|| BatchError::transient("the file is not open yet"))
     }
 
-    /// Keeps the connection that gave this, unless it failed.
-    async fn keep<T>(&mut self, connection: SqliteConnection, given: sqlx::Result<T>) -> Result<T, BatchError> {
-        match given {
-            Ok(given) => {
+    /// Keeps the connection for the next statement, or closes it after an error.
+    async fn keep_or_close<T>(
+        &mut self,
+        connection: SqliteConnection,
+        result: sqlx::Result<T>,
+    ) -> Result<T, BatchError> {
+        match result {
+            Ok(rows) => {
                 self.connection = Some(connection);
-                Ok(given)
+                Ok(rows)
             }
             Err(error) => {
-                give_up(connection).await;
-                Err(failure(error))
+                close_quietly(connection).await;
+                Err(statement_error(error))
             }
         }
     }
 
-    /// Gives each of the requests for a step by its id what is found.
-    async fn fetch_by_id(&mut self, asked: &Batch<i64>, found: &mut [Found]) -> Result<(), BatchError> {
-        let query = match asked.arguments[..] {
+    /// Reads steps by their ids, and adds the rows to those of their requests.
+    async fn fetch_by_id(&mut self, lookups: &Lookups<i64>, rows: &mut [RawRows]) -> Result<(), BatchError> {
+        let query = match lookups.arguments[..] {
             [] => return Ok(()),
             [id] => sqlx::query(include_str!("sql/get_step.sql")).bind(id),
-            _ => sqlx::query(include_str!("sql/get_steps_by_id.sql")).bind(asked.argument()?),
+            _ => sqlx::query(include_str!("sql/get_steps_by_id.sql")).bind(lookups.to_json()?),
         };
-        let mut connection = self.take()?;
-        let row = query.fetch_optional(&mut connection).await;
-        let Some(row) = self.keep(connection, row).await? else { return Ok(()) };
-        let steps: Option<&str> = row.try_get(0).map_err(failure)?;
-        let has_more: Vec<usize> = serde_json::from_str(row.try_get(1).map_err(failure)?).map_err(unreadable)?;
+        let mut connection = self.take_connection()?;
+        let result = query.fetch_optional(&mut connection).await;
+        let Some(row) = self.keep_or_close(connection, result).await? else { return Ok(()) };
+        let steps: Option<&str> = row.try_get(0).map_err(statement_error)?;
+        let array: &str = row.try_get(1).map_err(statement_error)?;
+        // The indexes of the steps with further urls.
+        let long_indexes: Vec<usize> = serde_json::from_str(array).map_err(json_error)?;
         for line in steps.unwrap_or_default().lines() {
-            let (place, step) = line.split_once(' ').unwrap_or_default();
-            let place =
-                place.parse().map_err(|_| BatchError::unreadable("a step comes without the place of its id"))?;
-            if let Some(request) = asked.request(place, found).filter(|_| !has_more.contains(&place)) {
-                request.steps.push(step.to_owned());
+            let (index, step) = line.split_once(' ').unwrap_or_default();
+            let index = index.parse().map_err(|_| BatchError::unreadable("a step has no index of its id"))?;
+            if let Some(rows) = lookups.rows_of(index, rows).filter(|_| !long_indexes.contains(&index)) {
+                rows.steps.push(step.to_owned());
             }
         }
-        let mut long = Batch::new();
-        for place in has_more {
-            if let (Some(request), Some(id)) = (asked.requests.get(place), asked.arguments.get(place)) {
-                long.push(*request, *id);
+        let mut long_steps = Lookups::new();
+        for index in long_indexes {
+            if let (Some(request), Some(id)) = (lookups.requests.get(index), lookups.arguments.get(index)) {
+                long_steps.push(*request, *id);
             }
         }
-        self.fetch(include_str!("sql/get_long_steps.sql"), &long, found).await
+        self.fetch(include_str!("sql/get_long_steps.sql"), &long_steps, rows).await
     }
 
-    /// Runs a statement, and gives each of the requests of its arguments what is found.
+    /// Runs a statement for all lookups, and adds the rows to those of their requests.
     async fn fetch<T: Serialize>(
         &mut self,
         sql: &'static str,
-        asked: &Batch<T>,
-        found: &mut [Found],
+        lookups: &Lookups<T>,
+        rows: &mut [RawRows],
     ) -> Result<(), BatchError> {
-        if asked.arguments.is_empty() {
+        if lookups.arguments.is_empty() {
             return Ok(());
         }
-        let arguments = asked.argument()?;
-        let mut connection = self.take()?;
-        let rows = sqlx::query(sql).bind(arguments).fetch_all(&mut connection).await;
-        for row in self.keep(connection, rows).await? {
-            let place: u32 = row.try_get(0).map_err(failure)?;
-            let Some(request) = asked.request(place as usize, found) else { continue };
-            request.steps.extend(row.try_get::<Option<String>, _>(1).map_err(failure)?);
-            request.urls.extend(row.try_get::<Option<String>, _>(2).map_err(failure)?);
+        let arguments = lookups.to_json()?;
+        let mut connection = self.take_connection()?;
+        let result = sqlx::query(sql).bind(arguments).fetch_all(&mut connection).await;
+        for row in self.keep_or_close(connection, result).await? {
+            let index: u32 = row.try_get(0).map_err(statement_error)?;
+            let steps: Option<String> = row.try_get(1).map_err(statement_error)?;
+            let urls: Option<String> = row.try_get(2).map_err(statement_error)?;
+            if let Some(rows) = lookups.rows_of(index as usize, rows) {
+                rows.steps.extend(steps);
+                rows.urls.extend(urls);
+            }
         }
         Ok(())
     }
@@ -102,7 +110,7 @@ impl Reader {
 
 impl Worker for Reader {
     type Request = Read;
-    type Response = Arc<Found>;
+    type Response = SharedRows;
 
     const BACKEND: &'static str = BACKEND;
     const BATCH: usize = 64;
@@ -113,56 +121,60 @@ impl Worker for Reader {
 
     async fn connect(&mut self) -> Result<(), BatchError> {
         if self.connection.is_none() {
-            self.connection = Some(self.opener.open().await.map_err(opening)?);
+            let mut connection = self.connections.open().await.map_err(reconnect_error)?;
+            connection.execute(include_str!("sql/step_json.sql")).await.map_err(reconnect_error)?;
+            self.connection = Some(connection);
         }
         Ok(())
     }
 
-    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<Arc<Found>, BatchError>>, BatchError> {
-        let (mut ids, mut of_builds, mut builds) = (Batch::new(), Batch::new(), Batch::new());
-        // Those who ask for the same share an answer.
-        let places = first_occurrence_indices(requests);
-        for (place, read) in requests.iter().enumerate().filter(|(place, _)| places[*place] == *place) {
+    async fn run(&mut self, requests: &[Read]) -> Result<Vec<Result<SharedRows, BatchError>>, BatchError> {
+        let mut by_id = Lookups::new();
+        let mut by_build = Lookups::new();
+        let mut builds = Lookups::new();
+        // Equal requests share one lookup.
+        let firsts = first_occurrence_indices(requests);
+        for (index, read) in requests.iter().enumerate().filter(|(index, _)| firsts[*index] == *index) {
             match read {
-                Read::Step(StepSelector::Id(id)) => ids.push(place, id.get()),
+                Read::Step(StepSelector::Id(id)) => by_id.push(index, id.get()),
                 Read::Step(StepSelector::Number { build_id, number }) => {
-                    of_builds.push(place, (build_id.get(), Some(number.get()), None));
+                    by_build.push(index, (build_id.get(), Some(number.get()), None));
                 }
                 Read::Step(StepSelector::Name { build_id, name }) => {
-                    of_builds.push(place, (build_id.get(), None, Some(name.as_str())));
+                    by_build.push(index, (build_id.get(), None, Some(name.as_str())));
                 }
-                Read::Steps(build_id) => builds.push(place, build_id.get()),
+                Read::Steps(build_id) => builds.push(index, build_id.get()),
             }
         }
-        let mut found: Vec<_> = requests.iter().map(|_| Found::default()).collect();
-        self.fetch_by_id(&ids, &mut found).await?;
-        self.fetch(include_str!("sql/get_step_of_build.sql"), &of_builds, &mut found).await?;
-        self.fetch(include_str!("sql/get_steps.sql"), &builds, &mut found).await?;
-        let found: Vec<_> = found.into_iter().map(Arc::new).collect();
-        Ok(places.into_iter().map(|place| Ok(Arc::clone(&found[place]))).collect())
+        let mut rows: Vec<_> = requests.iter().map(|_| RawRows::default()).collect();
+        self.fetch_by_id(&by_id, &mut rows).await?;
+        self.fetch(include_str!("sql/get_step_of_build.sql"), &by_build, &mut rows).await?;
+        self.fetch(include_str!("sql/get_steps.sql"), &builds, &mut rows).await?;
+        let answers: Vec<_> = rows.into_iter().map(|rows| SharedRows(Arc::new(rows))).collect();
+        Ok(firsts.into_iter().map(|first| Ok(answers[first].clone())).collect())
     }
 
     async fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            self.opener.close(connection).await;
+            self.connections.close(connection).await;
         }
     }
 }
 
-/// The requests of one kind in a batch: what the statement is given, and whose each is.
-struct Batch<T> {
+/// The requests of one kind in a batch: the arguments of the statement, and the index of the request of each argument.
+struct Lookups<T> {
     arguments: Vec<T>,
     requests: Vec<usize>,
 }
 
-impl<T: Serialize> Batch<T> {
-    /// All arguments, as the statement takes them.
-    fn argument(&self) -> Result<String, BatchError> {
-        serde_json::to_string(&self.arguments).map_err(unreadable)
+impl<T: Serialize> Lookups<T> {
+    /// The JSON array that is the statement's parameter.
+    fn to_json(&self) -> Result<String, BatchError> {
+        serde_json::to_string(&self.arguments).map_err(json_error)
     }
 }
 
-impl<T> Batch<T> {
+impl<T> Lookups<T> {
     fn new() -> Self {
         Self { arguments: Vec::new(), requests: Vec::new() }
     }
@@ -172,36 +184,39 @@ impl<T> Batch<T> {
         self.requests.push(request);
     }
 
-    /// What was found for the request of the argument at this place.
-    fn request<'a>(&self, place: usize, found: &'a mut [Found]) -> Option<&'a mut Found> {
-        found.get_mut(*self.requests.get(place)?)
+    /// The rows of the request that has the argument with this index.
+    fn rows_of<'a>(&self, argument: usize, rows: &'a mut [RawRows]) -> Option<&'a mut RawRows> {
+        rows.get_mut(*self.requests.get(argument)?)
     }
 }
 
-/// What was found for a request: JSON arrays, as the statements give them.
+/// The rows of a request: JSON arrays, as the statements return them.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+struct RawRows {
     steps: Vec<String>,
     urls: Vec<String>,
 }
 
-impl Found {
-    /// The steps, in the order of their numbers.
-    pub(crate) fn steps(&self) -> Result<Vec<Step>, BatchError> {
+/// The rows of equal requests. Each caller decodes them for itself.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedRows(Arc<RawRows>);
+
+impl ReadAnswer for SharedRows {
+    fn into_steps(self) -> Result<Vec<Step>, BatchError> {
         let mut further_urls: HashMap<_, Vec<Url>> = HashMap::new();
-        for (step_id, position, name, url) in parse::<(i64, i64, String, String)>(&self.urls)? {
+        for (step_id, position, name, url) in decode::<(i64, i64, String, String)>(&self.0.urls)? {
             further_urls.entry(step_id).or_default().push((position, name, url));
         }
-        let step = |row: StepRow| {
+        let to_step = |row: StepRow| {
             let id = row.id;
-            let step = row.step(further_urls.remove(&id).unwrap_or_default());
-            step.map_err(|error| BatchError::new(ErrorKind::Corrupt, format!("step {id} cannot be read back: {error}")))
+            row.into_step(further_urls.remove(&id).unwrap_or_default())
+                .map_err(|error| BatchError::new(ErrorKind::Corrupt, format!("step {id} cannot be read back: {error}")))
         };
-        parse(&self.steps)?.into_iter().map(step).collect()
+        decode(&self.0.steps)?.into_iter().map(to_step).collect()
     }
 }
 
-/// A step as the statements give it: a JSON array of these.
+/// A step in the JSON of `step_json.sql`: an array of these fields.
 #[derive(Deserialize)]
 struct StepRow {
     id: i64,
@@ -214,7 +229,7 @@ struct StepRow {
     complete_at: Option<i64>,
     results: Option<i32>,
     hidden: i64,
-    /// The first of them.
+    /// The first urls, without the further ones.
     urls: Vec<Url>,
 }
 
@@ -222,11 +237,11 @@ struct StepRow {
 type Url = (i64, String, String);
 
 impl StepRow {
-    fn step(self, mut further_urls: Vec<Url>) -> Result<Step, InputError> {
+    fn into_step(self, mut further_urls: Vec<Url>) -> Result<Step, InputError> {
         let mut urls = self.urls;
         urls.append(&mut further_urls);
         urls.sort_by_key(|(position, ..)| *position);
-        let urls = urls.into_iter().map(|(_, name, url)| StepUrl::new(name, url));
+        let urls: Result<Vec<_>, _> = urls.into_iter().map(|(_, name, url)| StepUrl::new(name, url)).collect();
         let time = |micros: Option<i64>| micros.map(Timestamp::from_unix_micros).transpose();
         let step = Step::builder(
             StepId::new(self.id)?,
@@ -240,16 +255,17 @@ impl StepRow {
         .complete_at(time(self.complete_at)?)
         .results(self.results.map(Results::new))
         .hidden(self.hidden != 0)
-        .urls(urls.collect::<Result<_, _>>()?);
+        .urls(urls?);
         Ok(step.build())
     }
 }
 
-/// What several JSON arrays have.
-fn parse<T: DeserializeOwned>(arrays: &[String]) -> Result<Vec<T>, BatchError> {
+/// The elements of several JSON arrays.
+fn decode<T: DeserializeOwned>(arrays: &[String]) -> Result<Vec<T>, BatchError> {
     let mut all = Vec::new();
     for array in arrays {
-        all.append(&mut serde_json::from_str(array).map_err(unreadable)?);
+        let mut elements: Vec<T> = serde_json::from_str(array).map_err(json_error)?;
+        all.append(&mut elements);
     }
     Ok(all)
 }

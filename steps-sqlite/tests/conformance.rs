@@ -1,4 +1,4 @@
-//! Holds this store to the contract.
+//! The conformance suite, run on this store.
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
@@ -16,7 +16,7 @@ impl StoreFactory for Sqlite {
     }
 
     fn profile(&self) -> Profile {
-        Profile::strict().without(Feature::Faults, "no server is between it and its file; see tests/sqlite")
+        Profile::strict().without(Feature::Faults, "no server between the store and its file; see tests/sqlite")
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
@@ -27,7 +27,8 @@ impl StoreFactory for Sqlite {
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (path, clock) = (Arc::<Path>::from(Path::new(token)), case.clock());
+        let path = Arc::<Path>::from(Path::new(token));
+        let clock = case.clock();
         let connect = move || connect(Arc::clone(&path), clock.clone());
         Ok(Fixture::new(connect().await?).with_reopen(connect.clone()).with_peer(connect).with_token(token))
     }

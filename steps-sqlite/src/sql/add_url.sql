@@ -1,10 +1,7 @@
--- U1, U2, L6
-CREATE TEMP TRIGGER add_url INSTEAD OF INSERT ON urls BEGIN
-    INSERT INTO answers (request) SELECT NEW.request FROM steps WHERE id = NEW.step_id;
+-- U1, U2, L6: adds a single url. Returns no row if the step does not exist.
+INSERT INTO step_urls (step_id, position, digest, name, url)
+SELECT id, coalesce((SELECT max(position) FROM step_urls WHERE step_id = ?1), -1) + 1, ?2, ?3, ?4
+FROM steps WHERE id = ?1
+ON CONFLICT (step_id, digest) DO NOTHING;
 
-    INSERT INTO step_urls (step_id, position, digest, name, url)
-    SELECT NEW.step_id, coalesce((SELECT max(position) FROM step_urls WHERE step_id = NEW.step_id), -1) + 1,
-           unhex(NEW.digest), NEW.name, NEW.url
-    WHERE changes() = 1
-    ON CONFLICT (step_id, digest) DO NOTHING;
-END;
+SELECT 1 FROM steps WHERE id = ?1;

@@ -1,12 +1,10 @@
--- R1: ?1 is a JSON array of at most 64 ids. The answer is one row, since the driver hands rows over one by one, each for
--- the price of reading a step. Its first column has a line for each step that there is: the place of its id in ?1, and
--- the step with its first 8 urls as get_steps.sql has them (JSON has no line breaks in its texts). That is as many steps
--- as a chunk has there, so no more than a value can hold. The second column says which have more urls than that: those are
--- read once more, by get_long_steps.sql.
-SELECT group_concat(key || ' ' || json_array(json_array(
-           steps.id, build_id, number, name, state_string, started_at, locks_acquired_at, complete_at, results, hidden,
-           (SELECT json_group_array(json_array(position, name, url))
-            FROM step_urls WHERE step_id = steps.id AND position < 8))), char(10)),
-       json_group_array(key) FILTER (
-           WHERE EXISTS (SELECT 1 FROM step_urls WHERE step_id = steps.id AND position >= 8))
-FROM json_each(?1) JOIN steps ON steps.id = value
+-- R1: ?1 is a JSON array of at most 64 ids. Returns one row: sqlx sends each row through a channel, which costs as
+-- much as reading a step.
+--
+-- The first column has a line for each step that exists: the index of its id in ?1, and a JSON array of the step
+-- (JSON escapes line breaks in texts). A chunk of get_steps.sql has as many steps, so the value stays below the limit
+-- of SQLite. The second column has the indexes of the steps with further urls. Those steps are read again by
+-- get_long_steps.sql.
+SELECT group_concat(key || ' [' || step || ']', char(10)),
+       json_group_array(key) FILTER (WHERE has_further_urls)
+FROM json_each(?1) JOIN step_json ON step_json.id = value

@@ -1,4 +1,4 @@
-//! Jobs for processes of their own that do not have the rights or the room that this one has.
+//! Jobs of child processes that have fewer rights, or less disk space, than this process.
 
 use std::{
     env,
@@ -12,29 +12,29 @@ use test_servers::{TestResult, children::BUILD};
 
 const JOB: &str = "STEPS_SQLITE_JOB";
 
-/// What a child does, said in its environment as `JOB PATH`.
+/// The job of a child. The environment has it as `JOB PATH`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Job {
-    /// Adds large steps until the disk is full, removes the file `ballast` beside the database, and adds one more.
+    /// Adds large steps until the disk is full, removes the file `ballast` beside the database, and adds another step.
     FillTheDisk,
-    /// Reads the build, and says what a write answers.
+    /// Reads the build, and prints the outcome of a write.
     WriteWithoutRights,
 }
 
 impl Job {
-    /// Starts a child with this job on the database at `path`, by way of a program and its arguments.
-    pub(crate) fn start(self, path: &Path, through: &[&str]) -> std::io::Result<Child> {
+    /// Starts a child with this job on the database at `path`. The command line `wrapper` runs the child.
+    pub(crate) fn start(self, path: &Path, wrapper: &[&str]) -> std::io::Result<Child> {
         let job = match self {
             Self::FillTheDisk => "fill-the-disk",
             Self::WriteWithoutRights => "write-without-rights",
         };
-        let mut command = Command::new(through[0]);
-        command.args(&through[1..]).arg(env::current_exe()?);
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(env::current_exe()?);
         command.env(JOB, format!("{job} {}", path.display())).stdout(Stdio::piped()).spawn()
     }
 }
 
-/// Does the job of this process, if it is a child with one of these.
+/// Runs the job of this process, if it is a child with such a job.
 pub(crate) fn run_job() -> Option<ExitCode> {
     let job = env::var(JOB).ok()?;
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
@@ -71,8 +71,8 @@ async fn fill_the_disk(store: &SqliteStore, path: &Path) -> TestResult {
         }
     };
     println!("{answered} {:?} {}", error.kind(), error.may_have_applied());
-    let kept = store.get_steps(BuildId::new(BUILD)?).await?;
-    println!("{}", kept.iter().filter(|step| step.state_string == state.as_str()).count());
+    let stored = store.get_steps(BuildId::new(BUILD)?).await?;
+    println!("{}", stored.iter().filter(|step| step.state_string == state.as_str()).count());
     std::fs::remove_file(path.with_file_name("ballast"))?;
     println!("{}", store.add(BUILD, "compile", &state).await?.number);
     assert_ne!(error.kind(), ErrorKind::Corrupt);

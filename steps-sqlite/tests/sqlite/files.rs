@@ -1,4 +1,4 @@
-//! Files in every state that one meets: what the store says, and that it leaves them as they are.
+//! Files in many states: the error of the store, and that a refused file is not changed.
 
 use std::{fs, path::Path, process::Command};
 
@@ -13,25 +13,25 @@ use crate::children::Job;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("files::a_missing_folder_is_not_made", missing_folder),
-        trial("files::a_missing_file_is_made_by_the_default_mode_alone", missing_file),
-        trial("files::a_folder_is_no_file", folder),
-        trial("files::a_name_that_sqlite_takes_for_something_else_is_a_file", odd_names),
+        trial("files::a_missing_file_is_made_by_the_default_mode_only", missing_file),
+        trial("files::a_folder_is_refused", folder),
+        trial("files::a_name_that_sqlite_reads_as_a_uri_is_a_file", odd_names),
         trial("files::a_text_file_is_left_as_it_is", text_file),
         trial("files::a_database_of_another_program_is_left_as_it_is", foreign_database),
-        trial("files::a_copy_becomes_as_good_as_the_file", copied),
-        trial("files::a_file_whose_content_is_still_in_its_log_is_read", crashed),
-        trial("files::a_place_where_no_file_can_be_is_refused", no_place),
+        trial("files::a_copy_gets_a_write_ahead_log_too", copied),
+        trial("files::a_file_with_all_content_in_its_log_is_read", crashed),
+        trial("files::a_path_that_no_file_can_have_is_refused", impossible_path),
         trial("files::an_empty_file_becomes_a_store", empty_file),
         trial("files::a_newer_schema_is_left_as_it_is", newer_schema),
         trial("files::a_closed_store_leaves_nothing_beside_its_file", closed),
         trial("files::a_damaged_file_is_corrupt", damaged_file),
-        trial("files::a_step_that_cannot_be_read_back_is_corrupt_and_spoils_no_other", damaged_step),
+        trial("files::a_step_that_cannot_be_read_back_is_corrupt_and_others_are_read", damaged_step),
         trial("files::a_store_opened_for_reading_is_read_and_not_written", read_only_mode),
         trial("files::a_file_without_the_right_to_write_is_read_and_not_written", no_right_to_write),
         trial("files::a_full_disk_loses_nothing_that_was_answered", full_disk),
         trial("files::a_build_without_a_number_left_refuses_a_step", no_number_left),
         trial("files::an_id_is_not_used_again_after_its_step_was_deleted", deleted_step),
-        trial("files::a_change_of_a_step_that_is_not_there_yet_leaves_nothing_for_it", step_to_come),
+        trial("files::an_update_of_a_missing_step_stores_nothing_for_a_later_step", update_of_missing_step),
     ]
 }
 
@@ -39,12 +39,12 @@ async fn connect(path: &Path) -> steps_core::Result<SqliteStore> {
     SqliteStore::connect(SqliteOptions::new(path)).await
 }
 
-/// A driver's connection to the file, to do to it what the store would not.
+/// A connection of the bare driver, for changes to the file that the store would not make.
 async fn driver(path: &Path) -> sqlx::Result<SqliteConnection> {
     SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await
 }
 
-/// The store refuses the file, and leaves it byte for byte as it was.
+/// Checks that the store refuses the file and does not change a byte of it.
 async fn refuses(path: &Path, kind: ErrorKind) -> TestResult<Error> {
     let before = fs::read(path)?;
     let error = connect(path).await.err().ok_or("the store opened")?;
@@ -118,8 +118,9 @@ async fn foreign_database() -> TestResult {
     other.close().await?;
     refuses(&path, ErrorKind::Config).await?;
 
-    // As a program leaves it that dies: with a log that the next one to write would bring into the file.
-    let (path, copy) = (folder.path().join("live.db"), folder.path().join("crashed.db"));
+    // A file of a program that crashed: the next connection that may write would apply its log.
+    let path = folder.path().join("live.db");
+    let copy = folder.path().join("crashed.db");
     let mut other = driver(&path).await?;
     other.execute("PRAGMA journal_mode = wal; CREATE TABLE steps (id INTEGER PRIMARY KEY)").await?;
     for end in ["", "-wal"] {
@@ -133,7 +134,8 @@ async fn foreign_database() -> TestResult {
 
 async fn copied() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let (path, copy) = (folder.path().join("steps.db"), folder.path().join("copy.db"));
+    let path = folder.path().join("steps.db");
+    let copy = folder.path().join("copy.db");
     connect(&path).await?.add(7, "compile", "").await?;
     let sql = format!("VACUUM INTO '{}'", copy.display());
     driver(&path).await?.execute(sqlx::AssertSqlSafe(sql)).await?;
@@ -141,16 +143,17 @@ async fn copied() -> TestResult {
     let store = connect(&copy).await?;
     assert_eq!(store.add(7, "compile", "").await?.name, "compile_1");
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut driver(&copy).await?).await?;
-    assert_eq!(mode, "wal", "readers and writers of the copy do not wait for each other either");
+    assert_eq!(mode, "wal", "in the copy, readers and writers do not wait for each other either");
     Ok(())
 }
 
 async fn crashed() -> TestResult {
     let folder = tempfile::tempdir()?;
-    let (path, copy) = (folder.path().join("steps.db"), folder.path().join("copy.db"));
+    let path = folder.path().join("steps.db");
+    let copy = folder.path().join("copy.db");
     let store = connect(&path).await?;
     store.add(7, "compile", "").await?;
-    // Everything but the first page's outline is still in the log.
+    // Almost all content is still in the log: the file has no tables yet.
     for end in ["", "-wal"] {
         fs::copy(folder.path().join(format!("steps.db{end}")), folder.path().join(format!("copy.db{end}")))?;
     }
@@ -158,7 +161,7 @@ async fn crashed() -> TestResult {
     Ok(())
 }
 
-async fn no_place() -> TestResult {
+async fn impossible_path() -> TestResult {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("file");
     fs::write(&file, "")?;
@@ -178,7 +181,7 @@ async fn empty_file() -> TestResult {
     for mode in [OpenMode::ReadOnly, OpenMode::ReadWrite] {
         let refused = SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Config);
-        assert_eq!(fs::metadata(&path)?.len(), 0, "it is as it was");
+        assert_eq!(fs::metadata(&path)?.len(), 0, "the file was changed");
     }
     let store = connect(&path).await?;
     assert_eq!(store.add(7, "compile", "").await?.number.get(), 0);
@@ -206,7 +209,7 @@ async fn newer_schema() -> TestResult {
 async fn closed() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
-    // Again and again, since one look could come after what is done a moment too late.
+    // Many rounds: a single check could pass although the files are removed a moment after the close.
     for _ in 0..20 {
         let store = connect(&path).await?;
         store.add(7, "compile", "").await?;
@@ -227,7 +230,7 @@ async fn damaged_file() -> TestResult {
     }
     store.close().await?;
     let mut bytes = fs::read(&path)?;
-    // All but the first page, which has the header and the schema.
+    // The first page has the header and the schema, and stays intact.
     bytes[4096..].fill(0x55);
     fs::write(&path, &bytes)?;
 
@@ -250,7 +253,8 @@ async fn damaged_step() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
     let store = connect(&path).await?;
-    let (good, bad) = (store.add(7, "good", "").await?.id, store.add(8, "bad", "").await?.id);
+    let good = store.add(7, "good", "").await?.id;
+    let bad = store.add(8, "bad", "").await?.id;
     driver(&path).await?.execute("UPDATE steps SET name = 'no name' WHERE name = 'bad'").await?;
 
     let (read_good, read_bad, of_good, of_bad) =
@@ -278,7 +282,7 @@ async fn read_only_mode() -> TestResult {
     Ok(())
 }
 
-/// Root may write to any file, but not in a user namespace of its own where nobody is mapped to it.
+/// Root may write to any file. In a user namespace without a mapping, the child is not root, so it may not.
 async fn no_right_to_write() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
@@ -287,8 +291,8 @@ async fn no_right_to_write() -> TestResult {
     for file in ["steps.db", "steps.db-wal", "steps.db-shm"] {
         set_mode(&folder.path().join(file), 0o444)?;
     }
-    let said = said(Job::WriteWithoutRights.start(&path, &["unshare", "--user"])?)?;
-    assert_eq!(said, ["1", "Err(ReadOnly)"]);
+    let lines = output_lines(Job::WriteWithoutRights.start(&path, &["unshare", "--user"])?)?;
+    assert_eq!(lines, ["1", "Err(ReadOnly)"]);
     Ok(())
 }
 
@@ -298,23 +302,23 @@ fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// On a file system of its own with room for 2 MiB, half of it taken by `ballast`.
+/// The file system of this test has 2 MiB, half of it used by `ballast`.
 async fn full_disk() -> TestResult {
     let folder = tempfile::tempdir()?;
     let script = r#"mount -t tmpfs -o size=2m tmpfs "$0" && head -c 1000000 /dev/zero > "$0/ballast" && exec "$1""#;
     let mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script];
-    let place = folder.path().to_str().ok_or("the folder for temporary files is UTF-8")?;
-    let child = Job::FillTheDisk.start(&folder.path().join("steps.db"), &[&mount[..], &[place]].concat())?;
+    let mount_point = folder.path().to_str().ok_or("the folder for temporary files is UTF-8")?;
+    let child = Job::FillTheDisk.start(&folder.path().join("steps.db"), &[&mount[..], &[mount_point]].concat())?;
 
-    let said = said(child)?;
-    let answered = said[0].split(' ').next().ok_or("the child says how many adds were answered")?;
-    assert!(answered.parse::<u32>()? > 5, "{said:?}");
-    assert_eq!(said[0], format!("{answered} CapacityExceeded false"));
-    assert_eq!(said[1..], [answered, answered], "what was answered is kept, and the next number is the next");
+    let lines = output_lines(child)?;
+    let answered = lines[0].split(' ').next().ok_or("the child prints how many adds were answered")?;
+    assert!(answered.parse::<u32>()? > 5, "{lines:?}");
+    assert_eq!(lines[0], format!("{answered} CapacityExceeded false"));
+    assert_eq!(lines[1..], [answered, answered], "answered steps are stored, and no number is left out");
     Ok(())
 }
 
-fn said(child: std::process::Child) -> TestResult<Vec<String>> {
+fn output_lines(child: std::process::Child) -> TestResult<Vec<String>> {
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let unshare = Command::new("unshare").arg("--version").output().is_ok_and(|output| output.status.success());
@@ -335,16 +339,16 @@ async fn no_number_left() -> TestResult {
     let last = store.add(7, "compile", "").await?.id;
     driver(&path).await?.execute("UPDATE steps SET number = 4294967295").await?;
     for name in ["test", "compile"] {
-        // One that waits alone has a statement of its own, and so has a batch.
-        let alone = store.add(7, name, "").await;
-        let (one, other) = tokio::join!(store.add(7, name, ""), store.add(8, "compile", ""));
+        // A single add and a batch run different statements.
+        let single = store.add(7, name, "").await;
+        let (batched, other) = tokio::join!(store.add(7, name, ""), store.add(8, "compile", ""));
         other?;
-        for refused in [alone, one] {
+        for refused in [single, batched] {
             let error = refused.unwrap_err();
             assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::CapacityExceeded, false), "{error}");
         }
     }
-    assert_eq!(store.step_numbered(7, u32::MAX).await?.ok_or("the last step is there")?.id, last);
+    assert_eq!(store.step_numbered(7, u32::MAX).await?.ok_or("the last step exists")?.id, last);
     assert_eq!(store.steps(7).await?.len(), 1);
     Ok(())
 }
@@ -359,29 +363,29 @@ async fn deleted_step() -> TestResult {
     Ok(())
 }
 
-async fn step_to_come() -> TestResult {
+async fn update_of_missing_step() -> TestResult {
     let folder = tempfile::tempdir()?;
     let store = connect(&folder.path().join("steps.db")).await?;
-    let to_come = StepId::new(1)?;
+    let missing = StepId::new(1)?;
     let refused = [
-        store.add_named_url(to_come, "log", "https://ci.example.org/").await,
-        store.state(to_come, "early").await,
-        store.finish(to_come, Results::FAILURE).await,
+        store.add_named_url(missing, "log", "https://ci.example.org/").await,
+        store.state(missing, "early").await,
+        store.finish(missing, Results::FAILURE).await,
     ];
     assert!(refused.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)));
-    // The last three wait for the first, and so share a batch.
+    // The last three are queued while the first runs, and so share a batch.
     let shared = tokio::join!(
-        store.state(to_come, "early"),
-        store.add_named_url(to_come, "log", "https://ci.example.org/"),
-        store.state(to_come, "early"),
-        store.finish(to_come, Results::FAILURE),
+        store.state(missing, "early"),
+        store.add_named_url(missing, "log", "https://ci.example.org/"),
+        store.state(missing, "early"),
+        store.finish(missing, Results::FAILURE),
     );
     for answer in [shared.0, shared.1, shared.2, shared.3] {
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::NotFound);
     }
     let added = store.add(7, "compile", "running").await?;
-    assert_eq!(added.id, to_come);
+    assert_eq!(added.id, missing);
     let fresh = Step::builder(added.id, BuildId::new(7)?, added.number, added.name, StateString::new("running")?);
-    assert_eq!(store.step(to_come).await?, Some(fresh.build()));
+    assert_eq!(store.step(missing).await?, Some(fresh.build()));
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! What only this store has: a file, which may be in any state, and processes that share it or die.
+//! Tests of this store alone: its file in any state, and processes that share it or die.
 //!
-//! The tests run this program again as a child, with a job for it in the environment.
+//! Some tests run this program again as a child process. The environment names the child's job.
 
 mod children;
 mod files;

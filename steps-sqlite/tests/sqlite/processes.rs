@@ -1,4 +1,4 @@
-//! Several processes on one file, and processes that die.
+//! Several processes that use one file, and processes that die.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,8 @@ use test_servers::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("processes::what_many_write_to_one_build_is_neither_lost_nor_doubled", one_build),
-        trial("processes::all_that_start_on_a_missing_file_find_a_store", start_on_a_missing_file),
+        trial("processes::writes_of_many_to_one_build_are_neither_lost_nor_doubled", one_build),
+        trial("processes::all_processes_that_start_on_a_missing_file_find_a_store", start_on_a_missing_file),
         trial("processes::a_killed_process_loses_nothing_that_was_answered", killed_while_writing),
     ]
 }
@@ -42,7 +42,7 @@ async fn killed_while_writing() -> TestResult {
     let mut answered = Answered::default();
     for kill in 0..times("STEPS_SQLITE_KILLS", 5) {
         let mut writers = Writers::start(1, &path.display().to_string())?;
-        // In the middle of its work, each time at another point of it.
+        // The kill interrupts the work, each time at another point.
         writers.hear(50 + 37 * kill, &mut answered)?;
         writers.kill(&mut answered)?;
         answered.check(&SqliteStore::connect(SqliteOptions::new(&path)).await?.steps(BUILD).await?)?;

@@ -1,4 +1,4 @@
-//! Waiting for others, and not for ever (D4, D5).
+//! Locks of other programs, time-outs, and a runtime that has shut down (D4, D5).
 
 use std::{
     path::Path,
@@ -9,25 +9,24 @@ use libtest_mimic::Trial;
 use sqlx::{ConnectOptions, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use steps_core::{ErrorKind, Results, StepsStore, StepsStoreExt};
 use steps_sqlite::{SqliteOptions, SqliteStore};
-
 use test_servers::{TestResult, trial};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_kept),
-        trial("waiting::whatever_the_timeout_what_got_no_lock_was_not_applied", a_lock_and_odd_timeouts),
-        trial("waiting::a_timeout_may_be_as_long_as_any", a_timeout_without_end),
-        trial("waiting::a_close_that_nobody_waits_for_closes", a_close_that_is_dropped),
-        trial("waiting::a_write_that_waits_for_a_lock_is_done_once_it_is_free", a_lock_that_is_let_go),
+        trial("waiting::a_write_that_gets_no_lock_ends_in_time_and_was_not_applied", a_lock_that_is_held),
+        trial("waiting::a_write_that_gets_no_lock_was_not_applied_with_any_timeout", a_lock_and_odd_timeouts),
+        trial("waiting::a_timeout_may_be_without_limit", a_timeout_without_end),
+        trial("waiting::a_dropped_close_closes_the_store", a_close_that_is_dropped),
+        trial("waiting::a_write_that_waits_for_a_lock_succeeds_once_it_is_released", a_lock_that_is_released),
         trial("waiting::a_connect_that_gets_no_lock_ends_in_time", a_lock_while_connecting),
         trial(
-            "waiting::a_connect_that_waits_for_a_lock_goes_on_once_it_is_free",
-            a_lock_that_is_let_go_while_connecting,
+            "waiting::a_connect_that_waits_for_a_lock_succeeds_once_it_is_released",
+            a_lock_that_is_released_while_connecting,
         ),
-        Trial::test("waiting::a_store_whose_runtime_is_gone_answers_with_an_error", || {
-            a_runtime_that_is_gone();
+        Trial::test("waiting::a_store_on_a_runtime_that_has_shut_down_answers_with_an_error", || {
+            a_runtime_that_has_shut_down();
             Ok(())
         }),
     ]
@@ -37,14 +36,14 @@ async fn connect(path: &Path) -> steps_core::Result<SqliteStore> {
     SqliteStore::connect(SqliteOptions::new(path).with_timeout(TIMEOUT)).await
 }
 
-/// Another program, in the middle of a transaction.
+/// A connection of another program, inside a transaction.
 async fn lock(path: &Path) -> sqlx::Result<SqliteConnection> {
     let mut connection = SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await?;
     connection.execute("BEGIN EXCLUSIVE").await?;
     Ok(connection)
 }
 
-async fn a_lock_that_is_kept() -> TestResult {
+async fn a_lock_that_is_held() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
     let store = connect(&path).await?;
@@ -59,7 +58,7 @@ async fn a_lock_that_is_kept() -> TestResult {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
     }
-    assert_eq!(read?.len(), 1, "a reader waits for no writer");
+    assert_eq!(read?.len(), 1, "a reader does not wait for a writer");
 
     lock.execute("COMMIT").await?;
     store.finish(step, Results::SUCCESS).await?;
@@ -67,7 +66,7 @@ async fn a_lock_that_is_kept() -> TestResult {
     Ok(())
 }
 
-/// Whatever the time-out, and so wherever the last try for the lock falls.
+/// The time-out decides when the last attempt to take the lock begins.
 async fn a_lock_and_odd_timeouts() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
@@ -94,7 +93,6 @@ async fn a_timeout_without_end() -> TestResult {
     Ok(store.close().await?)
 }
 
-/// Wherever the caller gives up on the close.
 async fn a_close_that_is_dropped() -> TestResult {
     let folder = tempfile::tempdir()?;
     let store = connect(&folder.path().join("steps.db")).await?;
@@ -109,7 +107,7 @@ async fn a_close_that_is_dropped() -> TestResult {
     Ok(())
 }
 
-async fn a_lock_that_is_let_go() -> TestResult {
+async fn a_lock_that_is_released() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
     let store = connect(&path).await?;
@@ -136,7 +134,7 @@ async fn a_lock_while_connecting() -> TestResult {
     Ok(())
 }
 
-async fn a_lock_that_is_let_go_while_connecting() -> TestResult {
+async fn a_lock_that_is_released_while_connecting() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("steps.db");
     let mut lock = lock(&path).await?;
@@ -144,7 +142,7 @@ async fn a_lock_that_is_let_go_while_connecting() -> TestResult {
         tokio::time::sleep(TIMEOUT / 2).await;
         lock.execute("COMMIT").await
     };
-    // Longer than SQLite itself waits; then a store has to be made, on a machine that may be busy.
+    // Longer than SQLite itself waits. Then the store is created, on a machine that may be busy.
     let connect = SqliteStore::connect(SqliteOptions::new(&path).with_timeout(10 * TIMEOUT));
     let (store, released) = tokio::join!(connect, release);
     released?;
@@ -152,7 +150,7 @@ async fn a_lock_that_is_let_go_while_connecting() -> TestResult {
     Ok(())
 }
 
-fn a_runtime_that_is_gone() {
+fn a_runtime_that_has_shut_down() {
     let runtime = || tokio::runtime::Runtime::new().expect("a runtime starts");
     let folder = tempfile::tempdir().expect("a folder is made");
     let path = folder.path().join("steps.db");
@@ -162,9 +160,9 @@ fn a_runtime_that_is_gone() {
     drop(first);
 
     let second = runtime();
-    let error = second.block_on(store.add(7, "compile", "")).expect_err("the runtime is gone");
+    let error = second.block_on(store.add(7, "compile", "")).expect_err("the runtime has shut down");
     assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Closed, false));
-    let error = second.block_on(store.steps(7)).expect_err("the runtime is gone");
+    let error = second.block_on(store.steps(7)).expect_err("the runtime has shut down");
     assert_eq!(error.kind(), ErrorKind::Closed);
     let again = second.block_on(connect(&path)).expect("the store opens again");
     assert_eq!(second.block_on(again.steps(7)).expect("it reads").len(), 1);

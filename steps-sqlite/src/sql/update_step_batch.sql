@@ -1,5 +1,5 @@
 -- L2, L3, L4, L6
-CREATE TEMP TRIGGER change_step INSTEAD OF INSERT ON changes BEGIN
+CREATE TEMP TRIGGER update_step INSTEAD OF INSERT ON updates BEGIN
     UPDATE steps
     SET started_at = coalesce(NEW.started_at, started_at),
         locks_acquired_at = coalesce(NEW.locks_acquired_at, locks_acquired_at),
@@ -9,5 +9,5 @@ CREATE TEMP TRIGGER change_step INSTEAD OF INSERT ON changes BEGIN
         hidden = coalesce(NEW.hidden, hidden)
     WHERE id = NEW.step_id;
 
-    INSERT INTO answers (request) SELECT NEW.request WHERE changes() = 1;
+    INSERT INTO responses (request) SELECT NEW.request WHERE changes() = 1;
 END;

@@ -1,4 +1,5 @@
--- L2, L3, L4, L6: a change that comes alone. What is null is left as it is. No row: there is no such step.
+-- L2, L3, L4, L6: updates a single step. A parameter that is null leaves its column unchanged. Returns no row if the
+-- step does not exist.
 UPDATE steps
 SET started_at = coalesce(?2, started_at),
     locks_acquired_at = coalesce(?3, locks_acquired_at),
