@@ -9,7 +9,7 @@ use sqlx::{
     error::BoxDynError,
     postgres::{PgArguments, PgRow},
 };
-use steps_batch::{BatchError, Read, ReadAnswer, Worker, first_occurrence_indices};
+use steps_batch::{BatchError, Read, ReadResponse, Worker, first_occurrence_indices};
 use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
@@ -145,7 +145,7 @@ impl<'a> BuildLookup<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct RawRows(Arc<Vec<PgRow>>);
 
-impl ReadAnswer for RawRows {
+impl ReadResponse for RawRows {
     fn into_steps(self) -> Result<Vec<Step>, BatchError> {
         let rows = self.0.iter().map(UrlRow::new).collect::<sqlx::Result<Vec<UrlRow<'_>>>>();
         let mut rows = rows.map_err(statement_error)?;

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{Executor, Row, SqliteConnection};
-use steps_batch::{BatchError, Read, ReadAnswer, Worker, first_occurrence_indices};
+use steps_batch::{BatchError, Read, ReadResponse, Worker, first_occurrence_indices};
 use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
@@ -201,7 +201,7 @@ struct RawRows {
 #[derive(Clone, Debug)]
 pub(crate) struct SharedRows(Arc<RawRows>);
 
-impl ReadAnswer for SharedRows {
+impl ReadResponse for SharedRows {
     fn into_steps(self) -> Result<Vec<Step>, BatchError> {
         let mut further_urls: HashMap<_, Vec<Url>> = HashMap::new();
         for (step_id, position, name, url) in decode::<(i64, i64, String, String)>(&self.0.urls)? {
