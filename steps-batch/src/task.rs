@@ -36,8 +36,8 @@ impl<W: Worker> Task<W> {
     pub(crate) async fn run(mut self) {
         while self.wait_for_request().await {
             if self.is_burst {
-                // Callers that just got a response may call again. Their requests share one commit with the queued ones,
-                // instead of forming a second group that takes turns with the first.
+                // Callers that just got a response may call again. Their requests share one commit with the queued
+                // ones, instead of forming a second group that takes turns with the first.
                 self.queue.coalesce().await;
             }
             match self.connect().await {
@@ -147,8 +147,8 @@ async fn run_with_deadlines<W: Worker, T>(
     let next_deadline =
         |calls: &[PendingCall<_>]| calls.iter().filter(|call| !call.has_response()).map(|call| call.deadline).min();
     let mut in_flight_deadline = next_deadline(in_flight);
-    // A batch in flight runs to its end, even after all its callers are gone: a dropped future could leave the connection
-    // within a response.
+    // A batch in flight runs to its end, even after all its callers are gone: a dropped future could leave the
+    // connection within a response.
     while !(in_flight.is_empty() && queue.is_empty()) {
         let deadline = in_flight_deadline.into_iter().chain(queue.deadline()).min();
         tokio::select! {
