@@ -35,7 +35,7 @@ impl<W: Worker> QueuedRequest<W> {
 pub(crate) struct Batch<W: Worker> {
     pub(crate) requests: Vec<W::Request>,
     pub(crate) calls: Vec<PendingCall<W::Response>>,
-    /// The most requests that it may have.
+    /// The smallest `max_batch` of its requests.
     pub(crate) max_len: usize,
     bytes: usize,
 }

@@ -75,7 +75,7 @@ impl<W: Worker> RequestQueue<W> {
         self.requests.is_empty()
     }
 
-    /// The time at which the next request is due, which may be over; `None` if the queue is empty.
+    /// The time at which the next request is due, `now` or earlier if one is due already; `None` if the queue is empty.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let now = Instant::now();
         if self.requests.iter().any(|queued| queued.is_due(now)) {
@@ -178,7 +178,8 @@ impl<W: Worker> RequestQueue<W> {
         }
     }
 
-    /// Expires the calls whose deadline is `now` or earlier: their requests were not applied.
+    /// Expires the calls whose deadline is `now` or earlier. A queued request was not applied, unless by an earlier
+    /// attempt.
     pub(crate) fn expire(&mut self, now: Instant, last_error: Option<&BatchError>) {
         while let Some(mut first) = self.requests.pop_front_if(|first| first.call.deadline <= now) {
             first.call.time_out(false, last_error);

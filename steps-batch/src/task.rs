@@ -36,8 +36,8 @@ impl<W: Worker> Task<W> {
     pub(crate) async fn run(mut self) {
         while self.wait_for_request().await {
             if self.is_burst {
-                // Callers that just got a response may call again. Their requests share one commit with the queued ones,
-                // instead of forming a second group that takes turns with the first.
+                // Callers that just got a response may call again. Their requests share one commit with the queued
+                // ones, instead of forming a second group that takes turns with the first.
                 self.queue.coalesce().await;
             }
             match self.connect().await {
@@ -110,8 +110,8 @@ impl<W: Worker> Task<W> {
                 let missing = || Err(BatchError::unreadable("the worker returned no response for this request"));
                 self.queue.respond(batch, responses.into_iter().chain(iter::repeat_with(missing)), retry_at);
             }
-            // A lock may block one request or all of them. Halves find the one in log2(n) attempts, and a lock on
-            // all costs one more commit for each failed attempt instead of one for each request.
+            // A lock may block one request or all of them. Halves find one blocked request in log2(n) attempts. A lock
+            // on all costs one more commit for each failed attempt, and not one for each request.
             Err(error) if error.is_transient() => {
                 let retry = Retry { not_before: retry_at, max_batch: batch.len().div_ceil(2) };
                 self.queue.retry_batch(batch, &error, retry);
@@ -147,7 +147,8 @@ async fn run_with_deadlines<W: Worker, T>(
     let next_deadline =
         |calls: &[PendingCall<_>]| calls.iter().filter(|call| !call.has_response()).map(|call| call.deadline).min();
     let mut in_flight_deadline = next_deadline(in_flight);
-    // Requests in flight run to their end, even after their callers are gone: half a batch is no state to leave.
+    // A batch in flight runs to its end, even after all its callers are gone: a dropped future could leave the
+    // connection within a response.
     while !(in_flight.is_empty() && queue.is_empty()) {
         let deadline = in_flight_deadline.into_iter().chain(queue.deadline()).min();
         tokio::select! {

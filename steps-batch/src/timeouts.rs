@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-/// How long a worker should wait for a lock before it fails with [`BatchError::transient`](crate::BatchError::transient):
-/// an eighth of the time-out, at most 250 ms.
+/// How long a worker should wait for a lock before it fails with a
+/// [transient](crate::BatchError::transient) error: an eighth of the time-out, at most 250 ms.
 ///
 /// It is short, since the requests of other callers wait behind the batch.
 #[must_use]

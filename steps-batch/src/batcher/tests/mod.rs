@@ -1,4 +1,4 @@
-//! The promises of a batcher, shown with a worker that does as each request says. The clock stands still but for sleeps.
+//! The promises of a batcher, shown with a worker that obeys its requests. The clock advances only during sleeps.
 
 mod batching;
 mod closing;
