@@ -30,10 +30,6 @@ impl Backend for MemoryBackend {
     fn urls_hold_secrets(&self) -> bool {
         false
     }
-
-    fn redacted_url(&self, url: &str) -> String {
-        url.to_owned()
-    }
 }
 
 fn open(url: &str, connect: &ConnectOptions) -> Result<MemoryStore> {

@@ -125,7 +125,9 @@ fn a_url_with_a_mode_keeps_it() {
 #[test]
 fn no_password_is_shown() {
     let folder = Folder::new();
-    for store in ["nonsense://ci:secret@host/db", "nonsense:secret", "secret", "sqlite:x.db?password=secret"] {
+    for store in
+        ["nonsense://ci:secret@host/db", "nonsense:secret", "secret", "memory:secret", "sqlite:x.db?password=secret"]
+    {
         for arguments in
             [&["doctor"][..], &["show", "1"], &["add", "--build", "1", "a"], &["help", "run"], &["doctor", "--json"]]
         {
