@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use steps_core::{Backend, ConnectOptions, Description, Result, StepsStore};
+use steps_core::{Backend, ConnectOptions, Description, Durability, Result, StepsStore};
 
-use crate::{Durability, RedisOptions, RedisStore};
+use crate::{DurabilityCheck, RedisOptions, RedisStore};
 
 /// Connects `redis://…` and `rediss://…` to a server, `redis-cluster://…` and `rediss-cluster://…` to a cluster.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,9 +36,9 @@ fn options(url: &str, connect: &ConnectOptions) -> Result<RedisOptions> {
         options = options.with_timeout(timeout);
     }
     if let Some(durability) = connect.durability {
-        options = options.with_durability(match durability {
-            steps_core::Durability::Full => Durability::Required,
-            steps_core::Durability::Process => Durability::Server,
+        options = options.with_durability_check(match durability {
+            Durability::Full => DurabilityCheck::Require,
+            Durability::Process => DurabilityCheck::Warn,
         });
     }
     if let Some(namespace) = &connect.namespace {

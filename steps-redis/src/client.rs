@@ -1,4 +1,6 @@
-//! Sends each call to the node that has its build, and again where that is right, until its time is up.
+//! Routes each call to the node that serves its build, and retries it until its deadline where that is safe (D6).
+//!
+//! The driver's own cluster client does not fit: see [`cluster`](crate::cluster).
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,34 +17,38 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use crate::{
     BACKEND,
     cluster::Cluster,
+    connection::{Channel, SendError},
     error,
-    node::{Address, Lane, NoAnswer, Node},
+    node::{Address, Node},
     options::RedisOptions,
-    script::Code,
-    server::{self, Keeping, Program, Settings},
+    script::Script,
+    server::{self, DurabilityReport, ServerInfo, Settings},
 };
 
-/// How long the first pause is before something is tried again, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+/// The first delay before a retry. Each retry doubles it, up to [`MAX_BACKOFF`].
+const BACKOFF: Duration = Duration::from_millis(2);
 
-/// When a node of a cluster has not answered for so long, the cluster is asked whether another has taken over from it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest delay before a retry.
+const MAX_BACKOFF: Duration = Duration::from_millis(100);
 
-/// A call that was redirected more often without a pause waits before it goes on: two nodes may send it to and fro.
-const REDIRECTS: u32 = 5;
+/// After this time without a reply from a node of a cluster, the slot map is checked for a failover of that node.
+const FAILOVER_CHECK_AFTER: Duration = Duration::from_secs(1);
 
-/// What a store asks the servers through.
+/// How many redirects are followed without a delay. Two nodes may redirect to each other.
+const MAX_REDIRECTS: u32 = 5;
+
+/// Runs the requests of a store.
 #[derive(Debug)]
 pub(crate) struct Client {
     nodes: Nodes,
     timeout: Duration,
     /// Whether writes wait for replicas.
-    waits: bool,
-    /// The runtime of the store: all calls and connections are tasks of it.
+    is_replicated: bool,
+    /// The runtime of the store, on which all connections and requests run.
     runtime: Handle,
-    /// Closed when the runtime is gone.
-    life: mpsc::Sender<()>,
-    /// The calls that have not ended.
+    /// The receiver is owned by a task of the runtime, so the channel closes when the runtime shuts down.
+    runtime_guard: mpsc::Sender<()>,
+    /// Tracks the calls that have not ended.
     calls: TaskTracker,
 }
 
@@ -52,27 +58,27 @@ enum Nodes {
     Cluster(Box<Cluster>),
 }
 
-/// One command about one key, or one script about the keys of one build.
+/// A command with one key, or a script with the keys of one build.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     cmd: Cmd,
-    script: Option<&'static Code>,
+    script: Option<&'static Script>,
     slot: Slot,
-    lane: Lane,
+    channel: Channel,
 }
 
 impl Request {
     pub(crate) fn command(name: &str, key: &str) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(key);
-        Self { cmd, script: None, slot: Slot::for_key(key), lane: Lane::Calls }
+        Self { cmd, script: None, slot: Slot::for_key(key), channel: Channel::Default }
     }
 
-    pub(crate) fn script(script: &'static Code, keys: &[&str]) -> Self {
+    pub(crate) fn script(script: &'static Script, keys: &[&str]) -> Self {
         let mut cmd = script.by_hash();
         cmd.arg(keys.len()).arg(keys);
         let slot = Slot::for_key(keys.first().copied().unwrap_or_default());
-        Self { cmd, script: Some(script), slot, lane: Lane::Calls }
+        Self { cmd, script: Some(script), slot, channel: Channel::Default }
     }
 
     pub(crate) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
@@ -80,13 +86,13 @@ impl Request {
         self
     }
 
-    /// Its answer may be long, and does not hold up others.
-    pub(crate) fn on_a_lane_of_its_own(mut self) -> Self {
-        self.lane = Lane::Builds;
+    /// Uses the bulk connection, so that a long reply does not delay the replies to other requests.
+    pub(crate) fn on_bulk_connection(mut self) -> Self {
+        self.channel = Channel::Bulk;
         self
     }
 
-    /// The script itself, where the server does not know it by its hash.
+    /// The request with the text of its script in place of the hash, for a server that does not have it in its cache.
     fn by_text(&self) -> Option<Cmd> {
         let mut cmd = self.script?.by_text();
         for arg in self.cmd.args_iter().skip(2) {
@@ -98,18 +104,18 @@ impl Request {
     }
 }
 
-/// What becomes of a call after it was sent once.
-enum Next {
+/// The outcome of one attempt to run a request.
+enum AttemptOutcome {
     Done(Value),
     Failed(BatchError),
-    /// Nothing was applied, and another node knows more.
+    /// Nothing was applied. Another node serves the slot.
     Redirected(Redirect),
-    /// Nothing was applied, and it may be better soon.
+    /// Nothing was applied. A later attempt may succeed.
     Wait(BatchError),
-    /// It may have been applied.
+    /// The request may have been applied.
     Lost(BatchError),
     TimedOut {
-        sent: bool,
+        was_sent: bool,
     },
 }
 
@@ -119,42 +125,43 @@ struct Redirect {
 }
 
 impl Client {
-    /// A client of the current runtime. Nothing is connected yet.
+    /// A client on the current runtime, without a connection.
     pub(crate) fn new(options: Arc<RedisOptions>) -> Self {
         let runtime = Handle::current();
-        let (life, mut until_it_ends) = mpsc::channel(1);
-        runtime.spawn(async move { until_it_ends.recv().await });
-        let (timeout, waits) = (options.timeout, options.replicas > 0);
-        let nodes = match (options.is_cluster, options.nodes.first()) {
-            (false, Some(address)) => Nodes::One(Arc::new(Node::new(address.clone(), options))),
+        let (runtime_guard, mut receiver) = mpsc::channel(1);
+        runtime.spawn(async move { receiver.recv().await });
+        let timeout = options.timeout;
+        let is_replicated = options.replicas > 0;
+        let nodes = match options.nodes.first() {
+            Some(address) if !options.is_cluster => Nodes::One(Arc::new(Node::new(address.clone(), options))),
             _ => Nodes::Cluster(Box::new(Cluster::new(options))),
         };
-        Self { nodes, timeout, waits, runtime, life, calls: TaskTracker::new() }
+        Self { nodes, timeout, is_replicated, runtime, runtime_guard, calls: TaskTracker::new() }
     }
 
-    /// Makes the first connection.
+    /// Opens the first connection.
     ///
     /// # Errors
-    /// What keeps it from being made: a server that is not there is an error at once, one that starts is one
-    /// to [wait for](BatchError::is_transient).
+    /// A [transient](BatchError::is_transient) error while the server is starting. If it cannot be reached, the error is
+    /// not transient.
     pub(crate) async fn connect(&self, deadline: Instant) -> Result<(), BatchError> {
         match &self.nodes {
             Nodes::One(node) => {
-                node.connect().await.map_err(error::at_first_sight)?;
-                server::is_alone(node, deadline).await
+                node.connect().await.map_err(error::initial_connect_error)?;
+                server::ensure_standalone(node, deadline).await
             }
             Nodes::Cluster(cluster) => {
-                cluster.connect().await.map_err(error::at_first_sight)?;
+                cluster.connect().await.map_err(error::initial_connect_error)?;
                 cluster.refresh(deadline).await
             }
         }
     }
 
-    /// Carries out a request. A caller that waits outside the store's runtime has it done by a task of that, which has
-    /// the timers and connections (D5).
+    /// Runs a request with the time-out of the store. For a caller on another runtime, a task of the store's runtime
+    /// runs the request, since timers and connections belong to that runtime (D5).
     ///
     /// # Errors
-    /// What the server gives; `Unavailable` when the time is up or the runtime ends, `Closed` when the store is.
+    /// The errors of the server; `Unavailable` if the deadline passes or the runtime shuts down; `Closed` after a close.
     pub(crate) async fn call(self: &Arc<Self>, call: Call, request: Request) -> Result<Value> {
         let deadline = Instant::now() + self.timeout;
         self.call_until(deadline, call, request).await
@@ -166,42 +173,42 @@ impl Client {
         call: Call,
         mut request: Request,
     ) -> Result<Value> {
-        let waits = self.waits && call.operation().is_write();
-        if waits {
-            request.lane = Lane::Writes;
+        let is_replicated = self.is_replicated && call.operation().is_write();
+        if is_replicated {
+            request.channel = Channel::Replicated;
         }
         let is_idempotent = call.is_idempotent();
-        // A write that waits for replicas has a turn, which others wait for: it must go on when its caller does not.
-        if self.is_at_home() && !waits {
+        // A replicated write holds the replication barrier, so it must go on even when its caller does not poll it.
+        if self.on_own_runtime() && !is_replicated {
             let _token = self.begin(call)?;
-            let answer = self.run(request, is_idempotent, deadline).await;
-            return answer.map_err(|failure| failure.into_error(call, BACKEND));
+            let result = self.run(request, is_idempotent, deadline).await;
+            return result.map_err(|error| error.into_error(call, BACKEND));
         }
         let client = Arc::clone(self);
-        Box::pin(self.task(call, async move { client.run(request, is_idempotent, deadline).await })).await
+        Box::pin(self.spawn(call, async move { client.run(request, is_idempotent, deadline).await })).await
     }
 
-    /// Does what a call is about, unless the store is closed, and on the store's runtime.
+    /// Runs the work of a call on the store's runtime.
     ///
     /// # Errors
-    /// What the work gives; `Unavailable` when the runtime ends, `Closed` when the store is.
-    pub(crate) async fn work<T: Send + 'static>(
+    /// The errors of the work; `Unavailable` if the runtime shuts down; `Closed` after a close.
+    pub(crate) async fn run_work<T: Send + 'static>(
         &self,
         call: Call,
         work: impl Future<Output = Result<T, BatchError>> + Send + 'static,
     ) -> Result<T> {
-        if !self.is_at_home() {
-            return self.task(call, work).await;
+        if !self.on_own_runtime() {
+            return self.spawn(call, work).await;
         }
         let _token = self.begin(call)?;
-        work.await.map_err(|failure| failure.into_error(call, BACKEND))
+        work.await.map_err(|error| error.into_error(call, BACKEND))
     }
 
-    /// The same, in a task of its own.
+    /// Runs the work of a call in a task of the store's runtime.
     ///
     /// # Errors
-    /// As `work`.
-    async fn task<T: Send + 'static>(
+    /// As `run_work`.
+    async fn spawn<T: Send + 'static>(
         &self,
         call: Call,
         work: impl Future<Output = Result<T, BatchError>> + Send + 'static,
@@ -211,34 +218,34 @@ impl Client {
             let _token = token;
             work.await
         });
-        let answer = task.await.unwrap_or_else(|_| {
-            let failure = BatchError::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
-            Err(failure.with_may_have_applied(true))
+        let result = task.await.unwrap_or_else(|_| {
+            let error = BatchError::new(ErrorKind::Unavailable, "the runtime that the store ran on is gone");
+            Err(error.with_may_have_applied(true))
         });
-        answer.map_err(|failure| failure.into_error(call, BACKEND))
+        result.map_err(|error| error.into_error(call, BACKEND))
     }
 
-    /// Notes that a call has begun.
+    /// Registers a call.
     ///
     /// # Errors
-    /// `Closed` when the store is, or its runtime has ended.
+    /// `Closed` if the store is closed or its runtime has shut down.
     fn begin(&self, call: Call) -> Result<TaskTrackerToken> {
         let token = self.calls.token();
-        if self.calls.is_closed() || self.life.is_closed() {
+        if self.calls.is_closed() || self.runtime_guard.is_closed() {
             return Err(Error::closed(call).with_backend(BACKEND));
         }
         Ok(token)
     }
 
-    /// Whether the caller waits within the store's runtime.
-    fn is_at_home(&self) -> bool {
+    /// Whether the caller runs on the store's runtime.
+    fn on_own_runtime(&self) -> bool {
         Handle::try_current().is_ok_and(|current| current.id() == self.runtime.id())
     }
 
-    /// Lets the calls end that have begun, and then the connections (D7).
+    /// Refuses new calls, waits for the running ones, and closes the connections (D7).
     ///
     /// # Errors
-    /// When that takes longer than the time-out.
+    /// If the running calls take longer than the time-out.
     pub(crate) async fn close(self: &Arc<Self>) -> Result<(), BatchError> {
         self.calls.close();
         let client = Arc::clone(self);
@@ -247,14 +254,14 @@ impl Client {
             client.all_nodes().iter().for_each(|node| node.disconnect());
             ended.map_err(|_| error::timed_out(client.timeout, false, None))
         });
-        // A runtime that is gone has taken all with it.
+        // The task is missing only if the runtime has shut down, which has ended all calls and connections.
         task.await.unwrap_or(Ok(()))
     }
 
-    /// The nodes that take writes, as the cluster says now.
+    /// The nodes that take writes, after a refresh of the slot map.
     ///
     /// # Errors
-    /// When no node of the cluster answers.
+    /// If no node of the cluster replies.
     pub(crate) async fn primaries(&self, deadline: Instant) -> Result<Vec<Arc<Node>>, BatchError> {
         match &self.nodes {
             Nodes::One(node) => Ok(vec![Arc::clone(node)]),
@@ -265,200 +272,208 @@ impl Client {
         }
     }
 
-    /// What the nodes that take writes keep, all together.
+    /// The durability of the nodes that take writes.
     ///
     /// # Errors
-    /// When one does not answer.
-    pub(crate) async fn keeping(&self, deadline: Instant) -> Result<Keeping, BatchError> {
+    /// If one of them does not reply.
+    pub(crate) async fn durability(&self, deadline: Instant) -> Result<DurabilityReport, BatchError> {
         let mut settings = Vec::new();
         for node in self.primaries(deadline).await? {
             settings.push(Settings::of(&node, deadline).await?);
         }
-        Ok(Keeping::of(&settings))
+        Ok(DurabilityReport::of(&settings))
     }
 
-    /// What the nodes that take writes are.
+    /// The version and role of each node that takes writes.
     ///
     /// # Errors
-    /// When one does not answer.
-    pub(crate) async fn programs(&self, deadline: Instant) -> Result<Vec<Program>, BatchError> {
-        let mut programs = Vec::new();
+    /// If one of them does not reply.
+    pub(crate) async fn server_infos(&self, deadline: Instant) -> Result<Vec<ServerInfo>, BatchError> {
+        let mut infos = Vec::new();
         for node in self.primaries(deadline).await? {
-            programs.push(Program::of(&node, deadline).await?);
+            infos.push(ServerInfo::of(&node, deadline).await?);
         }
-        Ok(programs)
+        Ok(infos)
     }
 
-    /// Whether the user may wait for replicas, and what that comes to now.
+    /// Ensures that the user may wait for replicas on all nodes that take writes.
     ///
     /// # Errors
-    /// When the user may not, or a node does not answer.
-    pub(crate) async fn waiting(&self, deadline: Instant) -> Result<Vec<Program>, BatchError> {
+    /// If the user may not, or one of the nodes does not reply.
+    pub(crate) async fn ensure_wait_allowed(&self, deadline: Instant) -> Result<(), BatchError> {
         for node in self.primaries(deadline).await? {
-            server::may_wait(&node, deadline).await?;
+            server::ensure_wait_allowed(&node, deadline).await?;
         }
-        self.programs(deadline).await
+        Ok(())
     }
 
     fn all_nodes(&self) -> Vec<Arc<Node>> {
         match &self.nodes {
             Nodes::One(node) => vec![Arc::clone(node)],
-            Nodes::Cluster(cluster) => cluster.all(),
+            Nodes::Cluster(cluster) => cluster.all_nodes(),
         }
     }
 
     async fn run(&self, request: Request, is_idempotent: bool, deadline: Instant) -> Result<Value, BatchError> {
-        match self.send(&request, None, deadline).await {
-            Next::Done(value) => Ok(value),
-            // Seldom, and large: it has memory of its own, so that all other calls do with little.
-            next => Box::pin(self.go_on(next, request, is_idempotent, deadline)).await,
+        match self.attempt(&request, None, deadline).await {
+            AttemptOutcome::Done(value) => Ok(value),
+            // Boxed, because this future is large and seldom needed.
+            outcome => Box::pin(self.retry(outcome, request, is_idempotent, deadline)).await,
         }
     }
 
-    /// Goes on after the first try.
-    async fn go_on(
+    /// Continues after the first attempt.
+    async fn retry(
         &self,
-        mut next: Next,
+        mut outcome: AttemptOutcome,
         request: Request,
         is_idempotent: bool,
         deadline: Instant,
     ) -> Result<Value, BatchError> {
-        // Whether one of the tries so far may have been applied.
+        // Whether an earlier attempt may have been applied.
         let mut may_have_applied = false;
         let mut redirects = 0;
-        let mut pause = PAUSES.0;
-        let mut obstacle = None;
+        let mut delay = BACKOFF;
+        let mut last_error = None;
         loop {
             let mut redirect = None;
-            match next {
-                Next::Done(value) => return Ok(value),
-                Next::Failed(failure) => {
-                    let may_have_applied = may_have_applied || failure.may_have_applied();
-                    return Err(failure.with_may_have_applied(may_have_applied));
+            match outcome {
+                AttemptOutcome::Done(value) => return Ok(value),
+                AttemptOutcome::Failed(error) => {
+                    let may_have_applied = may_have_applied || error.may_have_applied();
+                    return Err(error.with_may_have_applied(may_have_applied));
                 }
-                Next::Redirected(to) => {
+                AttemptOutcome::Redirected(to) => {
                     redirects += 1;
-                    if redirects <= REDIRECTS {
-                        next = self.send(&request, Some(to), deadline).await;
+                    if redirects <= MAX_REDIRECTS {
+                        outcome = self.attempt(&request, Some(to), deadline).await;
                         continue;
                     }
                     redirect = Some(to);
                     redirects = 0;
                 }
-                Next::Wait(failure) => obstacle = Some(failure),
+                AttemptOutcome::Wait(error) => last_error = Some(error),
                 // D6
-                Next::Lost(failure) if !is_idempotent => return Err(failure),
-                Next::Lost(failure) => {
+                AttemptOutcome::Lost(error) if !is_idempotent => return Err(error),
+                AttemptOutcome::Lost(error) => {
                     may_have_applied = true;
-                    obstacle = Some(failure);
+                    last_error = Some(error);
                 }
-                Next::TimedOut { sent } => {
-                    return Err(error::timed_out(self.timeout, may_have_applied || sent, obstacle));
+                AttemptOutcome::TimedOut { was_sent } => {
+                    return Err(error::timed_out(self.timeout, may_have_applied || was_sent, last_error));
                 }
             }
-            // A try that is cut off may have been applied, where none would have been certain: it has time for itself.
-            if Instant::now() + 2 * pause >= deadline {
-                return Err(error::timed_out(self.timeout, may_have_applied, obstacle));
+            // An attempt that expires in flight may have been applied. So the last attempt begins early enough to end.
+            if Instant::now() + 2 * delay >= deadline {
+                return Err(error::timed_out(self.timeout, may_have_applied, last_error));
             }
-            sleep(pause).await;
-            pause = (2 * pause).min(PAUSES.1);
+            sleep(delay).await;
+            delay = (2 * delay).min(MAX_BACKOFF);
             if let (Nodes::Cluster(cluster), None) = (&self.nodes, &redirect) {
-                // Whoever has the slot now; without an answer it is tried where it was.
+                // The slot may have another primary by now. If no node replies, the next attempt uses the old slot map.
                 let _ = tokio::time::timeout_at(deadline, cluster.refresh(deadline)).await;
             }
-            next = self.send(&request, redirect, deadline).await;
+            outcome = self.attempt(&request, redirect, deadline).await;
         }
     }
 
-    async fn send(&self, request: &Request, redirect: Option<Redirect>, deadline: Instant) -> Next {
+    async fn attempt(&self, request: &Request, redirect: Option<Redirect>, deadline: Instant) -> AttemptOutcome {
         let (node, asking) = match (redirect, &self.nodes) {
             (Some(redirect), _) => (redirect.node, redirect.asking),
             (None, Nodes::One(node)) => (Arc::clone(node), false),
-            (None, Nodes::Cluster(cluster)) => match cluster.node_of(request.slot) {
+            (None, Nodes::Cluster(cluster)) => match cluster.primary_of(request.slot) {
                 Some(node) => (node, false),
-                None => return Next::Wait(BatchError::transient("no node of the cluster has the build's slot")),
+                None => {
+                    return AttemptOutcome::Wait(BatchError::transient("no node of the cluster has the build's slot"));
+                }
             },
         };
-        let mut answer = self.answer(&node, request, &request.cmd, asking, deadline).await;
-        if let Err(NoAnswer::Refused(error)) = &answer
+        let mut reply = self.send(&node, request, &request.cmd, asking, deadline).await;
+        if let Err(SendError::Refused(error)) = &reply
             && error.code() == "NOSCRIPT"
             && let Some(cmd) = request.by_text()
         {
-            answer = Box::pin(self.answer(&node, request, &cmd, asking, deadline)).await;
+            reply = Box::pin(self.send(&node, request, &cmd, asking, deadline)).await;
         }
-        match answer {
-            Ok(value) => Next::Done(value),
-            Err(NoAnswer::NotSent(failure)) if failure.is_transient() => Next::Wait(failure),
-            Err(NoAnswer::NotSent(failure)) => Next::Failed(failure),
-            Err(NoAnswer::TooFewReplicas(failure)) => Next::Failed(failure),
-            Err(NoAnswer::Lost(failure)) => Next::Lost(failure),
-            Err(NoAnswer::TimedOut { sent }) => Next::TimedOut { sent },
-            Err(NoAnswer::Refused(error)) => self.refused(&error, &node, request.slot),
+        match reply {
+            Ok(value) => AttemptOutcome::Done(value),
+            Err(SendError::NotSent(error)) if error.is_transient() => AttemptOutcome::Wait(error),
+            Err(SendError::NotSent(error) | SendError::TooFewReplicas(error)) => AttemptOutcome::Failed(error),
+            Err(SendError::Lost(error)) => AttemptOutcome::Lost(error),
+            Err(SendError::TimedOut { was_sent }) => AttemptOutcome::TimedOut { was_sent },
+            Err(SendError::Refused(error)) => self.after_refusal(&error, &node, request.slot),
         }
     }
 
-    /// Sends a command and waits for its answer: as long as there is time, and in a cluster as long as the node has slots.
-    /// One that hangs has none once its replica has taken over, and would let its callers wait in vain; one whose slot
-    /// moves to another still answers.
-    async fn answer(
+    /// Sends a command and waits for its reply until the deadline. In a cluster, it also stops waiting when the node has
+    /// lost its slots.
+    ///
+    /// A hung node loses all slots once its replica is promoted; stop waiting for it then. A node that is only migrating
+    /// one slot still replies.
+    async fn send(
         &self,
         node: &Node,
         request: &Request,
         cmd: &Cmd,
         asking: bool,
         deadline: Instant,
-    ) -> Result<Value, NoAnswer> {
-        let lane = request.lane;
-        let Nodes::Cluster(cluster) = &self.nodes else { return node.send(lane, cmd, deadline).await };
-        let taken_over = async {
-            sleep(PATIENCE).await;
-            Box::pin(cluster.taken_over(node, PATIENCE, deadline)).await;
+    ) -> Result<Value, SendError> {
+        let channel = request.channel;
+        let Nodes::Cluster(cluster) = &self.nodes else { return node.send(channel, cmd, deadline).await };
+        let takeover = async {
+            sleep(FAILOVER_CHECK_AFTER).await;
+            Box::pin(cluster.wait_for_takeover(node, FAILOVER_CHECK_AFTER, deadline)).await;
         };
-        tokio::pin!(taken_over);
-        let connection = match node.living(lane) {
+        tokio::pin!(takeover);
+        let connection = match node.live_connection(channel) {
             Some(connection) => connection,
             None => tokio::select! {
                 biased;
-                connection = node.connected(lane, deadline) => connection?,
-                () = &mut taken_over, if !asking => return Err(NoAnswer::NotSent(error::taken_over())),
+                connection = node.connection(channel, deadline) => connection?,
+                () = &mut takeover, if !asking => return Err(SendError::NotSent(error::taken_over())),
             },
         };
         tokio::select! {
             biased;
-            answer = node.send_on(connection, lane, cmd, asking, deadline) => answer,
-            () = taken_over, if !asking => Err(NoAnswer::Lost(error::taken_over().with_may_have_applied(true))),
+            reply = node.send_on(&connection, channel, cmd, asking, deadline) => reply,
+            () = takeover, if !asking => Err(SendError::Lost(error::taken_over().with_may_have_applied(true))),
         }
     }
 
-    /// What to do when the server refused a request: nothing of it was applied.
-    fn refused(&self, error: &ServerError, by: &Node, slot: Slot) -> Next {
-        let failure = error::from_server(error);
+    /// The outcome of an attempt that a server refused, so that nothing was applied.
+    fn after_refusal(&self, error: &ServerError, node: &Node, slot: Slot) -> AttemptOutcome {
+        let mapped = error::server_error(error);
         let Nodes::Cluster(cluster) = &self.nodes else {
             if error.code() == "READONLY" {
-                // Another server may have its name by now.
-                by.disconnect();
+                // The host name may belong to another server after a failover.
+                node.disconnect();
             }
-            return if failure.is_transient() { Next::Wait(failure) } else { Next::Failed(failure) };
+            return if mapped.is_transient() { AttemptOutcome::Wait(mapped) } else { AttemptOutcome::Failed(mapped) };
         };
         match error.code() {
             code @ ("MOVED" | "ASK") => {
-                // The slot, and the node that knows more.
+                // The details are the slot and the address of another node.
                 let address = error.details().and_then(|details| details.split_ascii_whitespace().nth(1));
-                match address.and_then(|address| Address::from_redirect(address, &by.address)) {
+                match address.and_then(|address| Address::from_redirect(address, &node.address)) {
                     Some(address) => {
-                        let node = cluster.node_at(address);
+                        let target = cluster.node_at(address);
                         if code == "MOVED" {
-                            cluster.moved(slot, Arc::clone(&node));
+                            cluster.set_primary(slot, Arc::clone(&target));
                         }
-                        Next::Redirected(Redirect { node, asking: code == "ASK" })
+                        AttemptOutcome::Redirected(Redirect { node: target, asking: code == "ASK" })
                     }
-                    None => Next::Wait(BatchError::transient("a node of the cluster does not know who has the build")),
+                    None => {
+                        let message = "a node of the cluster does not know the address of the build's primary";
+                        AttemptOutcome::Wait(BatchError::transient(message))
+                    }
                 }
             }
-            // The node was the slot's primary, and is another's replica since.
-            "READONLY" => Next::Wait(BatchError::transient("the build's part of the cluster has another primary now")),
-            _ if failure.is_transient() => Next::Wait(failure),
-            _ => Next::Failed(failure),
+            // The node has been demoted to a replica.
+            "READONLY" => {
+                AttemptOutcome::Wait(BatchError::transient("the build's part of the cluster has another primary now"))
+            }
+            _ if mapped.is_transient() => AttemptOutcome::Wait(mapped),
+            _ => AttemptOutcome::Failed(mapped),
         }
     }
 }

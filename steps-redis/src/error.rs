@@ -1,4 +1,4 @@
-//! The errors of this store: what Redis says, as the contract's kinds.
+//! The errors of this store: maps errors of Redis and its driver to the kinds of the contract.
 
 use std::{borrow::Cow, error::Error as StdError, io, sync::Arc, time::Duration};
 
@@ -12,177 +12,169 @@ pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
     BatchError::new(ErrorKind::Config, message).into_error(Call::on_store(Operation::Connect), BACKEND)
 }
 
-/// What is stored is not what this program stores.
+/// The stored data is not in the format of this store.
 pub(crate) fn corrupt(message: impl Into<Cow<'static, str>>) -> BatchError {
     BatchError::new(ErrorKind::Corrupt, message)
 }
 
 /// A stored value that no type of `steps-core` can hold.
 pub(crate) fn unreadable(error: &InputError) -> BatchError {
-    corrupt(format!("a record cannot be read back: {error}"))
+    corrupt(format!("a stored record is invalid: {error}"))
 }
 
-/// An answer that this program cannot have asked for.
-pub(crate) fn unexpected_answer() -> BatchError {
-    BatchError::unreadable("the server's answer is not one of this store's scripts")
+/// A reply that no script or command of this store returns.
+pub(crate) fn unexpected_reply() -> BatchError {
+    BatchError::unreadable("unexpected reply: no script or command of this store returns it")
 }
 
-/// The time is up.
-pub(crate) fn timed_out(timeout: Duration, may_have_applied: bool, obstacle: Option<BatchError>) -> BatchError {
-    let failure = BatchError::new(ErrorKind::Unavailable, format!("no answer within {timeout:?}"))
+/// The deadline has passed.
+pub(crate) fn timed_out(timeout: Duration, may_have_applied: bool, last_error: Option<BatchError>) -> BatchError {
+    let timed_out = BatchError::new(ErrorKind::Unavailable, format!("no answer within {timeout:?}"))
         .with_may_have_applied(may_have_applied);
-    match obstacle {
-        Some(obstacle) => failure.with_source(obstacle),
-        None => failure,
+    match last_error {
+        Some(last_error) => timed_out.with_source(last_error),
+        None => timed_out,
     }
 }
 
-/// The time is up, and too few replicas had what was written.
-pub(crate) fn too_few_replicas(had: i64, wanted: u8, timeout: Duration) -> BatchError {
+/// The deadline has passed, and the write was applied but is on too few replicas.
+pub(crate) fn too_few_replicas(acknowledged: i64, required: u8, timeout: Duration) -> BatchError {
     let message = format!(
-        "{had} of the {wanted} replicas that a write waits for had it within {timeout:?}; see that they run and keep up, \
-         or wait for fewer"
+        "{acknowledged} of the {required} replicas that a write waits for had it within {timeout:?}; check that they \
+         run and keep up, or wait for fewer"
     );
     BatchError::new(ErrorKind::Unavailable, message).with_may_have_applied(true)
 }
 
-/// The connection ended after something was sent: nobody knows whether it was applied.
-pub(crate) fn lost(error: RedisError) -> BatchError {
+/// The connection ended after a command was sent, so its outcome is unknown.
+pub(crate) fn connection_lost(error: RedisError) -> BatchError {
     BatchError::new(ErrorKind::Unavailable, "the connection to the server was lost")
         .with_may_have_applied(true)
         .with_source(error)
 }
 
-/// Another node has taken over while a call waited for one to take it, or to answer it.
+/// Another node was promoted while a call waited for this one.
 pub(crate) fn taken_over() -> BatchError {
-    BatchError::transient("the node did not answer, and another one has taken over from it")
+    BatchError::transient("the node did not reply, and another node has taken over its slots")
 }
 
-/// What an error of connecting means: nothing was sent yet.
-pub(crate) fn connecting(error: RedisError) -> BatchError {
-    let failure = match error.kind() {
+/// Maps an error of connecting: no command of a caller was sent yet.
+pub(crate) fn connect_error(error: RedisError) -> BatchError {
+    let mapped = match error.kind() {
         redis::ErrorKind::AuthenticationFailed => {
-            BatchError::new(ErrorKind::Config, "the server does not let this user in; check user and password")
+            BatchError::new(ErrorKind::Config, "the server refused the login; check user and password")
         }
         redis::ErrorKind::RESP3NotSupported => {
             BatchError::new(ErrorKind::Config, "the server is older than Redis 7; use a newer one")
         }
         redis::ErrorKind::InvalidClientConfig => {
-            BatchError::new(ErrorKind::Config, "the driver cannot use these options; check what the URL names")
+            BatchError::new(ErrorKind::Config, "the driver rejects these options; check the URL")
         }
         redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => match error.clone().try_into() {
-            Ok(answer) => from_server(&answer),
-            // The driver's own words for what it was told when it chose the database.
+            Ok(error) => server_error(&error),
+            // When SELECT fails, the driver replaces the server's error by one of its own.
             Err(_) => BatchError::new(ErrorKind::Config, "the server has no such database; use another, or none"),
         },
-        _ if is_refused_encryption(&error) => BatchError::new(
+        _ if is_tls_error(&error) => BatchError::new(
             ErrorKind::Config,
             "no encrypted connection could be made; check host, port and certificates",
         ),
-        _ => unreachable_server(),
+        _ => BatchError::transient(UNREACHABLE),
     };
-    failure.with_source(error)
+    mapped.with_source(error)
 }
 
-/// What an error of the first connection means. A server that starts is waited for; one that is not there may
-/// be a mistake, which its author should hear of at once.
-pub(crate) fn at_first_sight(error: RedisError) -> BatchError {
-    if error.is_io_error() && !error.is_timeout() && !is_refused_encryption(&error) {
-        let message = "the server cannot be reached; check that it runs, and its host and port";
-        return BatchError::new(ErrorKind::Unavailable, message).with_source(error);
+const UNREACHABLE: &str = "the server cannot be reached; check that it runs, and its host and port";
+
+/// Maps an error of the first connection. A server that is starting is waited for. A server that cannot be reached
+/// fails at once, since the URL may be wrong.
+pub(crate) fn initial_connect_error(error: RedisError) -> BatchError {
+    if error.is_io_error() && !error.is_timeout() && !is_tls_error(&error) {
+        return BatchError::new(ErrorKind::Unavailable, UNREACHABLE).with_source(error);
     }
-    connecting(error)
+    connect_error(error)
 }
 
-/// Whether the certificates do not fit, or one end encrypts and the other does not.
-fn is_refused_encryption(error: &RedisError) -> bool {
-    // The driver shares what is behind its errors.
+/// Whether the certificate is invalid, or only one end encrypts.
+fn is_tls_error(error: &RedisError) -> bool {
+    // The driver wraps the source of its errors in an `Arc`.
     let shared = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn StdError + Send + Sync>>());
     let cause = shared.and_then(|cause| cause.downcast_ref::<io::Error>());
     error.kind() == redis::ErrorKind::Client || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
-fn unreachable_server() -> BatchError {
-    BatchError::transient("the server cannot be reached; check that it runs, and its host and port")
-}
-
-pub(crate) fn in_a_cluster() -> BatchError {
+pub(crate) fn server_is_in_a_cluster() -> BatchError {
     BatchError::new(ErrorKind::Config, "the server is part of a cluster; write redis-cluster:// in the URL")
 }
 
-/// What an error means that the server answered with: a script is not carried out, or checks all before it writes, so
-/// nothing was applied.
-pub(crate) fn from_server(error: &ServerError) -> BatchError {
+/// Maps an error that the server returned. Nothing was applied: the server rejected the script, or the script failed
+/// in its checks, which precede its first write.
+pub(crate) fn server_error(error: &ServerError) -> BatchError {
     use ErrorKind::{CapacityExceeded, Config, Corrupt, ReadOnly, Unavailable};
     let details = error.details().unwrap_or_default();
-    let failure = match error.code() {
-        "CORRUPT" => BatchError::new(Corrupt, format!("what is stored is not what this program stores: {details}")),
+    let mapped = match error.code() {
+        "CORRUPT" => BatchError::new(Corrupt, format!("the stored data is not in the format of this store: {details}")),
         "WRONGTYPE" => {
-            BatchError::new(Corrupt, "a key of the build is of another type; find out who else writes there")
+            BatchError::new(Corrupt, "a key of the build has another type; find out which program writes to it")
         }
         "OOM" => BatchError::new(CapacityExceeded, "the server is out of memory; raise maxmemory, or make room"),
-        // It tells what the system said: ENOSPC.
+        // The server adds the text of the system's error ENOSPC.
         "MISCONF" if details.contains("No space left") => {
             BatchError::new(CapacityExceeded, "the server's disk is full; make room")
         }
         "MISCONF" => BatchError::new(Unavailable, "the server takes no writes while it cannot save them to its disk"),
         "READONLY" => BatchError::new(ReadOnly, "the server is a read-only replica; use its primary"),
-        "NOPERM" => BatchError::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant"),
-        "NOAUTH" | "WRONGPASS" => {
-            BatchError::new(Config, "the server does not let this user in; check user and password")
-        }
-        "DENIED" => {
-            BatchError::new(Config, "the server takes connections from its own machine alone; see protected-mode")
-        }
+        "NOPERM" => BatchError::new(ReadOnly, MISSING_PERMISSION),
+        "NOAUTH" | "WRONGPASS" => BatchError::new(Config, "the server refused the login; check user and password"),
+        "DENIED" => BatchError::new(Config, "the server accepts local connections only; see protected-mode"),
         "LOADING" => BatchError::transient("the server is starting"),
-        "BUSY" => BatchError::transient("the server is busy with a script of somebody else"),
+        "BUSY" => BatchError::transient("the server is busy with a long script"),
         "TRYAGAIN" => BatchError::transient("the build is moving to another node of the cluster"),
         "CLUSTERDOWN" | "MASTERDOWN" => BatchError::transient("the cluster, or the build's part of it, is down"),
         "NOREPLICAS" => BatchError::transient("the server has fewer replicas than it needs to take writes"),
-        "MOVED" | "ASK" => in_a_cluster(),
-        // What a script says whose user may not do what it does.
-        _ if details.contains("can't run this command") => {
-            BatchError::new(ReadOnly, "the user lacks a right; see docs/redis.md for what to grant")
-        }
+        "MOVED" | "ASK" => server_is_in_a_cluster(),
+        // The error of a script with a command that the user may not run.
+        _ if details.contains("can't run this command") => BatchError::new(ReadOnly, MISSING_PERMISSION),
         _ if details.contains("max number of clients") => {
             BatchError::transient("the server has no connection left; raise maxclients")
         }
         _ => BatchError::new(Unavailable, "the server refused the command"),
     };
-    failure.with_source(RedisError::from(error.clone()))
+    mapped.with_source(RedisError::from(error.clone()))
 }
+
+const MISSING_PERMISSION: &str = "the user lacks a permission; see docs/redis.md for the ones to grant";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kind(answer: &str) -> ErrorKind {
-        let value = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
+    fn kind(reply: &str) -> ErrorKind {
+        let value = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()).unwrap();
         let redis::Value::ServerError(error) = value else { panic!("{value:?}") };
-        let error = from_server(&error).into_error(Call::on_store(Operation::Connect), BACKEND);
-        assert!(!error.may_have_applied(), "{answer}");
+        let error = server_error(&error).into_error(Call::on_store(Operation::Connect), BACKEND);
+        assert!(!error.may_have_applied(), "{reply}");
         error.kind()
     }
 
     #[test]
-    fn what_keeps_from_connecting_has_the_kinds_of_the_table() {
+    fn errors_of_connecting_have_the_kinds_of_the_table() {
         for (kind, expected) in [
             (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),
             (io::ErrorKind::UnexpectedEof, ErrorKind::Unavailable),
-            // A certificate that nobody vouches for.
+            // A certificate that is not trusted.
             (io::ErrorKind::InvalidData, ErrorKind::Config),
         ] {
-            for failure in [connecting, at_first_sight] {
-                let failure = failure(io::Error::from(kind).into());
-                let error = failure.into_error(Call::on_store(Operation::Connect), BACKEND);
+            for map in [connect_error, initial_connect_error] {
+                let error = map(io::Error::from(kind).into()).into_error(Call::on_store(Operation::Connect), BACKEND);
                 assert_eq!(error.kind(), expected, "{error}");
             }
         }
     }
 
     #[test]
-    fn what_the_server_says_has_the_kinds_of_the_table() {
-        for (answer, expected) in [
+    fn errors_of_the_server_have_the_kinds_of_the_table() {
+        for (reply, expected) in [
             ("CORRUPT the record of step 3 script: abc, on @user_script:16.", ErrorKind::Corrupt),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorKind::Corrupt),
             ("OOM command not allowed when used memory > 'maxmemory'.", ErrorKind::CapacityExceeded),
@@ -197,7 +189,7 @@ mod tests {
             ("MOVED 3999 127.0.0.1:6381", ErrorKind::Config),
             ("ERR something new", ErrorKind::Unavailable),
         ] {
-            assert_eq!(kind(answer), expected, "{answer}");
+            assert_eq!(kind(reply), expected, "{reply}");
         }
     }
 }

@@ -2,11 +2,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use steps_batch::clamp_timeout;
-use steps_core::{Clock, Result, SystemClock};
+use steps_core::{Clock, Result, SystemClock, UrlParameters};
 
-use crate::{error, node::Address};
+use crate::{BACKEND, error, node::Address};
 
-/// Where a [`RedisStore`](crate::RedisStore) keeps its data, and how.
+/// The address and settings of a [`RedisStore`](crate::RedisStore).
 #[derive(Clone)]
 pub struct RedisOptions {
     pub(crate) nodes: Vec<Address>,
@@ -16,45 +16,51 @@ pub struct RedisOptions {
     pub(crate) password: Option<String>,
     pub(crate) database: i64,
     pub(crate) prefix: String,
-    pub(crate) durability: Durability,
+    pub(crate) durability_check: DurabilityCheck,
     /// How many replicas a write waits for.
     pub(crate) replicas: u8,
     pub(crate) timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// What an answered write has to survive. Redis has no setting for it that a client could choose: a store can only look
-/// at those of its servers.
+/// The reaction to servers whose settings may lose acknowledged writes. A client of Redis cannot choose the durability of
+/// its writes, so connecting only checks the settings of the servers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Durability {
-    /// What the servers' settings keep; connecting warns of what they do not: `durability=server`, the default.
-    Server,
-    /// The death of the server and of its machine; connecting to a server whose settings do not keep that is an error:
+pub enum DurabilityCheck {
+    /// Connecting logs a warning: `durability=server`, the default.
+    Warn,
+    /// Connecting fails unless acknowledged writes survive the death of the server and of its machine:
     /// `durability=required`.
-    Required,
+    Require,
 }
 
-/// The port of a server unless the URL has one.
+/// The default port of a server.
 const PORT: u16 = 6379;
 
-/// The greatest length of a prefix, in bytes.
-const PREFIX_BYTES: usize = 64;
+/// The maximum length of a prefix, in bytes.
+const MAX_PREFIX_BYTES: usize = 64;
 
-/// What a URL may begin with, and whether that means a cluster, and encryption.
-const SCHEMES: [(&str, bool, bool); 4] = [
-    ("redis://", false, false),
-    ("rediss://", false, true),
-    ("redis-cluster://", true, false),
-    ("rediss-cluster://", true, true),
+/// A scheme of a URL.
+struct Scheme {
+    prefix: &'static str,
+    is_cluster: bool,
+    is_encrypted: bool,
+}
+
+const SCHEMES: [Scheme; 4] = [
+    Scheme { prefix: "redis://", is_cluster: false, is_encrypted: false },
+    Scheme { prefix: "rediss://", is_cluster: false, is_encrypted: true },
+    Scheme { prefix: "redis-cluster://", is_cluster: true, is_encrypted: false },
+    Scheme { prefix: "rediss-cluster://", is_cluster: true, is_encrypted: true },
 ];
 
 impl RedisOptions {
-    /// The options that a URL names: `redis://USER:PASSWORD@HOST:PORT/DATABASE` for one server, or
-    /// `redis-cluster://USER:PASSWORD@HOST1:PORT1,HOST2:PORT2` for a cluster, of which any nodes may be named. With
-    /// `rediss` in place of `redis`, which takes the feature `tls`, connections are encrypted. The parameters are:
+    /// Parses a URL: `redis://USER:PASSWORD@HOST:PORT/DATABASE` for one server, or
+    /// `redis-cluster://USER:PASSWORD@HOST1:PORT1,HOST2:PORT2` for a cluster, with any of its nodes. The schemes
+    /// `rediss` and `rediss-cluster` encrypt the connections, and need the feature `tls`. The parameters are:
     /// - `prefix=NAME`: see [`with_prefix`](Self::with_prefix);
-    /// - `durability=server|required`: see [`Durability`];
+    /// - `durability=server|required`: see [`DurabilityCheck`];
     /// - `replicas=COUNT`: see [`with_replicas`](Self::with_replicas).
     ///
     /// ```
@@ -67,135 +73,131 @@ impl RedisOptions {
     /// ```
     ///
     /// # Errors
-    /// [`Config`](steps_core::ErrorKind::Config) for any other URL. No value of it is shown.
+    /// [`Config`](steps_core::ErrorKind::Config) for any other URL. The message shows no value of the URL.
     pub fn from_url(url: &str) -> Result<Self> {
-        let scheme = SCHEMES.into_iter().find(|(scheme, ..)| url.starts_with(scheme));
-        let Some((scheme, is_cluster, is_encrypted)) = scheme else {
-            return Err(error::config("a URL of Redis begins with \"redis://\" or \"redis-cluster://\""));
+        let Some(scheme) = SCHEMES.iter().find(|scheme| url.starts_with(scheme.prefix)) else {
+            return Err(error::config("invalid scheme in the URL: expected \"redis://\" or \"redis-cluster://\""));
         };
-        if is_encrypted && cfg!(not(feature = "tls")) {
+        if scheme.is_encrypted && cfg!(not(feature = "tls")) {
             return Err(error::config("encrypted connections were not compiled in; enable the feature `tls`"));
         }
         if url.contains('#') {
             return Err(error::config("the URL has a \"#\"; write it as %23"));
         }
-        let (server, parameters) = url[scheme.len()..].split_once('?').unwrap_or((&url[scheme.len()..], ""));
-        // Before a name of a parameter is shown: behind a "?" in a password stands the rest of it, and an "@".
-        let options = Self::of_server(server, is_cluster, is_encrypted)
-            .filter(|_| !parameters.contains('@'))
-            .ok_or_else(|| {
-                error::config(format!(
-                    "the URL cannot be read; write {scheme}USER:PASSWORD@{}, with %XX for what is special in them",
-                    if is_cluster { "HOST:PORT,HOST:PORT" } else { "HOST:PORT/DATABASE" }
-                ))
-            })?;
-        parameters.split('&').filter(|parameter| !parameter.is_empty()).try_fold(options, |options, parameter| {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            match (decode(name), decode(value)) {
-                (Some(name), Some(value)) => options.with_parameter(&name, &value),
-                _ => Err(error::config("a parameter of the URL is not UTF-8")),
-            }
-        })
+        let rest = &url[scheme.prefix.len()..];
+        let (server, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // An "@" in the query means that the password has a "?". No part of such a query may be shown as the name of a
+        // parameter.
+        let options = Self::parse_server(server, scheme).filter(|_| !query.contains('@')).ok_or_else(|| {
+            error::config(format!(
+                "invalid URL: expected {}USER:PASSWORD@{}, with special characters written as %XX",
+                scheme.prefix,
+                if scheme.is_cluster { "HOST:PORT,HOST:PORT" } else { "HOST:PORT/DATABASE" }
+            ))
+        })?;
+        options.with_query(query)
     }
 
-    fn of_server(server: &str, is_cluster: bool, is_encrypted: bool) -> Option<Self> {
-        let (server, database) = server.split_once('/').unwrap_or((server, ""));
-        let (login, hosts) = match server.rsplit_once('@') {
+    /// Parses the part of a URL between scheme and query.
+    fn parse_server(server: &str, scheme: &Scheme) -> Option<Self> {
+        let (authority, database) = server.split_once('/').unwrap_or((server, ""));
+        let (login, hosts) = match authority.rsplit_once('@') {
             Some((login, hosts)) => (Some(login), hosts),
-            None => (None, server),
+            None => (None, authority),
         };
         let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
             Some((user, password)) => (Some(decode(user)?), Some(decode(password)?)),
             None => (None, None),
         };
-        let nodes: Vec<_> = if is_cluster { hosts.split(',').collect() } else { vec![hosts] };
+        let hosts: Vec<_> = if scheme.is_cluster { hosts.split(',').collect() } else { vec![hosts] };
         Some(Self {
-            nodes: nodes.into_iter().map(address).collect::<Option<_>>()?,
-            is_cluster,
-            is_encrypted,
+            nodes: hosts.into_iter().map(parse_address).collect::<Option<_>>()?,
+            is_cluster: scheme.is_cluster,
+            is_encrypted: scheme.is_encrypted,
             user: user.filter(|user| !user.is_empty()),
             password: password.filter(|password| !password.is_empty()),
-            // A cluster has but one.
             database: match database {
                 "" => 0,
-                _ if is_cluster => return None,
+                // A cluster has only database 0.
+                _ if scheme.is_cluster => return None,
                 number => i64::from(number.parse::<u16>().ok()?),
             },
             prefix: "steps".to_owned(),
-            durability: Durability::Server,
+            durability_check: DurabilityCheck::Warn,
             replicas: 0,
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
         })
     }
 
-    fn with_parameter(self, name: &str, value: &str) -> Result<Self> {
-        match (name, value) {
-            ("prefix", prefix) => self.with_prefix(prefix),
-            ("durability", "server") => Ok(self.with_durability(Durability::Server)),
-            ("durability", "required") => Ok(self.with_durability(Durability::Required)),
-            ("durability", _) => Err(error::config("the URL's durability is server or required")),
-            ("replicas", count) => match count.parse() {
-                Ok(count) => Ok(self.with_replicas(count)),
-                Err(_) => Err(error::config("the URL's replicas is a number, 255 at most")),
-            },
-            // The value may be a password.
-            _ => {
-                let message = format!("the URL's parameter {name:?} is unknown; use prefix, durability or replicas");
-                Err(error::config(message))
-            }
+    fn with_query(mut self, query: &str) -> Result<Self> {
+        let mut parameters = UrlParameters::parse(BACKEND, query)?;
+        if let Some(prefix) = parameters.take("prefix", &expected_prefix(), valid_prefix)? {
+            self.prefix = prefix;
         }
-    }
-
-    /// Keeps the data in keys that begin with this prefix and a colon, within braces: `{steps:7}` for build 7, since
-    /// it is `steps` unless set.
-    ///
-    /// # Errors
-    /// [`Config`](steps_core::ErrorKind::Config) when it is empty, longer than 64 bytes, or has a brace or a NUL.
-    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Result<Self> {
-        self.prefix = prefix.into();
-        if self.prefix.is_empty() || self.prefix.len() > PREFIX_BYTES || self.prefix.contains(['{', '}', '\0']) {
-            return Err(error::config(format!("a prefix has 1 to {PREFIX_BYTES} bytes, no brace and no NUL")));
+        let check = parameters.take("durability", "server or required", |value| match value {
+            "server" => Some(DurabilityCheck::Warn),
+            "required" => Some(DurabilityCheck::Require),
+            _ => None,
+        })?;
+        if let Some(check) = check {
+            self.durability_check = check;
         }
+        if let Some(replicas) = parameters.take("replicas", "a number from 0 to 255", |value| value.parse().ok())? {
+            self.replicas = replicas;
+        }
+        parameters.finish()?;
         Ok(self)
     }
 
-    /// Says what an answered write has to survive (D1).
+    /// Sets the prefix of all keys: `{steps:7}` is a key of build 7 with the default prefix `steps`.
+    ///
+    /// # Errors
+    /// [`Config`](steps_core::ErrorKind::Config) if it is empty, is longer than 64 bytes, or has a brace or a NUL.
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Result<Self> {
+        self.prefix = valid_prefix(&prefix.into())
+            .ok_or_else(|| error::config(format!("invalid prefix: expected {}", expected_prefix())))?;
+        Ok(self)
+    }
+
+    /// Sets the reaction to servers whose settings may lose acknowledged writes (D1).
     #[must_use]
-    pub fn with_durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+    pub fn with_durability_check(mut self, check: DurabilityCheck) -> Self {
+        self.durability_check = check;
         self
     }
 
-    /// Answers a write only once so many replicas of its server have it too (D1); 0 unless set. Where too few have it
-    /// in time, it is [`Unavailable`](steps_core::ErrorKind::Unavailable) and may have been applied.
+    /// Sets how many replicas must have a write before it is acknowledged (D1); 0 by default. A write that is on too few
+    /// replicas when its deadline passes is [`Unavailable`](steps_core::ErrorKind::Unavailable) and may have been
+    /// applied.
     ///
-    /// A failover to one of those replicas keeps what was answered. One to another may still lose it: so ask for as many
-    /// as each server has.
+    /// A failover to a replica that has the write keeps it. A failover to another replica may lose it, so the count
+    /// should be the number of replicas of each server.
     #[must_use]
     pub fn with_replicas(mut self, count: u8) -> Self {
         self.replicas = count;
         self
     }
 
-    /// Lets no call take longer than this, queueing included (D4); 10 s unless set.
+    /// Sets the time-out of a call, including its time in queues (D4); 10 s by default.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = clamp_timeout(timeout);
         self
     }
 
-    /// Takes the time from this clock (L4).
+    /// Sets the clock (L4).
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Where it is, without user and password.
+    /// The servers and the prefix, without user and password.
     pub(crate) fn location(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(Address::to_string).collect();
-        let (nodes, prefix) = (nodes.join(","), &self.prefix);
+        let nodes = nodes.join(",");
+        let prefix = &self.prefix;
         if self.is_cluster {
             format!("cluster of {nodes}, prefix {prefix}")
         } else {
@@ -204,13 +206,13 @@ impl RedisOptions {
     }
 }
 
-/// Without the password.
+/// Omits user and password.
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions")
             .field("location", &self.location())
             .field("is_encrypted", &self.is_encrypted)
-            .field("durability", &self.durability)
+            .field("durability_check", &self.durability_check)
             .field("replicas", &self.replicas)
             .field("timeout", &self.timeout)
             .field("clock", &self.clock)
@@ -218,8 +220,17 @@ impl fmt::Debug for RedisOptions {
     }
 }
 
-/// `HOST`, `HOST:PORT`, or with an address of IPv6 `[HOST]:PORT`.
-fn address(text: &str) -> Option<Address> {
+fn valid_prefix(prefix: &str) -> Option<String> {
+    let is_valid = (1..=MAX_PREFIX_BYTES).contains(&prefix.len()) && !prefix.contains(['{', '}', '\0']);
+    is_valid.then(|| prefix.to_owned())
+}
+
+fn expected_prefix() -> String {
+    format!("1 to {MAX_PREFIX_BYTES} bytes, without brace and NUL")
+}
+
+/// Parses `HOST`, `HOST:PORT`, or `[HOST]:PORT` for an IPv6 address.
+fn parse_address(text: &str) -> Option<Address> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
@@ -248,7 +259,7 @@ mod tests {
         let read = options("redis://ci:s%40cret@cache:6380/3?prefix=a%20b&durability=required&replicas=2");
         assert_eq!(read.location(), "cache:6380/3, prefix a b");
         assert_eq!((read.user.as_deref(), read.password.as_deref()), (Some("ci"), Some("s@cret")));
-        assert_eq!((read.durability, read.replicas), (Durability::Required, 2));
+        assert_eq!((read.durability_check, read.replicas), (DurabilityCheck::Require, 2));
         assert!(!read.is_cluster && !read.is_encrypted);
         assert!(!format!("{read:?}").contains("cret"));
 
@@ -266,30 +277,33 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_know_is_refused_and_no_value_shown() {
-        for (url, said) in [
-            ("redis://cache?pasword=secret", "\"pasword\" is unknown"),
-            ("redis://cache?durability=secret", "server or required"),
-            ("redis://cache?replicas=secret", "255 at most"),
-            ("redis://cache?replicas=256", "255 at most"),
-            ("redis://cache?replicas=-1", "255 at most"),
-            ("redis://cache?replicas=", "255 at most"),
-            ("redis://cache?prefix=", "1 to 64 bytes"),
-            ("redis://cache?prefix={secret}", "no brace"),
+    fn an_invalid_url_is_refused_and_no_value_is_shown() {
+        for (url, expected) in [
+            (
+                "redis://cache?pasword=secret",
+                "unknown parameter \"pasword\" in the URL: expected prefix, durability or replicas",
+            ),
+            ("redis://cache?durability=secret", "invalid `durability` in the URL: expected server or required"),
+            ("redis://cache?replicas=secret", "invalid `replicas` in the URL: expected a number from 0 to 255"),
+            ("redis://cache?replicas=256", "from 0 to 255"),
+            ("redis://cache?replicas=-1", "from 0 to 255"),
+            ("redis://cache?replicas=", "from 0 to 255"),
+            ("redis://cache?prefix=", "invalid `prefix` in the URL: expected 1 to 64 bytes"),
+            ("redis://cache?prefix={secret}", "without brace"),
             ("redis://cache?prefix=%ff", "not UTF-8"),
-            ("redis://ci:secret@cache:port", "cannot be read"),
-            ("redis://ci:12?secret=34@cache", "cannot be read"),
-            ("redis://ci:secret@/1", "cannot be read"),
-            ("redis://cache/secret", "cannot be read"),
-            ("redis-cluster://ci:secret@a,", "cannot be read"),
-            ("redis-cluster://a,b/1", "cannot be read"),
+            ("redis://ci:secret@cache:port", "invalid URL"),
+            ("redis://ci:12?secret=34@cache", "invalid URL"),
+            ("redis://ci:secret@/1", "invalid URL"),
+            ("redis://cache/secret", "invalid URL"),
+            ("redis-cluster://ci:secret@a,", "invalid URL"),
+            ("redis-cluster://a,b/1", "invalid URL"),
             ("redis://ci:sec#ret@cache", "%23"),
-            ("redis:cache", "begins with"),
+            ("redis:cache", "invalid scheme"),
         ] {
             let error = RedisOptions::from_url(url).unwrap_err();
             assert_eq!(error.kind(), steps_core::ErrorKind::Config, "{url}");
             let shown = format!("{error} {error:?}");
-            assert!(shown.contains(said) && !shown.contains("secret"), "{url}: {shown}");
+            assert!(shown.contains(expected) && !shown.contains("secret"), "{url}: {shown}");
         }
     }
 

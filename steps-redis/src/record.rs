@@ -1,5 +1,4 @@
-//! The storage format: what is kept under which key, and how. `docs/redis.md` has it in words, `src/lua` its other
-//! half.
+//! The storage format: keys, fields and records. `docs/redis.md` specifies it; the scripts in `src/lua` implement it too.
 
 use redis::Value;
 use steps_batch::BatchError;
@@ -7,44 +6,46 @@ use steps_core::{
     BuildId, IdempotencyKey, Results, StateString, Step, StepId, StepName, StepNumber, StepUrl, Timestamp, naming,
 };
 
-use crate::{bundle, error};
+use crate::{error, resp_rewrite};
 
 /// The version of the format.
 pub(crate) const FORMAT: u32 = 1;
 
-/// A step id is its build's id in the upper bits, and its number in these lower ones (I1).
+/// The lower bits of a step id are the step's number, the upper bits its build's id (I1).
 const NUMBER_BITS: u32 = 20;
 
 /// How many steps a build can have (I4).
 pub(crate) const STEPS_A_BUILD: u64 = 1 << NUMBER_BITS;
 
-/// The greatest build id (I4).
+/// The largest build id (I4).
 pub(crate) const GREATEST_BUILD_ID: i64 = i64::MAX >> NUMBER_BITS;
 
-/// The most digits that a suffix may have: a build has fewer steps than there are such suffixes.
-const SUFFIX_DIGITS: u32 = 7;
+/// The maximum number of digits of a suffix. A build has fewer steps than there are suffixes of that length.
+const MAX_SUFFIX_DIGITS: u32 = 7;
 
-/// How many urls are read together with their step; a step with more is read by a script.
+/// How many urls are read by the same command as their step. A step with more urls is read by a script.
 const FIRST_URLS: usize = 3;
 
-/// What stands for a time or results that are not there.
+/// Encodes a missing time or missing results.
 const ABSENT: i64 = i64::MIN;
 
-/// What a record of a step begins with, and one of a url.
+/// The kind byte of a step's record.
 const STEP: u8 = b's';
+
+/// The kind byte of a url's record.
 const URL: u8 = b'u';
 
-/// The keys of one build: the braces have all of them in one slot of a cluster.
+/// The keys of one build. The braces make a cluster hash both keys to the same slot.
 #[derive(Clone, Debug)]
 pub(crate) struct BuildKeys {
-    /// A hash of the records of steps and urls.
+    /// The hash with the records of steps and urls.
     pub(crate) steps: String,
-    /// A hash of all by which they are found.
+    /// The hash with names, idempotency keys, suffix hints and url digests.
     pub(crate) index: String,
 }
 
 impl BuildKeys {
-    /// `None` past the greatest build id: such a build has no steps.
+    /// `None` beyond the largest build id: such a build has no steps.
     pub(crate) fn new(prefix: &str, build: BuildId) -> Option<Self> {
         (build.get() <= GREATEST_BUILD_ID).then(|| {
             let steps = format!("{{{prefix}:{build}}}");
@@ -53,7 +54,7 @@ impl BuildKeys {
     }
 }
 
-/// The key of the format's version.
+/// The key that holds the version of the format.
 pub(crate) fn format_key(prefix: &str) -> String {
     format!("{{{prefix}:format}}")
 }
@@ -62,46 +63,48 @@ pub(crate) fn step_id(build: BuildId, number: StepNumber) -> Result<StepId, Batc
     StepId::new(build.get() << NUMBER_BITS | i64::from(number)).map_err(|error| error::unreadable(&error))
 }
 
-/// The build of a step and its number. `None` for an id that no step has.
-pub(crate) fn place(id: StepId) -> Option<(BuildId, StepNumber)> {
+/// Splits a step id into build id and number. `None` for an id that no step has.
+pub(crate) fn split_id(id: StepId) -> Option<(BuildId, StepNumber)> {
     let number = u32::try_from(id.get() & (STEPS_A_BUILD as i64 - 1)).ok()?;
     Some((BuildId::new(id.get() >> NUMBER_BITS).ok()?, StepNumber::new(number)))
 }
 
-/// For each number of digits of a suffix, how many bytes of the name stay before it (N3); nothing where all stay.
-pub(crate) fn cuts(name: &StepName) -> Vec<u8> {
-    if naming::truncated_prefix(name, SUFFIX_DIGITS) == name.as_str() {
+/// For each number of suffix digits, the length in bytes of the name's prefix before such a suffix (N3). Empty if no
+/// suffix shortens the name.
+pub(crate) fn prefix_lengths(name: &StepName) -> Vec<u8> {
+    if naming::truncated_prefix(name, MAX_SUFFIX_DIGITS) == name.as_str() {
         return Vec::new();
     }
-    (1..=SUFFIX_DIGITS).map(|digits| length(naming::truncated_prefix(name, digits).as_bytes())).collect()
+    (1..=MAX_SUFFIX_DIGITS).map(|digits| name_length(naming::truncated_prefix(name, digits))).collect()
 }
 
-/// How many bytes stand between the kind and the name of a step: those of the urls, the times, the results, whether it
-/// is hidden, and the length of the name.
-const FIXED: usize = 4 + 4 * 8 + 1 + 1;
+/// The number of bytes between the kind and the name of a step: url count, three times and results, hidden flag, and
+/// name length.
+const FIXED_BYTES: usize = 4 + 4 * 8 + 1 + 1;
 
-/// The record of a step that was just added (L1), behind its number: no urls, times or results, and not hidden.
+/// The record of a new step (L1) without its number: no urls, times or results, and not hidden.
 pub(crate) fn new_step(name: &StepName, state_string: &StateString) -> Vec<u8> {
-    let (name, state) = (name.as_str().as_bytes(), state_string.as_str().as_bytes());
-    let mut bytes = Vec::with_capacity(1 + FIXED + name.len() + state.len());
+    let name = name.as_str();
+    let state_string = state_string.as_str();
+    let mut bytes = Vec::with_capacity(1 + FIXED_BYTES + name.len() + state_string.len());
     bytes.push(STEP);
     bytes.extend(0_u32.to_be_bytes());
     for _ in 0..4 {
         bytes.extend(ABSENT.to_be_bytes());
     }
     bytes.push(0);
-    bytes.push(length(name));
-    bytes.extend(name);
-    bytes.extend(state);
+    bytes.push(name_length(name));
+    bytes.extend(name.as_bytes());
+    bytes.extend(state_string.as_bytes());
     bytes
 }
 
-/// The field of the index that a name has.
+/// The index field of a name.
 pub(crate) fn name_field(name: &StepName) -> String {
     format!("n{name}")
 }
 
-/// The field of the index that an idempotency key has.
+/// The index field of an idempotency key.
 pub(crate) fn key_field(key: &IdempotencyKey) -> String {
     format!("k{key}")
 }
@@ -110,11 +113,11 @@ pub(crate) fn key_field(key: &IdempotencyKey) -> String {
 pub(crate) fn first_fields(number: StepNumber) -> [String; 1 + FIRST_URLS] {
     std::array::from_fn(|index| match index.checked_sub(1) {
         None => number.to_string(),
-        Some(place) => format!("{number}:{place}"),
+        Some(position) => format!("{number}:{position}"),
     })
 }
 
-fn length(name: &[u8]) -> u8 {
+fn name_length(name: &str) -> u8 {
     u8::try_from(name.len()).expect("50 code points have at most 200 bytes")
 }
 
@@ -122,7 +125,7 @@ pub(crate) fn time(time: Timestamp) -> [u8; 8] {
     time.unix_micros().to_be_bytes()
 }
 
-/// Time, results and hidden, as they follow each other (L4).
+/// `complete_at`, results and hidden flag, in the order of the record (L4).
 pub(crate) fn finish(at: Timestamp, results: Results, hidden: bool) -> Vec<u8> {
     let mut bytes = time(at).to_vec();
     bytes.extend(i64::from(results.code()).to_be_bytes());
@@ -130,7 +133,7 @@ pub(crate) fn finish(at: Timestamp, results: Results, hidden: bool) -> Vec<u8> {
     bytes
 }
 
-/// What follows the place of a url in its record.
+/// The record of a url from its name length on.
 pub(crate) fn url(url: &StepUrl) -> Vec<u8> {
     let name = url.name().as_bytes();
     // A name has at most 64 KiB.
@@ -138,144 +141,163 @@ pub(crate) fn url(url: &StepUrl) -> Vec<u8> {
     [&length.to_be_bytes()[..], name, url.url().as_bytes()].concat()
 }
 
-/// The records of an answer that has many, one after the other; `None` for one that is not there.
+/// The records of a reply; `None` stands for a missing one.
 ///
 /// # Errors
-/// `Corrupt` when the answer is no such one.
-pub(crate) fn records(answer: &Value) -> Result<Vec<Option<&[u8]>>, BatchError> {
-    match answer {
+/// `Corrupt` for any other reply.
+pub(crate) fn records(reply: &Value) -> Result<Vec<Option<&[u8]>>, BatchError> {
+    match reply {
         Value::Array(records) => {
             let records = records.iter().map(|record| match record {
                 Value::BulkString(bytes) => Ok(Some(bytes.as_slice())),
                 Value::Nil => Ok(None),
-                _ => Err(error::unexpected_answer()),
+                _ => Err(error::unexpected_reply()),
             });
             records.collect()
         }
-        Value::BulkString(bundle) => bundle::strings(bundle).ok_or_else(error::unexpected_answer),
-        _ => Err(error::unexpected_answer()),
+        Value::BulkString(array) => resp_rewrite::split_array(array).ok_or_else(error::unexpected_reply),
+        _ => Err(error::unexpected_reply()),
     }
 }
 
-/// The step that these records are of: its own, and those of its urls.
+/// Decodes a step from its own record and those of its urls.
 ///
 /// # Errors
-/// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is another step's.
+/// [`Corrupt`](steps_core::ErrorKind::Corrupt) for a record that is invalid or belongs to another step.
 pub(crate) fn step(build: BuildId, number: StepNumber, records: &[Option<&[u8]>]) -> Result<Step, BatchError> {
-    let steps = steps_from(number.get(), build, records)?;
+    let steps = decode_steps(number.get(), build, records)?;
     match <[Step; 1]>::try_from(steps) {
         Ok([step]) => Ok(step),
-        Err(_) => Err(error::corrupt(format!("the records of step {number} are not its own"))),
+        Err(_) => Err(error::corrupt(format!("the records of step {number} belong to another step"))),
     }
 }
 
-/// How many urls the step has whose record this is.
+/// The url count in the record of a step.
 ///
 /// # Errors
-/// `Corrupt` when it cannot be read.
+/// `Corrupt` for an invalid record.
 pub(crate) fn url_count(record: &[u8]) -> Result<u32, BatchError> {
-    let Record { kind, mut rest, .. } = Record::read(record)?;
+    let Record { kind, mut rest, .. } = Record::decode(record)?;
     if kind == STEP { Ok(u32::from_be_bytes(rest.take()?)) } else { Err(error::corrupt("a step has a url's record")) }
 }
 
-/// The steps of the build that these records, in whatever order, are of (R2).
+/// Decodes all steps of a build from its records, which are in no order (R2).
 ///
 /// # Errors
-/// [`Corrupt`](steps_core::ErrorKind::Corrupt) when one cannot be read, or is missing.
+/// [`Corrupt`](steps_core::ErrorKind::Corrupt) for a record that is invalid or missing.
 pub(crate) fn steps(build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, BatchError> {
-    steps_from(0, build, records)
+    decode_steps(0, build, records)
 }
 
-/// Steps whose numbers follow each other, from `first` on.
-fn steps_from(first: u32, build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, BatchError> {
-    let mut steps: Vec<Option<Bytes<'_>>> = Vec::with_capacity(records.len());
-    let mut urls = Vec::new();
+/// Decodes steps with consecutive numbers that begin at `first`.
+fn decode_steps(first: u32, build: BuildId, records: &[Option<&[u8]>]) -> Result<Vec<Step>, BatchError> {
+    let mut step_records: Vec<Option<Bytes<'_>>> = Vec::with_capacity(records.len());
+    let mut url_records = Vec::new();
     for record in records {
         let record = record.ok_or_else(|| error::corrupt("a url of the step is missing"))?;
-        let Record { number, kind, mut rest } = Record::read(record)?;
+        let Record { number, kind, mut rest } = Record::decode(record)?;
         match kind {
             STEP => {
                 let index = number.checked_sub(first).map_or(usize::MAX, |index| index as usize);
-                // Not that a number of somebody else's makes room for itself.
+                // Limits the allocation below if the number is wrong.
                 if index >= records.len() {
-                    return Err(error::corrupt(format!("there is a step {number}, and fewer records than that")));
+                    return Err(error::corrupt(format!("there is a step {number}, but there are fewer records")));
                 }
-                if index >= steps.len() {
-                    steps.resize(index + 1, None);
+                if index >= step_records.len() {
+                    step_records.resize(index + 1, None);
                 }
-                steps[index] = Some(rest);
+                step_records[index] = Some(rest);
             }
-            URL => urls.push((number, u32::from_be_bytes(rest.take()?), rest)),
-            _ => return Err(error::corrupt("a record is neither that of a step nor that of a url")),
+            URL => {
+                let position = u32::from_be_bytes(rest.take()?);
+                url_records.push(UrlRecord { number, position, rest });
+            }
+            _ => return Err(error::corrupt("a record is of neither a step nor a url")),
         }
     }
-    // They come in no order.
-    urls.sort_unstable_by_key(|&(number, place, _)| (number, place));
-    let mut urls = &urls[..];
-    let mut found = Vec::with_capacity(steps.len());
-    for (record, number) in steps.into_iter().zip(first..) {
+    url_records.sort_unstable_by_key(|url| (url.number, url.position));
+    let mut remaining_urls = &url_records[..];
+    let mut steps = Vec::with_capacity(step_records.len());
+    for (record, number) in step_records.into_iter().zip(first..) {
         let record =
-            record.ok_or_else(|| error::corrupt(format!("step {number} is missing, and later ones are there")))?;
-        let (of_step, others) = urls.split_at(urls.iter().take_while(|(of, ..)| *of == number).count());
-        urls = others;
-        found.push(read_step(build, number, record, of_step)?);
+            record.ok_or_else(|| error::corrupt(format!("step {number} is missing, but a later one exists")))?;
+        let count = remaining_urls.iter().take_while(|url| url.number == number).count();
+        let (urls, rest) = remaining_urls.split_at(count);
+        remaining_urls = rest;
+        steps.push(decode_step(build, number, record, urls)?);
     }
-    if let Some((number, ..)) = urls.first() { Err(other_urls(*number)) } else { Ok(found) }
+    match remaining_urls.first() {
+        Some(url) => Err(wrong_urls(url.number)),
+        None => Ok(steps),
+    }
 }
 
-/// What stands behind a step's number and kind, with its urls in order.
-fn read_step(
+/// Decodes the record of a step from its url count on. The urls are in order.
+fn decode_step(
     build: BuildId,
     number: u32,
     mut record: Bytes<'_>,
-    urls: &[(u32, u32, Bytes<'_>)],
+    url_records: &[UrlRecord<'_>],
 ) -> Result<Step, BatchError> {
     let count = u32::from_be_bytes(record.take()?);
-    if count as usize != urls.len() || urls.iter().zip(0..).any(|((_, place, _), expected)| *place != expected) {
-        return Err(other_urls(number));
+    let are_consecutive = url_records.iter().zip(0..).all(|(url, position)| url.position == position);
+    if count as usize != url_records.len() || !are_consecutive {
+        return Err(wrong_urls(number));
     }
-    let mut found = Vec::with_capacity(urls.len());
-    for (.., url) in urls {
-        found.push(read_url(*url)?);
+    let mut urls = Vec::with_capacity(url_records.len());
+    for url in url_records {
+        urls.push(decode_url(url.rest)?);
     }
-    let [started_at, locks_acquired_at, complete_at] = [record.time()?, record.time()?, record.time()?];
+    let started_at = record.time()?;
+    let locks_acquired_at = record.time()?;
+    let complete_at = record.time()?;
     let results = record.optional(|code| i32::try_from(code).ok().map(Results::new))?;
     let [hidden] = record.take()?;
-    let [length] = record.take()?;
-    let (name, state) = record.two_texts(length.into())?;
+    let [name_length] = record.take()?;
+    let (name, state_string) = record.two_texts(name_length.into())?;
     let name = StepName::new(name).map_err(|error| error::unreadable(&error))?;
-    let state = StateString::new(state).map_err(|error| error::unreadable(&error))?;
+    let state_string = StateString::new(state_string).map_err(|error| error::unreadable(&error))?;
     let number = StepNumber::new(number);
-    let step = Step::builder(step_id(build, number)?, build, number, name, state)
+    let step = Step::builder(step_id(build, number)?, build, number, name, state_string)
         .started_at(started_at)
         .locks_acquired_at(locks_acquired_at)
         .complete_at(complete_at)
         .results(results)
-        .urls(found)
+        .urls(urls)
         .hidden(hidden != 0);
     Ok(step.build())
 }
 
-/// What stands behind a url's place.
-fn read_url(mut record: Bytes<'_>) -> Result<StepUrl, BatchError> {
+/// Decodes the record of a url from its name length on.
+fn decode_url(mut record: Bytes<'_>) -> Result<StepUrl, BatchError> {
     let length = u32::from_be_bytes(record.take()?);
     let (name, url) = record.two_texts(length as usize)?;
     StepUrl::new(name, url).map_err(|error| error::unreadable(&error))
 }
 
-fn other_urls(number: u32) -> BatchError {
-    error::corrupt(format!("step {number} has not the urls that it should have"))
+fn wrong_urls(number: u32) -> BatchError {
+    error::corrupt(format!("the urls of step {number} differ from its url count"))
 }
 
-/// What a record begins with, and what follows.
+/// A record after decoding of its first two fields.
 struct Record<'a> {
+    /// The number of the step, or of the url's step.
     number: u32,
     kind: u8,
     rest: Bytes<'a>,
 }
 
+/// The record of a url after decoding of its first three fields.
+struct UrlRecord<'a> {
+    /// The number of its step.
+    number: u32,
+    /// The index among the urls of the step.
+    position: u32,
+    rest: Bytes<'a>,
+}
+
 impl<'a> Record<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, BatchError> {
+    fn decode(bytes: &'a [u8]) -> Result<Self, BatchError> {
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let is_canonical = digits == 1 || digits > 1 && bytes[0] != b'0';
         let number = bytes[..digits]
@@ -285,12 +307,12 @@ impl<'a> Record<'a> {
             (Some(number), [kind, rest @ ..]) if is_canonical && u64::from(number) < STEPS_A_BUILD => {
                 Ok(Self { number, kind: *kind, rest: Bytes(rest) })
             }
-            _ => Err(error::corrupt("a record has no number, or one past the greatest")),
+            _ => Err(error::corrupt("a record has no number, or one beyond the largest")),
         }
     }
 }
 
-/// What is left to read of a record.
+/// The bytes of a record that are not decoded yet.
 #[derive(Clone, Copy)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -301,7 +323,7 @@ impl<'a> Bytes<'a> {
         Ok(*taken)
     }
 
-    /// All that is left: a text of so many bytes, and another one.
+    /// Splits the remaining bytes into a text of this length and another text.
     fn two_texts(self, length: usize) -> Result<(&'a str, &'a str), BatchError> {
         if self.0.len() < length {
             return Err(error::corrupt("a record is too short"));
@@ -310,10 +332,11 @@ impl<'a> Bytes<'a> {
         texts.ok_or_else(|| error::corrupt("a record has text that is not UTF-8"))
     }
 
-    fn optional<T>(&mut self, read: impl FnOnce(i64) -> Option<T>) -> Result<Option<T>, BatchError> {
+    /// Decodes a number that may be [`ABSENT`].
+    fn optional<T>(&mut self, decode: impl FnOnce(i64) -> Option<T>) -> Result<Option<T>, BatchError> {
         match i64::from_be_bytes(self.take()?) {
             ABSENT => Ok(None),
-            number => read(number).map(Some).ok_or_else(|| error::corrupt("a record has a number out of its range")),
+            number => decode(number).map(Some).ok_or_else(|| error::corrupt("a record has a number out of range")),
         }
     }
 

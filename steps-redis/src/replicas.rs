@@ -1,8 +1,8 @@
-//! Writes that are answered once replicas have them.
+//! Writes that are acknowledged once replicas have them.
 //!
-//! `WAIT` waits for what was written on its own connection, and holds up all that comes behind it there. So such writes
-//! have a connection of their own, and take turns with it: those that are there are sent, and once all have their
-//! answers, one `WAIT` is sent for all of them. What comes meanwhile is sent after it.
+//! `WAIT` covers all earlier writes of its own connection, and blocks all later commands there. So replicated writes
+//! have a connection of their own and alternate on it with `WAIT`: the writes in flight are completed first, then one
+//! `WAIT` is sent for all of them, and later writes are sent when it has ended.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,104 +16,108 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{error, node::NoAnswer};
+use crate::{connection::SendError, error};
 
-/// The turns of one connection.
+/// Lets the writes of one connection alternate with `WAIT`.
 #[derive(Debug)]
-pub(crate) struct Turns {
-    /// How many replicas are waited for.
+pub(crate) struct ReplicationBarrier {
+    /// How many replicas must acknowledge a write.
     replicas: u8,
     timeout: Duration,
-    /// Held by each write until it has its answer, and by a `WAIT` alone.
-    turn: RwLock<()>,
-    /// What the next `WAIT` gives, for those who have written.
-    next: Mutex<Option<watch::Receiver<Waited>>>,
+    /// Held shared by each write until it has its reply, and exclusively by a `WAIT`.
+    lock: RwLock<()>,
+    /// The state of the next `WAIT`, if a write is waiting for one.
+    next_wait: Mutex<Option<watch::Receiver<WaitState>>>,
 }
 
 /// How far a `WAIT` is.
 #[derive(Clone, Debug)]
-enum Waited {
-    NotYet,
-    /// So many replicas had it when they were asked last; they are asked again.
+enum WaitState {
+    Pending,
+    /// The last `WAIT` timed out with this number of replicas; the next one is in flight.
     TooFew(i64),
     Enough,
     Lost(BatchError),
 }
 
-impl Turns {
+impl ReplicationBarrier {
     pub(crate) fn new(replicas: u8, timeout: Duration) -> Self {
-        Self { replicas, timeout, turn: RwLock::default(), next: Mutex::default() }
+        Self { replicas, timeout, lock: RwLock::default(), next_wait: Mutex::default() }
     }
 
-    /// Waits for the turn of a write. Nothing is sent yet.
-    pub(crate) async fn turn(&self, deadline: Instant) -> Result<RwLockReadGuard<'_, ()>, NoAnswer> {
-        let turn = timeout_at(deadline, self.turn.read()).await.map_err(|_| NoAnswer::TimedOut { sent: false })?;
-        // Who has no time to hear of the replicas had better not write: that is certain.
+    /// Waits until a write may be sent.
+    pub(crate) async fn enter(&self, deadline: Instant) -> Result<RwLockReadGuard<'_, ()>, SendError> {
+        let guard =
+            timeout_at(deadline, self.lock.read()).await.map_err(|_| SendError::TimedOut { was_sent: false })?;
+        // With less than a quarter of the time-out left, WAIT would probably not end in time. Refusing the write now
+        // is certain to apply nothing.
         if Instant::now() + self.timeout / 4 > deadline {
-            return Err(NoAnswer::NotSent(BatchError::transient("the writes before it still wait for replicas")));
+            return Err(SendError::NotSent(BatchError::transient("the writes before it still wait for replicas")));
         }
-        Ok(turn)
+        Ok(guard)
     }
 
-    /// Waits until enough replicas have what was written in this turn, and all that was written before.
+    /// Waits until enough replicas have all writes that this connection has sent so far.
     pub(crate) async fn wait(
         self: &Arc<Self>,
-        turn: RwLockReadGuard<'_, ()>,
+        guard: RwLockReadGuard<'_, ()>,
         driver: &MultiplexedConnection,
         deadline: Instant,
-    ) -> Result<(), NoAnswer> {
-        let mut waited = self.next().get_or_insert_with(|| self.begin(driver.clone())).clone();
-        drop(turn);
-        let is_over = |waited: &Waited| matches!(waited, Waited::Enough | Waited::Lost(_));
-        let outcome = timeout_at(deadline, waited.wait_for(is_over)).await.map(|over| over.map(|over| over.clone()));
+    ) -> Result<(), SendError> {
+        let mut state = self.next_wait().get_or_insert_with(|| self.spawn_wait(driver.clone())).clone();
+        drop(guard);
+        let has_ended = |state: &WaitState| matches!(state, WaitState::Enough | WaitState::Lost(_));
+        let outcome =
+            timeout_at(deadline, state.wait_for(has_ended)).await.map(|ended| ended.map(|state| state.clone()));
         match outcome {
-            Ok(Ok(Waited::Lost(failure))) => Err(NoAnswer::Lost(failure)),
+            Ok(Ok(WaitState::Lost(error))) => Err(SendError::Lost(error)),
             Ok(Ok(_)) => Ok(()),
-            Err(_) if let Waited::TooFew(had) = *waited.borrow() => {
-                Err(NoAnswer::TooFewReplicas(error::too_few_replicas(had, self.replicas, self.timeout)))
+            Err(_) if let WaitState::TooFew(acknowledged) = *state.borrow() => {
+                Err(SendError::TooFewReplicas(error::too_few_replicas(acknowledged, self.replicas, self.timeout)))
             }
-            // The time is up; or the runtime has ended, and the task with it.
-            Err(_) | Ok(Err(_)) => Err(NoAnswer::TimedOut { sent: true }),
+            // The deadline has passed, or the runtime has shut down and the task with it.
+            Err(_) | Ok(Err(_)) => Err(SendError::TimedOut { was_sent: true }),
         }
     }
 
-    /// Begins a `WAIT`, in a task: whoever has it begun may leave before the others (D5).
-    fn begin(self: &Arc<Self>, mut driver: MultiplexedConnection) -> watch::Receiver<Waited> {
-        let (tell, waited) = watch::channel(Waited::NotYet);
-        let turns = Arc::clone(self);
+    /// Starts a `WAIT` in a task of its own, because the caller that starts it may be cancelled before the others (D5).
+    fn spawn_wait(self: &Arc<Self>, mut driver: MultiplexedConnection) -> watch::Receiver<WaitState> {
+        let (sender, receiver) = watch::channel(WaitState::Pending);
+        let barrier = Arc::clone(self);
         tokio::spawn(async move {
-            let _alone = turns.turn.write().await;
-            // All who have written wait for it by now, and who comes later waits for another.
-            *turns.next() = None;
+            let _exclusive = barrier.lock.write().await;
+            // All writes sent so far have subscribed to this WAIT. Later writes subscribe to another one.
+            *barrier.next_wait() = None;
             let mut cmd = redis::cmd("WAIT");
-            // Nobody's time is up before it has ended once. 0 would be no limit.
-            cmd.arg(turns.replicas).arg((turns.timeout / 5).as_millis().max(1) as u64);
+            // A fifth of the time-out, so that WAIT returns at least once before any caller expires. 0 would mean "no
+            // limit".
+            cmd.arg(barrier.replicas).arg((barrier.timeout / 5).as_millis().max(1) as u64);
             loop {
-                let waited = tokio::select! {
-                    answer = driver.send_packed_command(&cmd) => turns.read(answer),
-                    () = tell.closed() => break,
+                let state = tokio::select! {
+                    reply = driver.send_packed_command(&cmd) => barrier.state_after(reply),
+                    () = sender.closed() => break,
                 };
-                let is_over = !matches!(waited, Waited::TooFew(_));
-                tell.send_replace(waited);
-                if is_over {
+                let has_ended = !matches!(state, WaitState::TooFew(_));
+                sender.send_replace(state);
+                if has_ended {
                     break;
                 }
             }
         });
-        waited
+        receiver
     }
 
-    fn read(&self, answer: Result<Value, RedisError>) -> Waited {
-        match answer {
-            Ok(Value::Int(had)) if had < i64::from(self.replicas) => Waited::TooFew(had),
-            Ok(Value::Int(_)) => Waited::Enough,
-            Ok(Value::ServerError(error)) => Waited::Lost(error::from_server(&error).with_may_have_applied(true)),
-            Ok(_) => Waited::Lost(error::unexpected_answer()),
-            Err(error) => Waited::Lost(error::lost(error)),
+    fn state_after(&self, reply: Result<Value, RedisError>) -> WaitState {
+        match reply {
+            Ok(Value::Int(acknowledged)) if acknowledged < i64::from(self.replicas) => WaitState::TooFew(acknowledged),
+            Ok(Value::Int(_)) => WaitState::Enough,
+            Ok(Value::ServerError(error)) => WaitState::Lost(error::server_error(&error).with_may_have_applied(true)),
+            Ok(_) => WaitState::Lost(error::unexpected_reply()),
+            Err(error) => WaitState::Lost(error::connection_lost(error)),
         }
     }
 
-    fn next(&self) -> MutexGuard<'_, Option<watch::Receiver<Waited>>> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next_wait(&self) -> MutexGuard<'_, Option<watch::Receiver<WaitState>>> {
+        self.next_wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

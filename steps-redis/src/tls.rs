@@ -1,12 +1,12 @@
-//! Encryption.
+//! The cryptography provider of encrypted connections.
 
 use rustls::crypto::{CryptoProvider, ring};
 
-/// Sees to it that there is a provider of encryption for the process. The driver takes that, and panics where there
-/// is none and it cannot choose: an application may have compiled in another one too, and that one stays.
-pub(crate) fn choose_provider() {
+/// Installs a default cryptography provider for the process, unless it has one. The driver uses that default, and
+/// panics if there is none and rustls cannot choose one. An application may have installed its own, which stays.
+pub(crate) fn install_provider() {
     if CryptoProvider::get_default().is_none() {
-        // An error means that somebody else was faster.
+        // An error means that another thread has installed one meanwhile.
         let _ = ring::default_provider().install_default();
     }
 }

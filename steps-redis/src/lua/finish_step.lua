@@ -1,5 +1,5 @@
--- finish_step: 1, or nothing where there is no such step (L6). ARGV: its number; the time, results and hidden, as they
--- follow each other in the record.
+-- finish_step: returns 1, or nil if there is no such step (L6).
+-- ARGV: the step's number; complete_at, results and hidden, encoded as in the record.
 local step, finish = unpack(ARGV)
 local record = read(step)
 if not record then

@@ -1,4 +1,4 @@
--- The record of a step; nothing where there is none (L6).
+-- Returns the record of a step, or false if there is none (L6).
 local function read(step)
     local record = call('HGET', steps, step)
     local name = #step + NAME

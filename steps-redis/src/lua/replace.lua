@@ -1,6 +1,6 @@
--- The record of a step with these bytes at a place.
-local function replace(step, record, place, bytes)
-    place = #step + place
-    return string.sub(record, 1, place - 1) .. bytes .. string.sub(record, place + #bytes)
+-- Returns the record of a step with its bytes at an offset replaced.
+local function replace(step, record, offset, bytes)
+    offset = #step + offset
+    return string.sub(record, 1, offset - 1) .. bytes .. string.sub(record, offset + #bytes)
 end
 

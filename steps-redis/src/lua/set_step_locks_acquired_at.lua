@@ -1,4 +1,5 @@
--- set_step_locks_acquired_at: 1, or nothing where there is no such step (L6). ARGV: its number, the time.
+-- set_step_locks_acquired_at: returns 1, or nil if there is no such step (L6).
+-- ARGV: the step's number; the time.
 local step, time = unpack(ARGV)
 local record = read(step)
 if not record then

@@ -7,11 +7,11 @@ use steps_core::{BuildId, Clock};
 use steps_redis::{GREATEST_BUILD_ID, GREATEST_STEPS_A_BUILD, RedisOptions, RedisStore};
 use test_servers::KeyPrefix;
 
-/// Stores on one server or cluster, each with a prefix of its own.
+/// Opens stores on one server or cluster, each with its own prefix.
 pub(crate) struct Redis {
     pub(crate) name: &'static str,
-    pub(crate) place: fn() -> io::Result<KeyPrefix>,
-    /// Parameters for its URL, each with a `&` in front.
+    pub(crate) new_prefix: fn() -> io::Result<KeyPrefix>,
+    /// Further parameters of the URL, each with a leading `&`.
     pub(crate) parameters: &'static str,
     pub(crate) is_cluster: bool,
 }
@@ -25,8 +25,8 @@ impl StoreFactory for Redis {
     fn profile(&self) -> Profile {
         let mut profile = Profile::strict().with_steps_a_build(GREATEST_STEPS_A_BUILD);
         if self.is_cluster {
-            let reason = "a cluster tells all handles the same addresses of its nodes, and so of one proxy before each; \
-                          tests/redis/cluster.rs has such";
+            let reason = "a cluster announces the same node addresses to all clients, so one proxy would serve all \
+                          handles; tests/redis/cluster.rs tests faults";
             profile = profile.without(Feature::Faults, reason);
         }
         match BuildId::new(GREATEST_BUILD_ID) {
@@ -36,15 +36,17 @@ impl StoreFactory for Redis {
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let place = (self.place)()?;
-        let url = format!("{}{}", place.url_with_prefix(), self.parameters);
-        Ok(self.open(&url, case).await?.with_guard(place))
+        let prefix = (self.new_prefix)()?;
+        let url = format!("{}{}", prefix.url_with_prefix(), self.parameters);
+        Ok(self.open(&url, case).await?.with_guard(prefix))
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (url, clock) = (Arc::<str>::from(token), case.clock());
+        let url = Arc::<str>::from(token);
+        let clock = case.clock();
         let open = {
-            let (url, clock) = (Arc::clone(&url), clock.clone());
+            let url = Arc::clone(&url);
+            let clock = clock.clone();
             move || connect(Arc::clone(&url), clock.clone(), None)
         };
         let fixture = Fixture::new(open().await?).with_reopen(open.clone()).with_peer(open).with_token(token);
@@ -53,13 +55,13 @@ impl StoreFactory for Redis {
         }
         let client = Client::open(token.split('?').next().unwrap_or_default())?;
         let server = client.get_connection_info().addr().to_string();
-        let through = {
+        let open_through = {
             let server = server.clone();
             move |proxy: SocketAddr, timeout| {
                 connect(url.replacen(&server, &proxy.to_string(), 1).into(), clock.clone(), Some(timeout))
             }
         };
-        Ok(fixture.with_faults(server, through))
+        Ok(fixture.with_faults(server, open_through))
     }
 }
 

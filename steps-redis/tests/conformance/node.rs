@@ -1,4 +1,4 @@
-//! Holds this store to the contract, on a server that the tests start, or that `STEPS_TEST_REDIS_URL` names.
+//! Runs the conformance suite on one server: a private one, or the one that `STEPS_TEST_REDIS_URL` names.
 
 mod factory;
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     conformance_tests::main(factory::Redis {
         name: "redis",
-        place: test_servers::shared_redis,
+        new_prefix: test_servers::shared_redis,
         parameters: "",
         is_cluster: false,
     })

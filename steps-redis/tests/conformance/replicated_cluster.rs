@@ -1,4 +1,4 @@
-//! Holds this store to the contract while its writes wait for a replica, on a cluster that the tests start.
+//! Runs the conformance suite with replicated writes, on a private cluster.
 
 mod factory;
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     conformance_tests::main(factory::Redis {
         name: "redis-cluster-replicated",
-        place: test_servers::shared_replicated_redis_cluster,
+        new_prefix: test_servers::shared_replicated_redis_cluster,
         parameters: "&replicas=1",
         is_cluster: true,
     })

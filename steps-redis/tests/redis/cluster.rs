@@ -1,4 +1,4 @@
-//! A cluster whose slots move and whose primaries die.
+//! A cluster with slots that move and primaries that are killed.
 
 use std::{
     sync::{
@@ -22,24 +22,24 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{connect, faults::told_honestly, impatient};
+use crate::{connect, faults::expect_true_errors, impatient};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("cluster::nothing_is_lost_or_doubled_while_slots_move", moving_slots),
         trial("cluster::a_build_that_is_half_moved_is_read_and_waited_for", half_moved),
-        trial("cluster::nodes_that_send_a_call_in_circles_are_asked_now_and_then", in_circles),
-        trial("cluster::many_calls_that_wait_ask_for_the_slots_as_seldom_as_one", waiting_crowd),
+        trial("cluster::redirects_in_a_circle_are_followed_with_delays", in_circles),
+        trial("cluster::many_waiting_calls_share_the_refreshes_of_the_slot_map", many_waiting_calls),
         trial("cluster::a_replica_that_takes_over_is_found", failover),
-        trial("cluster::what_a_failover_loses_would_be_noticed", failover_without_replication),
-        trial("cluster::a_failover_loses_nothing_that_waited_for_the_replica", failover_after_waiting),
-        trial("cluster::a_primary_that_hands_over_loses_nothing", handover),
-        trial("cluster::a_primary_that_vanishes_is_replaced", vanished),
-        trial("cluster::whatever_is_cut_off_where_it_is_told_honestly", cut_anywhere),
+        trial("cluster::a_loss_by_a_failover_would_be_noticed", failover_without_replication),
+        trial("cluster::a_failover_loses_no_replicated_write", failover_after_waiting),
+        trial("cluster::a_manual_failover_loses_nothing", handover),
+        trial("cluster::a_hung_primary_is_replaced", hung_primary),
+        trial("cluster::a_connection_that_is_cut_anywhere_gives_a_true_error", cut_anywhere),
     ]
 }
 
-/// The cluster that these tests share. It is not that of others: they would meet what is done to it here.
+/// The cluster of these tests. Other tests have another cluster, since the failovers here would disturb them.
 async fn cluster() -> TestResult<MutexGuard<'static, RedisCluster>> {
     static CLUSTER: OnceLock<Result<Mutex<RedisCluster>, String>> = OnceLock::new();
     let start = || RedisOptions::default().start_cluster().map(Mutex::new).map_err(|error| error.to_string());
@@ -49,12 +49,12 @@ async fn cluster() -> TestResult<MutexGuard<'static, RedisCluster>> {
     Ok(cluster)
 }
 
-/// The key of the build that all write to.
+/// The key of the build that all tests write to.
 fn key(prefix: &str) -> String {
     format!("{{{prefix}:{BUILD}}}")
 }
 
-/// A slot on its way from one node to another.
+/// The migration of a slot from one node to another.
 struct Move<'a> {
     cluster: &'a RedisCluster,
     slot: String,
@@ -63,7 +63,7 @@ struct Move<'a> {
 }
 
 impl<'a> Move<'a> {
-    /// Begins to move the slot of this key to another primary.
+    /// Begins the migration of the slot of this key to another primary.
     fn begin(cluster: &'a RedisCluster, key: &str) -> TestResult<Self> {
         let nodes = cluster.nodes();
         let from = cluster.primary_of(key)?;
@@ -83,13 +83,14 @@ impl<'a> Move<'a> {
         Ok(Self { cluster, slot, from, to })
     }
 
+    /// Moves one key.
     fn key(&self, key: &str) -> TestResult {
         let [from, to] = [self.from, self.to].map(|index| &self.cluster.nodes()[index]);
         from.query::<String>(&["MIGRATE", "127.0.0.1", &to.port().to_string(), key, "0", "5000"])?;
         Ok(())
     }
 
-    /// Moves what is left, key by key with a pause between, and then the slot.
+    /// Moves the remaining keys, with a pause after each, and then the slot.
     fn end(self, pause: Duration) -> TestResult {
         let nodes = self.cluster.nodes();
         loop {
@@ -106,7 +107,7 @@ impl<'a> Move<'a> {
     }
 }
 
-/// Runs `act` again and again, on a thread, while processes share a build. Gives how often.
+/// Runs `act` repeatedly on a thread while processes share a build. Returns the number of runs.
 async fn share_while(url: &str, rounds: usize, act: impl Fn() -> TestResult + Sync) -> TestResult<usize> {
     let store = connect(url).await?;
     let is_over = AtomicBool::new(false);
@@ -143,12 +144,13 @@ async fn moving_slots() -> TestResult {
     Ok(())
 }
 
-/// With one key of the build here and the other there, or one that is not there yet: what needs but one is done, and
-/// what needs both is done once the slot has moved, or ends in time.
+/// Only one of the build's keys has moved. Calls that need one key succeed. Calls that need both keys succeed once the
+/// slot has moved, or end in time.
 async fn half_moved() -> TestResult {
     let cluster = cluster().await?;
     let url = format!("{}?prefix=half", cluster.url());
-    let (store, hasty) = (connect(&url).await?, impatient(&url).await?);
+    let store = connect(&url).await?;
+    let hasty = impatient(&url).await?;
     let step = store.add(BUILD, "compile", "").await?.id;
     for round in 0..2_usize {
         let keys = [key("half"), format!("{}:index", key("half"))];
@@ -188,13 +190,12 @@ async fn half_moved() -> TestResult {
     Ok(())
 }
 
-/// Calls that wait for a slot look again and again who has it by now. However many they are, the cluster is asked once
-/// for all of them.
-async fn waiting_crowd() -> TestResult {
+/// Calls that wait for a slot refresh the slot map repeatedly, and share each refresh.
+async fn many_waiting_calls() -> TestResult {
     let cluster = cluster().await?;
-    let store = Arc::new(impatient(&format!("{}?prefix=crowd", cluster.url())).await?);
+    let store = Arc::new(impatient(&format!("{}?prefix=waiting", cluster.url())).await?);
     store.add(BUILD, "compile", "").await?;
-    let asked = || -> TestResult<u128> {
+    let queries = || -> TestResult<u128> {
         let mut sum = 0;
         for node in cluster.nodes() {
             let commands: String = node.query(&["INFO", "commandstats"])?;
@@ -204,17 +205,19 @@ async fn waiting_crowd() -> TestResult {
         }
         Ok(sum)
     };
-    let moving = Move::begin(&cluster, &key("crowd"))?;
-    moving.key(&key("crowd"))?;
-    let (before, start) = (asked()?, Instant::now());
+    let moving = Move::begin(&cluster, &key("waiting"))?;
+    moving.key(&key("waiting"))?;
+    let before = queries()?;
+    let start = Instant::now();
     let mut adds = JoinSet::new();
     for _ in 0..100 {
         let store = Arc::clone(&store);
-        // An add needs both keys of the build, of which one is here and the other there.
+        // An add needs both keys of the build, and only one of them has moved.
         adds.spawn(async move { store.add(BUILD, "never", "").await });
     }
     let added = adds.join_all().await;
-    let (times, took) = (asked()? - before, start.elapsed());
+    let count = queries()? - before;
+    let elapsed = start.elapsed();
     moving.end(Duration::ZERO)?;
     for added in added {
         let error = added.err().ok_or("an add needs both keys")?;
@@ -222,22 +225,22 @@ async fn waiting_crowd() -> TestResult {
         assert!(!error.may_have_applied(), "{error}");
     }
     assert_eq!(store.steps(BUILD).await?.len(), 1);
-    // Every 50 ms at most, all nodes, of which the first answer counts.
-    let most = (took.as_millis() / 50 + 1) * cluster.nodes().len() as u128;
-    assert!((1..=most).contains(&times), "they were asked {times} times in {took:?}, which is at most {most}");
+    // A refresh queries all nodes, and there is one in 50 ms at most.
+    let max = (elapsed.as_millis() / 50 + 1) * cluster.nodes().len() as u128;
+    assert!((1..=max).contains(&count), "{count} queries in {elapsed:?}, expected at most {max}");
     Ok(())
 }
 
-/// Each of two primaries takes the other for the owner of a slot: a call is not sent to and fro as fast as it can.
+/// Two primaries redirect to each other. The store follows the redirects with delays.
 async fn in_circles() -> TestResult {
-    // One of its own: what its nodes tell each other meanwhile could spoil it for others.
+    // A private cluster: its nodes gossip about the conflict, which could disturb other tests.
     let cluster = RedisOptions::default().start_cluster()?;
     let store = impatient(&format!("{}?prefix=circles", cluster.url())).await?;
     let moving = Move::begin(&cluster, &key("circles"))?;
     let pair = [moving.from, moving.to].map(|index| &cluster.nodes()[index]);
     let [from_id, to_id] = pair.map(|node| node.query::<String>(&["CLUSTER", "MYID"]));
-    let own = |id: &str| pair[0].query::<()>(&["CLUSTER", "SETSLOT", &moving.slot, "NODE", id]);
-    let sent_on = || -> TestResult<u64> {
+    let set_owner = |id: &str| pair[0].query::<()>(&["CLUSTER", "SETSLOT", &moving.slot, "NODE", id]);
+    let redirects = || -> TestResult<u64> {
         let mut sum = 0;
         for node in pair {
             let errors: String = node.query(&["INFO", "errorstats"])?;
@@ -247,38 +250,38 @@ async fn in_circles() -> TestResult {
         Ok(sum)
     };
     pair[1].query::<()>(&["CLUSTER", "SETSLOT", &moving.slot, "STABLE"])?;
-    own(&to_id?)?;
-    let before = sent_on()?;
+    set_owner(&to_id?)?;
+    let before = redirects()?;
     let error = store.add(BUILD, "compile", "").await.unwrap_err();
-    let times = sent_on()? - before;
-    own(&from_id?)?;
+    let count = redirects()? - before;
+    set_owner(&from_id?)?;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
-    assert!((10..200).contains(&times), "it was sent on {times} times");
+    assert!((10..200).contains(&count), "{count} redirects");
     store.add(BUILD, "compile", "").await?;
     Ok(())
 }
 
-/// The replica takes over in good order, again and again.
+/// The replica takes over repeatedly, by CLUSTER FAILOVER.
 async fn handover() -> TestResult {
     let cluster = cluster().await?;
     let url = format!("{}?prefix=handover", cluster.url());
-    let give_up_after = |millis| {
+    let set_node_timeout = |millis| {
         let command = ["CONFIG", "SET", "cluster-node-timeout", millis];
         cluster.nodes().iter().try_for_each(|node| node.query::<()>(&command))
     };
-    // On a busy machine a replica might think that its primary is gone, and take over without being given anything.
-    give_up_after("60000")?;
+    // On a busy machine a replica might take its primary for dead, and take over without the last writes.
+    set_node_timeout("60000")?;
     let times = share_while(&url, 4, || {
         let primary = cluster.primary_of(&key("handover"))?;
         if let Some(&replica) = cluster.replicas_of(primary)?.first() {
-            // It refuses while it is not done with the last one.
+            // The replica refuses while the previous failover is not complete.
             let _ = cluster.nodes()[replica].query::<()>(&["CLUSTER", "FAILOVER"]);
         }
         Ok(cluster.wait_until_ok()?)
     })
     .await;
-    give_up_after("2000")?;
+    set_node_timeout("2000")?;
     assert!(times? > 0, "no replica took over");
     Ok(())
 }
@@ -292,11 +295,11 @@ async fn failover() -> TestResult {
     Ok(())
 }
 
-/// Whether the replica is reached until the primary is killed, or not any more.
+/// With and without a connection between primary and replica before the primary is killed.
 async fn failover_after_waiting() -> TestResult {
     let mut cluster = cluster().await?;
     for time in 0..times("STEPS_REDIS_FAILOVERS", 1) {
-        for (cut, name) in [(Cut::Never, "reached"), (Cut::For(Duration::from_millis(500)), "not-reached")] {
+        for (cut, name) in [(Cut::Never, "connected"), (Cut::For(Duration::from_millis(500)), "disconnected")] {
             let prefix = format!("{name}-{time}");
             let lost = lost_by_failover(&mut cluster, &prefix, "&replicas=1", 300 + 37 * time, cut).await?;
             assert_eq!(lost, 0, "D1: {prefix}");
@@ -305,25 +308,25 @@ async fn failover_after_waiting() -> TestResult {
     Ok(())
 }
 
-/// Whether the replica is cut off from the primary before that is killed, and for how long.
+/// The time between the end of replication and the kill of the primary.
 #[derive(Clone, Copy)]
 enum Cut {
     Never,
-    /// Until each process has so many more answers.
+    /// Until each process has this many further answers.
     Answers(usize),
     For(Duration),
 }
 
-/// The control: what tells of a loss would notice one. What a primary answers while its replica cannot reach it is lost
-/// with it.
+/// The control of the tests above: they would notice a loss. Writes that a primary answers while its replica cannot
+/// reach it are lost with the primary.
 async fn failover_without_replication() -> TestResult {
     let lost = lost_by_failover(&mut *cluster().await?, "unreplicated", "", 100, Cut::Answers(100)).await?;
     assert!(lost > 0, "no loss was noticed");
     Ok(())
 }
 
-/// Kills the primary of a build in the middle of the work of two processes, each after this many answers. Tells how much
-/// was lost of what was answered; of the rest, nothing is half-written, and calls wait for the replica.
+/// Kills the primary of a build while two processes write to it, after this many answers of each. Returns how many
+/// answered writes were lost. Checks that no write is half-done, and that calls wait for the replica.
 async fn lost_by_failover(
     cluster: &mut RedisCluster,
     prefix: &str,
@@ -336,7 +339,8 @@ async fn lost_by_failover(
     let url = url + parameters;
     let (index, writers, mut answered) = loop {
         let index = cluster.primary_of(&key(prefix))?;
-        let (mut writers, mut answered) = (Writers::start(2, &url)?, Answered::default());
+        let mut writers = Writers::start(2, &url)?;
+        let mut answered = Answered::default();
         let primary = &cluster.nodes()[index];
         writers.hear(answers, &mut answered)?;
         if !matches!(cut, Cut::Never) {
@@ -351,21 +355,22 @@ async fn lost_by_failover(
         if cluster.primary_of(&key(prefix)).is_ok_and(|now| now == index) {
             break (index, writers, answered);
         }
-        // On a busy machine a replica may think that its primary is gone, and take over by itself.
+        // On a busy machine a replica may take its primary for dead, and take over by itself.
         primary.query::<()>(&["ACL", "SETUSER", "default", "+@all"])?;
         cluster.wait_until_ok()?;
     };
     cluster.nodes_mut()[index].kill()?;
     let killed = Instant::now();
-    // Before the replica takes over: they would be given the names and numbers of lost steps again.
+    // Before the replica takes over. Otherwise the writers would get the names and numbers of lost steps again.
     writers.kill(&mut answered)?;
-    // A keyed add is done once the replica has taken over, by itself.
+    // An add with a key is retried until the replica has taken over.
     let keyed = store.add_step(keyed("keyed", "key")?).await?;
     let waited = killed.elapsed();
     let steps = store.steps(BUILD).await?;
     check_half_written(&steps);
     assert!(steps.iter().any(|step| step.id == keyed.id));
-    let (lost, writes) = (answered.lost(&steps).len(), answered.writes());
+    let lost = answered.lost(&steps).len();
+    let writes = answered.writes();
     println!("{prefix}: {lost} of {writes} answered writes were lost, and the next one waited {waited:?}");
     cluster.nodes_mut()[index].start_again()?;
     cluster.wait_until_ok()?;
@@ -373,14 +378,14 @@ async fn lost_by_failover(
     Ok(lost)
 }
 
-/// A primary from which nothing comes any more, not even a refusal: calls that wait for it go to its replica once that has
-/// taken over, and the others are told that they may have been applied.
-async fn vanished() -> TestResult {
+/// A primary hangs. Once its replica has taken over, idempotent calls are retried there, and other calls end with an
+/// unknown outcome.
+async fn hung_primary() -> TestResult {
     let cluster = cluster().await?;
-    let url = format!("{}?prefix=vanished", cluster.url());
+    let url = format!("{}?prefix=hung", cluster.url());
     let store = connect(&url).await?;
     let step = store.add(BUILD, "compile", "").await?.id;
-    let index = cluster.primary_of(&key("vanished"))?;
+    let index = cluster.primary_of(&key("hung"))?;
     cluster.wait_until_ok()?;
     cluster.nodes()[index].pause()?;
     let (added, keyed, linked, read) = tokio::join!(
@@ -390,7 +395,7 @@ async fn vanished() -> TestResult {
         store.steps(BUILD)
     );
     let plain = added.err().ok_or("an add without a key is not sent twice")?;
-    // Who has met it once goes to the replica.
+    // Later calls go to the replica.
     let found = store.add(BUILD, "found", "").await;
     cluster.nodes()[index].resume()?;
     cluster.wait_until_ok()?;
@@ -398,7 +403,7 @@ async fn vanished() -> TestResult {
     assert!(plain.may_have_applied() && !plain.is_retryable(), "{plain}");
     linked.and(found.map(drop))?;
     assert!(!read?.is_empty());
-    // What it had not read when it went on, it did not apply: it is a replica by then.
+    // The old primary does not apply commands that it reads after it has resumed, since it is a replica then.
     let steps = store.steps(BUILD).await?;
     assert!(steps.iter().any(|step| keyed.as_ref().is_ok_and(|keyed| keyed.id == step.id)), "{keyed:?} {steps:?}");
     assert_eq!(steps.iter().filter(|step| step.name.as_str().starts_with("keyed")).count(), 1, "I5");
@@ -407,7 +412,7 @@ async fn vanished() -> TestResult {
     Ok(())
 }
 
-/// A proxy before each node, which is where the cluster says that they are.
+/// A proxy in front of each node. The cluster announces the addresses of the proxies.
 async fn cut_anywhere() -> TestResult {
     let cluster = RedisOptions::default().start_cluster_without_replicas()?;
     let mut proxies = Vec::new();
@@ -417,7 +422,7 @@ async fn cut_anywhere() -> TestResult {
         proxies.push(proxy);
     }
     let addresses: Vec<_> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
-    // Until each has told the others.
+    // Until the nodes have gossiped the addresses.
     until("the cluster names the proxies", async || {
         cluster.nodes().iter().all(|node| {
             let known = node.query::<String>(&["CLUSTER", "NODES"]).unwrap_or_default();
@@ -428,8 +433,9 @@ async fn cut_anywhere() -> TestResult {
     let url = format!("redis-cluster://{}", addresses.join(","));
     let proxy = &proxies[cluster.primary_of("{steps:7}")?];
     let before = proxy.connections();
-    let (store, other) = (connect(&url).await?, connect(&url).await?);
-    told_honestly(proxy, store, other).await?;
+    let store = connect(&url).await?;
+    let other = connect(&url).await?;
+    expect_true_errors(proxy, store, other).await?;
     assert!(proxy.connections() > before + 120, "{} connections", proxy.connections() - before);
     Ok(())
 }

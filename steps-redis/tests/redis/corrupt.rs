@@ -1,4 +1,4 @@
-//! What others wrote to the keys of a store.
+//! Keys of a store that another program has damaged.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,14 @@ const INDEX: &str = "{steps:7}:index";
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("corrupt::a_key_of_another_type_is_corrupt_and_stays_as_it_is", other_types),
-        trial("corrupt::a_step_that_cannot_be_read_back_is_corrupt_and_spoils_no_other", damaged_steps),
-        trial("corrupt::a_url_that_cannot_be_read_back_is_corrupt", damaged_urls),
-        trial("corrupt::an_index_that_cannot_be_read_back_is_corrupt", damaged_index),
-        trial("corrupt::whatever_stands_in_a_field_nothing_is_half_done", any_damage),
+        trial("corrupt::an_invalid_step_is_corrupt_and_affects_no_other", damaged_steps),
+        trial("corrupt::an_invalid_url_is_corrupt", damaged_urls),
+        trial("corrupt::an_invalid_index_is_corrupt", damaged_index),
+        trial("corrupt::no_operation_is_half_done_with_any_value_in_any_field", any_damage),
     ]
 }
 
-/// What a call is about.
+/// The operations that each test runs on the damaged build.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Operation {
     Add,
@@ -44,23 +44,23 @@ use Operation::{Add, AddKeyed, Finish, GetAll, GetById, GetByName, Link, LinkAga
 
 const ALL: [Operation; 11] = [Add, AddKeyed, Start, Locks, State, Finish, Link, LinkAgain, GetById, GetByName, GetAll];
 
-/// A build of three steps, of which the one in the middle is asked for, and has two urls.
-struct Scene {
+/// A store with a build of three steps. The middle one is damaged by the tests, and has two urls.
+struct TestBuild {
     server: Redis,
     store: RedisStore,
     steps: Vec<StepId>,
 }
 
-impl Scene {
+impl TestBuild {
     async fn new() -> TestResult<Self> {
         let server = RedisOptions::default().start()?;
         let store = connect(&server.url()).await?;
-        let mut scene = Self { server, store, steps: Vec::new() };
-        scene.fill().await?;
-        Ok(scene)
+        let mut env = Self { server, store, steps: Vec::new() };
+        env.fill().await?;
+        Ok(env)
     }
 
-    /// The build as it was in the beginning.
+    /// Restores the build.
     async fn fill(&mut self) -> TestResult {
         self.server.query::<()>(&["DEL", STEPS, INDEX])?;
         self.steps.clear();
@@ -74,8 +74,9 @@ impl Scene {
         Ok(())
     }
 
-    async fn carry_out(&self, operation: Operation, step: usize) -> Result<()> {
-        let (store, id) = (&self.store, self.steps[step]);
+    async fn run(&self, operation: Operation, step: usize) -> Result<()> {
+        let store = &self.store;
+        let id = self.steps[step];
         let at = Timestamp::from_unix_micros(1).expect("it is a time");
         match operation {
             Add => store.add(7, "compile", "").await.map(drop),
@@ -95,44 +96,44 @@ impl Scene {
         }
     }
 
-    /// All that Redis has in the two keys.
-    fn kept(&self) -> TestResult<Vec<Kept>> {
-        [STEPS, INDEX].into_iter().map(|key| Kept::of(&self.server, key)).collect()
+    /// The values of the build's two keys.
+    fn values(&self) -> TestResult<Vec<StoredValue>> {
+        [STEPS, INDEX].into_iter().map(|key| StoredValue::of(&self.server, key)).collect()
     }
 
-    /// These operations, about this step, and no others are corrupt, and what they found stays as it is.
-    async fn is_corrupt_for(&self, step: usize, what: &str, corrupt: &[Operation]) -> TestResult {
-        let mut met = Vec::new();
+    /// Checks that exactly these operations on this step are corrupt, and that they change nothing.
+    async fn expect_corrupt(&self, step: usize, damage: &str, corrupt: &[Operation]) -> TestResult {
+        let mut failed = Vec::new();
         for operation in ALL {
-            // What can be done would change what the next finds.
-            let before = self.kept()?;
-            match self.carry_out(operation, step).await {
+            // An operation that succeeds changes the state for the next one.
+            let before = self.values()?;
+            match self.run(operation, step).await {
                 Ok(()) => {}
                 Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {operation:?}: {error}");
-                    assert!(!error.is_retryable() && !error.may_have_applied(), "{what}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{damage}: {operation:?}: {error}");
+                    assert!(!error.is_retryable() && !error.may_have_applied(), "{damage}: {error}");
                     assert!(error.to_string().contains('7'), "the build or step is named: {error}");
-                    assert!(self.kept()? == before, "{what}: {operation:?} changed something");
-                    met.push(operation);
+                    assert!(self.values()? == before, "{damage}: {operation:?} changed something");
+                    failed.push(operation);
                 }
             }
         }
-        assert_eq!(met, corrupt, "{what}");
+        assert_eq!(failed, corrupt, "{damage}");
         Ok(())
     }
 }
 
 #[derive(Debug, PartialEq)]
-enum Kept {
-    Nothing,
+enum StoredValue {
+    Missing,
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
     Other(Vec<u8>),
 }
 
-impl Kept {
+impl StoredValue {
     fn of(server: &Redis, key: &str) -> TestResult<Self> {
         Ok(match server.query::<String>(&["TYPE", key])?.as_str() {
-            "none" => Self::Nothing,
+            "none" => Self::Missing,
             "hash" => Self::Hash(server.query(&["HGETALL", key])?),
             _ => Self::Other(server.query(&["DUMP", key])?),
         })
@@ -140,102 +141,102 @@ impl Kept {
 }
 
 async fn other_types() -> TestResult {
-    let mut scene = Scene::new().await?;
+    let mut env = TestBuild::new().await?;
     let of_steps = [Add, AddKeyed, Start, Locks, State, Finish, Link, LinkAgain, GetById, GetByName, GetAll];
     let of_index = [Add, AddKeyed, Link, LinkAgain, GetByName];
     for make in [&["SET", "text"][..], &["RPUSH", "item"], &["ZADD", "1", "member"], &["XADD", "*", "field", "value"]] {
         for (key, corrupt) in [(STEPS, &of_steps[..]), (INDEX, &of_index)] {
-            scene.fill().await?;
-            scene.server.query::<()>(&["DEL", key])?;
-            scene.server.query::<()>(&[&make[..1], &[key], &make[1..]].concat())?;
-            scene.is_corrupt_for(1, &format!("{key} made by {make:?}"), corrupt).await?;
-            // Others have nothing to do with it.
-            scene.store.add(8, "compile", "").await?;
+            env.fill().await?;
+            env.server.query::<()>(&["DEL", key])?;
+            env.server.query::<()>(&[&make[..1], &[key], &make[1..]].concat())?;
+            env.expect_corrupt(1, &format!("{key} made by {make:?}"), corrupt).await?;
+            // Other builds are not affected.
+            env.store.add(8, "compile", "").await?;
         }
     }
     Ok(())
 }
 
-/// The record of the step in the middle is cut, or something else.
+/// Truncates or replaces the record of the middle step.
 async fn damaged_steps() -> TestResult {
-    let mut scene = Scene::new().await?;
-    let Kept::Hash(whole) = Kept::of(&scene.server, STEPS)? else { return Err("there is a hash".into()) };
+    let mut env = TestBuild::new().await?;
+    let StoredValue::Hash(whole) = StoredValue::of(&env.server, STEPS)? else { return Err("there is a hash".into()) };
     let record = &whole[&b"1"[..]];
     let name_ends = record.len() - "running".len();
     let mut damages: Vec<(Vec<u8>, &[Operation])> = Vec::new();
-    let all_of_it = &[Start, Locks, State, Finish, Link, LinkAgain, GetById, GetByName, GetAll][..];
-    let when_read = &[GetById, GetByName, GetAll][..];
+    let with_the_step = &[Start, Locks, State, Finish, Link, LinkAgain, GetById, GetByName, GetAll][..];
+    let reads = &[GetById, GetByName, GetAll][..];
     for length in 0..name_ends {
-        damages.push((record[..length].to_vec(), all_of_it));
+        damages.push((record[..length].to_vec(), with_the_step));
     }
     for kind in [b'u', b'x', 0] {
-        damages.push(([&record[..1], &[kind], &record[2..]].concat(), all_of_it));
+        damages.push(([&record[..1], &[kind], &record[2..]].concat(), with_the_step));
     }
     // A state string that is not UTF-8, or has a NUL.
-    damages.push(([record, &b"\xff"[..]].concat(), when_read));
-    damages.push(([record, &b"\0"[..]].concat(), when_read));
-    // The number of another step, of one that is not there, and of one that cannot be.
+    damages.push(([record, &b"\xff"[..]].concat(), reads));
+    damages.push(([record, &b"\0"[..]].concat(), reads));
+    // The number of another step, of a missing step, and invalid numbers.
     for number in ["0", "9", "01", "1048576", "4294967296", "", "-1", "one"] {
-        damages.push(([number.as_bytes(), &record[1..]].concat(), all_of_it));
+        damages.push(([number.as_bytes(), &record[1..]].concat(), with_the_step));
     }
-    // More urls than there can be: nobody looks for them all.
-    damages.push(([&record[..2], &u32::MAX.to_be_bytes(), &record[6..]].concat(), when_read));
+    // The largest url count, for which the store must not read all urls.
+    damages.push(([&record[..2], &u32::MAX.to_be_bytes(), &record[6..]].concat(), reads));
     for (damage, corrupt) in damages {
         let what = format!("{:?}", String::from_utf8_lossy(&damage));
-        // What is changed before it is read would not be the same any more, so each operation meets it afresh.
+        // Each operation runs on a restored build, since an earlier operation might repair the damage.
         for operation in ALL {
-            scene.fill().await?;
-            set(&scene.server, STEPS, b"1", &damage)?;
-            let before = scene.kept()?;
-            let done = scene.carry_out(operation, 1).await;
-            assert_eq!(done.is_err(), corrupt.contains(&operation), "{what}: {operation:?}: {done:?}");
-            if let Err(error) = done {
+            env.fill().await?;
+            set(&env.server, STEPS, b"1", &damage)?;
+            let before = env.values()?;
+            let result = env.run(operation, 1).await;
+            assert_eq!(result.is_err(), corrupt.contains(&operation), "{what}: {operation:?}: {result:?}");
+            if let Err(error) = result {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
                 assert!(!error.is_retryable() && !error.may_have_applied());
-                assert!(scene.kept()? == before, "{what}: {operation:?} changed something");
+                assert!(env.values()? == before, "{what}: {operation:?} changed something");
             }
         }
-        // The others of the build are as good as before.
+        // The other steps of the build are not affected.
         for step in [0, 2] {
             for operation in [Start, Locks, State, Finish, Link, GetById, GetByName] {
-                scene.carry_out(operation, step).await?;
+                env.run(operation, step).await?;
             }
         }
-        scene.store.add(7, "compile", "").await?;
+        env.store.add(7, "compile", "").await?;
     }
     Ok(())
 }
 
-/// The record of the second url is cut, another's, or another one.
+/// Truncates or replaces the record of the second url.
 async fn damaged_urls() -> TestResult {
-    let mut scene = Scene::new().await?;
-    let Kept::Hash(whole) = Kept::of(&scene.server, STEPS)? else { return Err("there is a hash".into()) };
+    let mut env = TestBuild::new().await?;
+    let StoredValue::Hash(whole) = StoredValue::of(&env.server, STEPS)? else { return Err("there is a hash".into()) };
     let record = &whole[&b"1:1"[..]];
     let of_step = |number: &[u8]| [number, &record[1..]].concat();
-    let with = |place: usize, number: u32| [&record[..place], &number.to_be_bytes(), &record[place + 4..]].concat();
-    // Its step, its place, and how long its name is.
+    let with = |offset: usize, number: u32| [&record[..offset], &number.to_be_bytes(), &record[offset + 4..]].concat();
+    // A wrong step, position or length of the name.
     let numbers = [of_step(b"0"), of_step(b"9"), of_step(b""), with(2, 0), with(2, 5), with(6, 999)];
     let others = [record[..record.len() - 5].to_vec(), [record, &b"\xff"[..]].concat(), whole[&b"0"[..]].clone()];
     for damage in numbers.into_iter().chain(others) {
-        scene.fill().await?;
-        set(&scene.server, STEPS, b"1:1", &damage)?;
-        // What is written does not look at it.
-        scene.is_corrupt_for(1, &format!("{damage:?}"), &[GetById, GetByName, GetAll]).await?;
-        assert!(scene.store.step(scene.steps[0]).await?.is_some());
+        env.fill().await?;
+        set(&env.server, STEPS, b"1:1", &damage)?;
+        // Writes do not read this record.
+        env.expect_corrupt(1, &format!("{damage:?}"), &[GetById, GetByName, GetAll]).await?;
+        assert!(env.store.step(env.steps[0]).await?.is_some());
     }
     Ok(())
 }
 
 async fn damaged_index() -> TestResult {
-    let mut scene = Scene::new().await?;
+    let mut env = TestBuild::new().await?;
     for (field, value, corrupt) in [
         ("#", "many", &[Add][..]),
         ("#", "-1", &[Add]),
         ("#", "1.5", &[Add]),
         ("#", "01", &[Add]),
-        // More digits than any has, and not a build that is full.
+        // Too many digits. The build must not be reported as full.
         ("#", "10000000", &[Add]),
-        // Behind what is there: the next step has a record already.
+        // Less than the number of steps: the next step has a record already.
         ("#", "1", &[Add]),
         ("h1compile", "one", &[Add]),
         ("h1compile", "0", &[Add]),
@@ -245,43 +246,45 @@ async fn damaged_index() -> TestResult {
         ("kkey", "one", &[AddKeyed]),
         ("kkey", "9", &[AddKeyed]),
     ] {
-        scene.fill().await?;
-        scene.server.query::<()>(&["HSET", INDEX, field, value])?;
-        scene.is_corrupt_for(1, &format!("{field} is {value}"), corrupt).await?;
+        env.fill().await?;
+        env.server.query::<()>(&["HSET", INDEX, field, value])?;
+        env.expect_corrupt(1, &format!("{field} is {value}"), corrupt).await?;
     }
     Ok(())
 }
 
-/// Each field of the build's keys is gone, or is one of many values: each operation ends well or as corrupt, and
-/// then it has changed nothing. A build beside it has nothing to do with it.
+/// Removes each field of the build's keys, or sets it to one of several values. Each operation then succeeds, or is
+/// corrupt and changes nothing. Another build is not affected.
 async fn any_damage() -> TestResult {
-    let mut scene = Scene::new().await?;
-    scene.store.add(8, "compile", "").await?;
+    let mut env = TestBuild::new().await?;
+    env.store.add(8, "compile", "").await?;
     let values: [&[u8]; 6] = [b"", b"-1", b"1e400", b"nan", b"\xff\xff\xff\xff", &[b's'; 60]];
     for key in [STEPS, INDEX] {
-        let Kept::Hash(fields) = Kept::of(&scene.server, key)? else { return Err("there is a hash".into()) };
+        let StoredValue::Hash(fields) = StoredValue::of(&env.server, key)? else {
+            return Err("there is a hash".into());
+        };
         for field in fields.keys() {
             for value in [None].into_iter().chain(values.map(Some)) {
-                scene.fill().await?;
+                env.fill().await?;
                 match value {
-                    Some(value) => set(&scene.server, key, field, value)?,
-                    None => remove(&scene.server, key, field)?,
+                    Some(value) => set(&env.server, key, field, value)?,
+                    None => remove(&env.server, key, field)?,
                 }
                 let what = format!("{key} {} {value:?}", String::from_utf8_lossy(field));
-                let mut before = scene.kept()?;
+                let mut before = env.values()?;
                 for operation in ALL {
                     for step in 1..3 {
-                        let done = scene.carry_out(operation, step).await;
-                        let after = scene.kept()?;
-                        if let Err(error) = done {
-                            // Too many steps may be right.
-                            let is_known = match error.kind() {
+                        let result = env.run(operation, step).await;
+                        let after = env.values()?;
+                        if let Err(error) = result {
+                            let is_expected = match error.kind() {
                                 ErrorKind::Corrupt => true,
                                 ErrorKind::NotFound => value.is_none(),
+                                // The step count may be valid but too large.
                                 ErrorKind::CapacityExceeded => field == b"#",
                                 _ => false,
                             };
-                            assert!(is_known, "{what}: {operation:?}: {error}");
+                            assert!(is_expected, "{what}: {operation:?}: {error}");
                             assert!(after == before, "{what}: {operation:?} changed something");
                         }
                         before = after;
@@ -290,7 +293,7 @@ async fn any_damage() -> TestResult {
             }
         }
     }
-    assert_eq!(scene.store.steps(8).await?.len(), 1);
+    assert_eq!(env.store.steps(8).await?.len(), 1);
     Ok(())
 }
 

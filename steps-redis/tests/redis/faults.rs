@@ -1,4 +1,4 @@
-//! Servers and connections that go away, hang, and come back (D3, D4, D6).
+//! Servers and connections that are lost, hang, and recover (D3, D4, D6).
 
 use std::{
     sync::Arc,
@@ -22,15 +22,15 @@ use crate::{TIMEOUT, connect, impatient};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("faults::a_server_that_restarts_is_waited_for", restart),
-        trial("faults::a_server_that_is_gone_makes_calls_end_in_time", gone),
-        trial("faults::connections_that_were_killed_are_made_again", killed_connections),
+        trial("faults::calls_to_a_stopped_server_end_in_time", gone),
+        trial("faults::killed_connections_are_opened_again", killed_connections),
         trial("faults::a_server_that_never_answers_makes_connecting_end_in_time", never_answers),
-        trial("faults::a_server_that_is_not_there_is_told_at_once", not_there),
+        trial("faults::an_unreachable_server_is_reported_at_once", not_there),
         trial("faults::a_server_that_hangs_makes_calls_end_in_time", hangs),
-        trial("faults::a_call_that_waits_for_others_is_certain_not_to_have_been_sent", no_room),
+        trial("faults::a_call_that_waits_for_a_permit_is_certainly_not_sent", no_permit),
         trial("faults::a_connection_that_is_half_open_makes_calls_end_in_time", half_open),
-        trial("faults::an_answer_may_take_long", slow),
-        trial("faults::whatever_is_cut_off_where_it_is_told_honestly", cut_anywhere),
+        trial("faults::an_answer_may_take_longer_than_the_default_of_the_driver", slow),
+        trial("faults::a_connection_that_is_cut_anywhere_gives_a_true_error", cut_anywhere),
     ]
 }
 
@@ -38,8 +38,8 @@ fn durable() -> RedisOptions {
     RedisOptions::default().with_setting("appendonly", "yes").with_setting("appendfsync", "always")
 }
 
-/// Reads on both connections, which then are known to have ended: what is written next is not sent on one that has.
-async fn notices_that_it_is_gone(store: &RedisStore) {
+/// Reads on both connections, so that the store notices their end and sends no write on them.
+async fn notice_the_end(store: &RedisStore) {
     let (step, steps) = tokio::join!(store.step_named(7, "compile"), store.steps(7));
     assert!(step.is_err() && steps.is_err());
 }
@@ -51,12 +51,12 @@ async fn restart() -> TestResult {
     let step = store.add(7, "compile", "").await?;
     store.steps(7).await?;
     server.stop()?;
-    notices_that_it_is_gone(&store).await;
+    notice_the_end(&store).await;
     let back = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(500));
         server.start_again().map(|()| server)
     });
-    // What had not been sent waits for the server to come back, which does not know the scripts any more.
+    // Unsent calls wait for the server to restart. Its script cache is empty then.
     let (added, linked, read, all) = tokio::join!(
         store.add(7, "compile", ""),
         store.add_named_url(step.id, "log", ""),
@@ -67,14 +67,14 @@ async fn restart() -> TestResult {
     linked?;
     assert!(read?.is_some() && !all?.is_empty());
     let server = back.join().map_err(|_| "a thread panicked")??;
-    // And may forget them at any time.
+    // A server may flush its script cache at any time.
     for call in 0..3 {
         server.query::<()>(&["SCRIPT", "FLUSH"])?;
         let added = store.add(7, "compile", "").await?;
         server.query::<()>(&["SCRIPT", "FLUSH"])?;
         store.add_named_url(added.id, "log", "").await?;
         server.query::<()>(&["SCRIPT", "FLUSH"])?;
-        assert_eq!(store.step(added.id).await?.ok_or("it is there")?.urls.len(), 1);
+        assert_eq!(store.step(added.id).await?.ok_or("the step exists")?.urls.len(), 1);
         assert_eq!(store.steps(7).await?.len(), 3 + call);
     }
     Ok(())
@@ -86,7 +86,7 @@ async fn gone() -> TestResult {
     store.add(7, "compile", "").await?;
     store.steps(7).await?;
     server.kill()?;
-    notices_that_it_is_gone(&store).await;
+    notice_the_end(&store).await;
     expect_unsent(&store, TIMEOUT).await;
     server.start_again()?;
     assert_eq!(store.add(7, "compile", "").await?.number.get(), 1);
@@ -103,16 +103,19 @@ async fn killed_connections() -> TestResult {
         sleep(Duration::from_millis(10)).await;
         store.steps(7).await?;
         server.query::<()>(&["CLIENT", "KILL", "TYPE", "normal"])?;
-        // Whether the connections were at rest or not.
+        // Idle connections are lost as well.
         store.steps(7).await?;
         store.add_step(keyed("keyed", &format!("key-{round}"))?).await?;
     }
-    let (answered, open) = adds.await?;
+    let (answered, unknown) = adds.await?;
     let steps = store.steps(7).await?;
     let (keyed, plain): (Vec<_>, Vec<_>) = steps.iter().partition(|step| step.name.as_str().starts_with("keyed"));
     assert_eq!(keyed.len(), 20, "I5");
-    let kept = plain.len();
-    assert!((answered..=answered + open).contains(&kept), "{answered} answered, {open} open, {kept} kept");
+    let stored = plain.len();
+    assert!(
+        (answered..=answered + unknown).contains(&stored),
+        "{answered} answered, {unknown} unknown, {stored} stored"
+    );
     Ok(())
 }
 
@@ -131,7 +134,7 @@ async fn never_answers() -> TestResult {
 async fn not_there() -> TestResult {
     let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
     for url in [format!("redis://{address}"), format!("redis-cluster://{address},{address}")] {
-        // With the time-out that it has by itself.
+        // With the default time-out.
         let start = Instant::now();
         let error = connect(&url).await.unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
@@ -151,7 +154,9 @@ async fn hangs() -> TestResult {
     let (added, linked, read) =
         tokio::join!(store.add(7, "test", ""), store.add_named_url(step, "log", ""), store.steps(7));
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
-    let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
+    let added = added.unwrap_err();
+    let linked = linked.unwrap_err();
+    let read = read.unwrap_err();
     for error in [&added, &linked, &read] {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
@@ -165,15 +170,16 @@ async fn hangs() -> TestResult {
     Ok(())
 }
 
-/// So many calls wait for their answers that others wait for them.
-async fn no_room() -> TestResult {
+/// More calls than may be in flight.
+async fn no_permit() -> TestResult {
     let server = RedisOptions::default().start()?;
     let store = Arc::new(impatient(&server.url()).await?);
     store.add(7, "compile", "").await?;
     server.pause()?;
     let mut adds = tokio::task::JoinSet::new();
     for number in 0..3000 {
-        let (store, name) = (Arc::clone(&store), format!("late-{number}"));
+        let store = Arc::clone(&store);
+        let name = format!("late-{number}");
         adds.spawn(async move { (store.add(7, name.as_str(), "").await, name) });
     }
     let start = Instant::now();
@@ -183,7 +189,7 @@ async fn no_room() -> TestResult {
     let steps = store.steps(7).await?;
     let mut unsent = 0;
     for (answer, name) in answers {
-        let error = answer.err().ok_or("a server that hangs has answered")?;
+        let error = answer.err().ok_or("a paused server has answered")?;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert_eq!(error.is_retryable(), !error.may_have_applied(), "{error}");
         if !error.may_have_applied() {
@@ -191,7 +197,7 @@ async fn no_room() -> TestResult {
             assert!(steps.iter().all(|step| step.name != *name), "D3: {name}");
         }
     }
-    assert!(unsent > 1000, "{unsent} of 3000 calls were certain");
+    assert!(unsent > 1000, "{unsent} of 3000 calls were not sent");
     Ok(())
 }
 
@@ -206,14 +212,16 @@ async fn half_open() -> TestResult {
         let (added, linked, read) =
             tokio::join!(store.add(7, "test", ""), store.add_named_url(step, "log", ""), store.steps(7));
         assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
-        let (added, linked, read) = (added.unwrap_err(), linked.unwrap_err(), read.unwrap_err());
+        let added = added.unwrap_err();
+        let linked = linked.unwrap_err();
+        let read = read.unwrap_err();
         assert!(added.may_have_applied() && !added.is_retryable(), "{added}");
         assert!(linked.is_retryable() && read.is_retryable());
-        // Now not even a connection can be made, so nothing is sent.
+        // No new connection can be opened, so nothing is sent.
         let error = store.add(7, "never", "").await.unwrap_err();
         assert!(!error.may_have_applied() && error.is_retryable(), "{error}");
         proxy.heal();
-        // No server says that the connection is gone, and yet nobody waits for it.
+        // The server does not close the old connection, and the store does not wait for it.
         store.add(7, format!("healed-{round}"), "").await?;
         store.add_named_url(step, "log", "").await?;
         let steps = store.steps(7).await?;
@@ -223,7 +231,7 @@ async fn half_open() -> TestResult {
     Ok(())
 }
 
-/// Longer than the driver waits unless it is told.
+/// An answer takes longer than the default time-out of the driver.
 async fn slow() -> TestResult {
     let (proxy, url, _server) = proxied().await?;
     let store = connect(&url).await?;
@@ -231,7 +239,7 @@ async fn slow() -> TestResult {
     let (added, read) = tokio::join!(store.add(7, "compile", ""), store.steps(8));
     assert_eq!((added?.number.get(), read?.len()), (0, 0));
     proxy.heal();
-    // D4: what asks twice has one time-out.
+    // D4: a call with two commands has one time-out.
     let hasty = impatient(&url).await?;
     assert!(hasty.step_named(7, "compile").await?.is_some());
     proxy.fail(Fault::delay(Direction::Answers, TIMEOUT * 3 / 4));
@@ -239,35 +247,36 @@ async fn slow() -> TestResult {
     Ok(())
 }
 
-/// A connection is cut or reset after any number of bytes, either way: an error that says that a write was not applied is
-/// right, one that leaves it open is given for those alone that must not be tried again, and no write is doubled.
+/// Cuts or resets a connection after any number of bytes, in either direction. An error that says "not applied" is
+/// right, only calls that are not idempotent end with an unknown outcome, and no write is doubled.
 async fn cut_anywhere() -> TestResult {
     let (proxy, url, server) = proxied().await?;
-    told_honestly(&proxy, connect(&url).await?, connect(&server.url()).await?).await
+    expect_true_errors(&proxy, connect(&url).await?, connect(&server.url()).await?).await
 }
 
-/// The proxy is the one before the server of build 7.
-pub(crate) async fn told_honestly(proxy: &Proxy, store: RedisStore, other: RedisStore) -> TestResult {
+/// Checks the errors of a store while its connections through the proxy fail. `other` connects without the proxy.
+pub(crate) async fn expect_true_errors(proxy: &Proxy, store: RedisStore, other: RedisStore) -> TestResult {
     let step = store.add(7, "compile", "").await?.id;
-    let (mut open, mut applied) = (0, 0);
+    let mut unknown = 0;
+    let mut applied = 0;
     for round in 0..120_u64 {
         let direction = if round % 3 == 0 { Direction::Requests } else { Direction::Answers };
         let fault = if round % 2 == 0 { Fault::cut(direction) } else { Fault::reset(direction) };
-        // From the first byte on, and then by strides that have no common measure with anything.
+        // After each of the first bytes, and then after lengths that share no period with the commands.
         let fault = fault.after(if round < 40 { round / 4 } else { round * 7 % 300 }).once();
 
         proxy.fail(fault);
         let name = format!("plain-{round}");
         let added = store.add(7, name.as_str(), "").await;
         proxy.heal();
-        let is_there = other.step_named(7, name.as_str()).await?.is_some();
+        let exists = other.step_named(7, name.as_str()).await?.is_some();
         match added {
-            Ok(_) => assert!(is_there, "D1"),
+            Ok(_) => assert!(exists, "D1"),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unavailable);
                 assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
-                open += 1;
-                applied += usize::from(is_there);
+                unknown += 1;
+                applied += usize::from(exists);
             }
         }
 
@@ -287,15 +296,15 @@ pub(crate) async fn told_honestly(proxy: &Proxy, store: RedisStore, other: Redis
         }
         proxy.heal();
     }
-    // It was met both ways: cut off before the server had it all, and after.
-    assert!(0 < applied && applied < open, "{applied} of {open} were applied");
+    // Some writes were cut before the server had them, others after.
+    assert!(0 < applied && applied < unknown, "{applied} of {unknown} were applied");
     let steps = other.steps(7).await?;
     let names = steps.iter().filter(|step| step.name.as_str().starts_with("keyed")).count();
     assert_eq!((names, steps[0].urls.len()), (120, 120));
     Ok(())
 }
 
-/// A proxy before a server of its own, the URL through it, and the server.
+/// A proxy in front of a private server, the URL of the proxy, and the server.
 async fn proxied() -> TestResult<(Proxy, String, Redis)> {
     let server = RedisOptions::default().start()?;
     let proxy = Proxy::start(server.address()).await?;

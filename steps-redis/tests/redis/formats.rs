@@ -1,4 +1,4 @@
-//! What is kept where, in which format, and for how long.
+//! The storage format, prefixes, limits, and the check of durability.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,16 +17,16 @@ use crate::connect;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("formats::a_newer_format_is_left_as_it_is", newer_format),
-        trial("formats::what_another_program_keeps_is_left_as_it_is", foreign_keys),
+        trial("formats::keys_of_another_program_are_left_as_they_are", foreign_keys),
         trial("formats::prefixes_and_databases_keep_stores_apart", prefixes),
         trial("formats::a_build_that_is_full_refuses_a_step", full_build),
-        trial("formats::no_suffix_is_left_out_where_it_gets_a_digit_more", more_digits),
-        trial("formats::settings_that_keep_less_are_told_once_or_refused", durability),
+        trial("formats::no_suffix_is_skipped_where_the_digits_increase", more_digits),
+        trial("formats::weak_settings_are_reported_once_or_refused", durability),
     ]
 }
 
 async fn refused(url: &str) -> TestResult<Error> {
-    let error = connect(url).await.err().ok_or("the store opened")?;
+    let error = connect(url).await.err().ok_or("the store was opened")?;
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     assert!(!error.is_retryable() && !error.may_have_applied());
     Ok(error)
@@ -47,7 +47,7 @@ async fn newer_format() -> TestResult {
 
 async fn foreign_keys() -> TestResult {
     let server = RedisOptions::default().start()?;
-    for (foreign, is_there) in [
+    for (foreign, get) in [
         (&["SET", "{steps:format}", "GIF89a"][..], "GET"),
         (&["SET", "{steps:format}", "0"], "GET"),
         (&["SET", "{steps:format}", ""], "GET"),
@@ -55,10 +55,10 @@ async fn foreign_keys() -> TestResult {
     ] {
         server.query::<()>(&["FLUSHALL"])?;
         server.query::<()>(foreign)?;
-        let before: redis::Value = server.query(&[is_there, "{steps:format}"])?;
+        let before: redis::Value = server.query(&[get, "{steps:format}"])?;
         let shown = refused(&server.url()).await?.to_string();
         assert!(shown.contains("another prefix"), "{shown}");
-        assert_eq!(server.query::<redis::Value>(&[is_there, "{steps:format}"])?, before);
+        assert_eq!(server.query::<redis::Value>(&[get, "{steps:format}"])?, before);
         assert_eq!(server.query::<u32>(&["DBSIZE"])?, 1);
         connect(&format!("{}?prefix=other", server.url())).await?;
     }
@@ -68,8 +68,8 @@ async fn foreign_keys() -> TestResult {
 async fn prefixes() -> TestResult {
     let server = RedisOptions::default().start()?;
     let mut stores = Vec::new();
-    for place in ["", "?prefix=a", "?prefix=a:7", "?prefix=%C3%A4", "/1", "/1?prefix=a"] {
-        stores.push(connect(&format!("{}{place}", server.url())).await?);
+    for suffix in ["", "?prefix=a", "?prefix=a:7", "?prefix=%C3%A4", "/1", "/1?prefix=a"] {
+        stores.push(connect(&format!("{}{suffix}", server.url())).await?);
     }
     for (index, store) in stores.iter().enumerate() {
         let added = store.add(7, "compile", index.to_string()).await?;
@@ -82,7 +82,7 @@ async fn prefixes() -> TestResult {
     Ok(())
 }
 
-/// A million steps are not made but claimed: the index of a build says how many it has.
+/// Sets the step count in the index of a build, instead of adding a million steps.
 async fn full_build() -> TestResult {
     let server = RedisOptions::default().start()?;
     let store = connect(&server.url()).await?;
@@ -101,22 +101,22 @@ async fn full_build() -> TestResult {
     }
     assert_eq!(server.query::<u32>(&["HLEN", "{steps:7}:index"])?, before);
     assert_eq!(store.add_step(keyed).await?, first, "I5: nothing is added");
-    assert_eq!(store.step(last.id).await?.ok_or("the last step is there")?.name, "compile");
+    assert_eq!(store.step(last.id).await?.ok_or("the last step exists")?.name, "compile");
     store.add_named_url(last.id, "log", "").await?;
-    // The next build begins where this one ends.
+    // The ids of the next build begin where those of this build end.
     let next = store.add(8, "compile", "").await?;
     assert_eq!((next.id.get(), next.number.get()), (8 << 20, 0));
 
-    let greatest = store.add(GREATEST_BUILD_ID, "compile", "").await?;
-    assert_eq!(store.step(greatest.id).await?.ok_or("it is there")?.build_id.get(), GREATEST_BUILD_ID);
+    let largest = store.add(GREATEST_BUILD_ID, "compile", "").await?;
+    assert_eq!(store.step(largest.id).await?.ok_or("the step exists")?.build_id.get(), GREATEST_BUILD_ID);
     let error = store.add(GREATEST_BUILD_ID + 1, "compile", "").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::CapacityExceeded);
     assert!(store.steps(GREATEST_BUILD_ID + 1).await?.is_empty());
     Ok(())
 }
 
-/// N3, N5: for each number of digits, from where a hint leads to where the next begins. The name is long and not
-/// ASCII, so that each digit takes a letter of it, of more than one byte.
+/// N3, N5: the last suffix of each number of digits, then the first with one digit more. The name is as long as allowed
+/// and not ASCII, so each digit replaces a letter, which may have several bytes.
 async fn more_digits() -> TestResult {
     let server = RedisOptions::default().start()?;
     let store = connect(&server.url()).await?;
@@ -126,13 +126,13 @@ async fn more_digits() -> TestResult {
         store.add(build, name.as_str(), "").await?;
         for digits in 1..=6 {
             let past = 10_u32.pow(digits);
-            let cut: String = name.chars().take(49 - digits as usize).collect();
-            // All suffixes of so many digits are taken but the last.
-            let hint = format!("h{digits}{cut}");
+            let prefix: String = name.chars().take(49 - digits as usize).collect();
+            // The hint says that all suffixes with this number of digits are taken except the last.
+            let hint = format!("h{digits}{prefix}");
             server.query::<()>(&["HSET", &index, &hint, &(past - 1).to_string()])?;
             let added = store.add(build, name.as_str(), "").await?;
-            assert_eq!(added.name.as_str(), format!("{cut}_{}", past - 1));
-            let shorter: String = cut.chars().take(48 - digits as usize).collect();
+            assert_eq!(added.name.as_str(), format!("{prefix}_{}", past - 1));
+            let shorter: String = prefix.chars().take(48 - digits as usize).collect();
             let added = store.add(build, name.as_str(), "").await?;
             assert_eq!(added.name.as_str(), format!("{shorter}_{past}"));
         }
@@ -143,13 +143,13 @@ async fn more_digits() -> TestResult {
 async fn durability() -> TestResult {
     let server = RedisOptions::default().start()?;
     let warnings = Warnings::default();
-    let _until_then = tracing::subscriber::set_default(warnings.clone());
+    let _guard = tracing::subscriber::set_default(warnings.clone());
     let store = connect(&server.url()).await?;
     store.add(7, "compile", "").await?;
     store.steps(7).await?;
     {
-        let told = warnings.0.lock().expect("nobody panicked");
-        assert_eq!(told.iter().filter(|it| it.contains("appendonly is no")).count(), 1, "{told:?}");
+        let logged = warnings.0.lock().expect("no test panicked");
+        assert_eq!(logged.iter().filter(|it| it.contains("appendonly is no")).count(), 1, "{logged:?}");
     }
     let required = format!("{}?durability=required", server.url());
     assert!(refused(&required).await?.to_string().contains("appendonly is no"));
@@ -158,15 +158,15 @@ async fn durability() -> TestResult {
     server.query::<()>(&["CONFIG", "SET", "appendfsync", "always", "maxmemory-policy", "allkeys-lru"])?;
     assert!(refused(&required).await?.to_string().contains("maxmemory-policy"));
     server.query::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])?;
-    warnings.0.lock().expect("nobody panicked").clear();
+    warnings.0.lock().expect("no test panicked").clear();
     let description = connect(&required).await?.describe().await?;
     assert!(description.promises.iter().any(|it| it.contains("machine")), "{description:?}");
-    let told = warnings.0.lock().expect("nobody panicked");
-    assert!(told.is_empty(), "{told:?}");
+    let logged = warnings.0.lock().expect("no test panicked");
+    assert!(logged.is_empty(), "{logged:?}");
     Ok(())
 }
 
-/// Keeps what is told on this thread.
+/// Collects the messages that are logged on this thread.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -180,7 +180,7 @@ impl Subscriber for Warnings {
         impl Visit for Message<'_> {
             fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
                 if field.name() == "message" {
-                    self.0.0.lock().expect("nobody panicked").push(format!("{value:?}"));
+                    self.0.0.lock().expect("no test panicked").push(format!("{value:?}"));
                 }
             }
         }

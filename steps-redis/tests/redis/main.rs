@@ -1,7 +1,7 @@
-//! What only this store has: servers, which may go away, hang, fill up or be moved from under it, what others write to
-//! its keys, and processes that share them.
+//! Tests of this store's own: servers that stop, hang, fill up or fail over, keys that other programs write to, and
+//! processes that share a store.
 //!
-//! The tests run this program again as a child, with a job for it in the environment.
+//! The tests run this program again as a child, with a job in its environment.
 
 mod cluster;
 mod corrupt;
@@ -19,7 +19,7 @@ use libtest_mimic::Arguments;
 use steps_redis::{RedisOptions, RedisStore};
 use test_servers::children;
 
-/// The time-out of a store that is not to wait for long.
+/// The time-out of an [`impatient`] store.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Several processes on one hot build, and a server that dies under them.
+//! Several processes that write to one build, and a server that is killed meanwhile.
 
 use std::time::Duration;
 
@@ -14,9 +14,12 @@ use crate::connect;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("processes::what_many_write_to_one_build_is_neither_lost_nor_doubled", on_a_node),
-        trial("processes::what_many_write_to_one_build_of_a_cluster_is_neither_lost_nor_doubled", on_a_cluster),
-        trial("processes::a_killed_server_loses_nothing_that_was_answered", killed_server),
+        trial("processes::writes_of_many_processes_to_one_build_are_neither_lost_nor_doubled", on_a_node),
+        trial(
+            "processes::writes_of_many_processes_to_one_build_of_a_cluster_are_neither_lost_nor_doubled",
+            on_a_cluster,
+        ),
+        trial("processes::a_killed_server_loses_no_answered_write", killed_server),
         trial("processes::a_loss_would_be_noticed", killed_server_without_persistence),
     ]
 }
@@ -29,8 +32,8 @@ async fn on_a_cluster() -> TestResult {
     one_build(&shared_redis_cluster()?).await
 }
 
-async fn one_build(place: &KeyPrefix) -> TestResult {
-    let url = place.url_with_prefix();
+async fn one_build(prefix: &KeyPrefix) -> TestResult {
+    let url = prefix.url_with_prefix();
     share_a_build(&url, &connect(&url).await?, 8).await
 }
 
@@ -43,8 +46,8 @@ async fn killed_server() -> TestResult {
     Ok(())
 }
 
-/// The control: what shows that nothing was lost would show a loss. With snapshots alone, the death of the server takes
-/// what came after the last one.
+/// The control of the test above: it would notice a loss. With snapshots only, the death of the server takes all writes
+/// since the last one.
 async fn killed_server_without_persistence() -> TestResult {
     let mut server = RedisOptions::default().start()?;
     let url = format!("{}?prefix=kill_0", server.url());
@@ -55,22 +58,22 @@ async fn killed_server_without_persistence() -> TestResult {
     Ok(())
 }
 
-/// Kills the server in the middle of the work of two processes, starts it again, and checks what they were
-/// answered.
+/// Kills the server while two processes write, starts it again, and checks that it has all answered writes.
 async fn kill_while_writing(server: &mut Redis, kill: usize) -> TestResult {
     let url = format!("{}?prefix=kill_{kill}", server.url());
-    let (mut writers, mut answered) = (Writers::start(2, &url)?, Answered::default());
-    // Each time it is killed at another point of their work.
+    let mut writers = Writers::start(2, &url)?;
+    let mut answered = Answered::default();
+    // Each kill comes at another point of their work.
     writers.hear(100 + 37 * kill, &mut answered)?;
     server.kill()?;
-    // Writes that were on their way end with an error. The others wait for the server to come back, so the children
-    // would go on.
+    // Writes in flight end with an error. The others wait for the server to restart, so the children must be killed
+    // before.
     tokio::time::sleep(Duration::from_millis(50)).await;
     writers.kill(&mut answered)?;
     server.start_again()?;
     let store = connect(&url).await?;
     answered.check(&store.steps(BUILD).await?)?;
-    // The next calls work by themselves.
+    // Later calls succeed.
     store.add(BUILD, "compile", "running").await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Writes that wait for replicas (D1): what is answered is there, and what is not there is not answered.
+//! Writes that wait for replicas (D1): a replica has each answered write.
 
 use std::{
     pin::pin,
@@ -19,14 +19,14 @@ use crate::{TIMEOUT, connect, impatient};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("replicas::what_was_answered_is_on_the_replica", answered),
-        trial("replicas::without_a_replica_a_write_may_have_been_applied_and_says_so_in_time", hangs),
-        trial("replicas::what_waits_behind_such_a_write_is_not_sent", behind),
-        trial("replicas::a_write_whose_caller_does_not_go_on_keeps_none_waiting", not_polled),
-        trial("replicas::who_repeats_a_write_waits_for_the_first", repeated),
-        trial("replicas::more_replicas_than_there_are_are_told_of", too_many),
-        trial("replicas::a_user_who_may_not_wait_is_told_so", no_right),
-        trial("replicas::a_primary_that_becomes_a_replica_answers_nobody", demoted),
+        trial("replicas::an_answered_write_is_on_the_replica", answered),
+        trial("replicas::without_a_replica_a_write_ends_in_time_and_may_have_been_applied", hangs),
+        trial("replicas::writes_behind_a_waiting_write_are_not_sent", behind),
+        trial("replicas::a_write_that_is_not_polled_blocks_no_other", not_polled),
+        trial("replicas::a_repeated_write_waits_for_the_first", repeated),
+        trial("replicas::too_few_replicas_are_reported", too_many),
+        trial("replicas::a_user_without_permission_to_wait_is_refused", no_right),
+        trial("replicas::a_primary_that_becomes_a_replica_answers_no_write", demoted),
     ]
 }
 
@@ -41,16 +41,17 @@ fn unconfirmed(error: &Error, is_retryable: bool) {
     assert!(error.message().starts_with("0 of the 1 replicas"), "{error}");
 }
 
-/// Many at once, while the replica is held up now and then.
+/// Many concurrent writes, while the replica pauses repeatedly.
 async fn answered() -> TestResult {
     let (primary, replica) = RedisOptions::default().start_with_replica()?;
     let store = Arc::new(connect(&url(&primary)).await?);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..16_i64 {
-        let (store, mut replica) = (Arc::clone(&store), redis::Client::open(replica.url())?.get_connection()?);
+        let store = Arc::clone(&store);
+        let mut replica = redis::Client::open(replica.url())?.get_connection()?;
         tasks.spawn(async move {
             for round in 0..25 {
-                // A build of many tasks, and one of each.
+                // Alternates between a shared build and one of the task's own.
                 let build = if round % 2 == 0 { BUILD } else { 100 + task };
                 let step = store.add(build, "compile", "").await?;
                 let key = format!("{{steps:{build}}}");
@@ -62,7 +63,7 @@ async fn answered() -> TestResult {
             TestResult::Ok(())
         });
     }
-    let holding = tokio::task::spawn_blocking(move || {
+    let pausing = tokio::task::spawn_blocking(move || {
         for _ in 0..20 {
             replica.pause()?;
             std::thread::sleep(Duration::from_millis(20));
@@ -74,21 +75,21 @@ async fn answered() -> TestResult {
     while let Some(task) = tasks.join_next().await {
         task??;
     }
-    holding.await??;
+    pausing.await??;
     Ok(())
 }
 
-/// As in a `select!` whose other branch writes as well.
+/// The caller stops polling its first write while it waits for a second one, as in a `select!`.
 async fn not_polled() -> TestResult {
     let (primary, _replica) = RedisOptions::default().start_with_replica()?;
     let store = impatient(&url(&primary)).await?;
-    let mut left_alone = 0;
+    let mut unpolled = 0;
     for round in 0..20 {
         let mut begun = pin!(store.add(BUILD, "begun", ""));
-        // As far as it comes by itself, by then it has its turn.
+        // One poll suffices for the write to enter the replication barrier.
         tokio::select! {
             biased;
-            // On a busy machine the answer may be there already.
+            // On a busy machine the write may have been answered already.
             added = &mut begun => {
                 added?;
                 store.add(BUILD, "other", "").await?;
@@ -96,19 +97,20 @@ async fn not_polled() -> TestResult {
             () = tokio::task::yield_now() => {
                 store.add(BUILD, "other", "").await?;
                 begun.await?;
-                left_alone += 1;
+                unpolled += 1;
             }
         }
         assert_eq!(store.steps(BUILD).await?.len(), 2 * (round + 1));
     }
-    assert!(left_alone > 0, "each was answered at once");
+    assert!(unpolled > 0, "each write was answered at once");
     Ok(())
 }
 
-/// A replica hangs: all writes end in time, reads do not mind, and once it is back all goes on.
+/// A replica hangs. All writes end in time, reads are answered, and writes succeed once the replica resumes.
 async fn hangs() -> TestResult {
     let (primary, replica) = RedisOptions::default().start_with_replica()?;
-    let (store, other) = (impatient(&url(&primary)).await?, impatient(&url(&primary)).await?);
+    let store = impatient(&url(&primary)).await?;
+    let other = impatient(&url(&primary)).await?;
     let step = store.add(BUILD, "compile", "").await?.id;
     for round in 0..2 {
         replica.pause()?;
@@ -118,7 +120,7 @@ async fn hangs() -> TestResult {
         assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
         unconfirmed(&added.unwrap_err(), false);
         unconfirmed(&linked.unwrap_err(), true);
-        // What writes nothing has nothing to wait for.
+        // Calls that write nothing do not wait for replicas.
         let start = Instant::now();
         assert_eq!(store.steps(BUILD).await?.len(), 2 + round);
         let missing = store.finish(StepId::new(step.get() + 100)?, Results::SUCCESS).await;
@@ -132,7 +134,7 @@ async fn hangs() -> TestResult {
     Ok(())
 }
 
-/// What comes while others wait for the replica: it is certain not to have been applied if it says so.
+/// Writes that are called while others wait for the replica: an error that says "not applied" is right.
 async fn behind() -> TestResult {
     let (primary, replica) = RedisOptions::default().start_with_replica()?;
     let store = Arc::new(impatient(&url(&primary)).await?);
@@ -140,7 +142,8 @@ async fn behind() -> TestResult {
     replica.pause()?;
     let mut adds = tokio::task::JoinSet::new();
     for number in 0..40 {
-        let (store, name) = (Arc::clone(&store), format!("late-{number}"));
+        let store = Arc::clone(&store);
+        let name = format!("late-{number}");
         adds.spawn(async move {
             tokio::time::sleep(Duration::from_millis(5) * number).await;
             let start = Instant::now();
@@ -151,24 +154,25 @@ async fn behind() -> TestResult {
     let answers = adds.join_all().await;
     replica.resume()?;
     let steps = store.steps(BUILD).await?;
-    let mut certain = 0;
+    let mut unsent = 0;
     for (answer, name, elapsed) in answers {
         let error = answer.err().ok_or("no replica has it")?;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(elapsed < 2 * TIMEOUT, "{elapsed:?}");
-        let is_there = steps.iter().any(|step| step.name == *name);
-        assert_eq!(is_there, error.may_have_applied(), "{name}: {error}");
-        certain += usize::from(!error.may_have_applied());
+        let exists = steps.iter().any(|step| step.name == *name);
+        assert_eq!(exists, error.may_have_applied(), "{name}: {error}");
+        unsent += usize::from(!error.may_have_applied());
     }
-    assert!(certain > 20, "{certain} of 40 were certain");
+    assert!(unsent > 20, "{unsent} of 40 were not sent");
     store.add(BUILD, "compile", "").await?;
     Ok(())
 }
 
-/// The first write is not on the replica when it is repeated, by somebody else.
+/// Another client repeats a write before the replica has the first one.
 async fn repeated() -> TestResult {
     let (primary, replica) = RedisOptions::default().start_with_replica()?;
-    let (store, other) = (impatient(&url(&primary)).await?, impatient(&url(&primary)).await?);
+    let store = impatient(&url(&primary)).await?;
+    let other = impatient(&url(&primary)).await?;
     let step = store.add(BUILD, "compile", "").await?.id;
     replica.pause()?;
     for (adding, linking) in [(&store, &other), (&other, &store)] {
@@ -178,7 +182,7 @@ async fn repeated() -> TestResult {
         unconfirmed(&linked.unwrap_err(), true);
     }
     replica.resume()?;
-    // Servers newer than 7.0 wait for what the client wrote last, and for nothing where it only read. So a repeat writes.
+    // After Redis 7.0, WAIT covers only the client's own writes, and none if it only read. So a repeated write must write.
     let written = async |store: &RedisStore| {
         let before = writes(&primary)?;
         store.add_step(keyed("other", "key")?).await?;
@@ -187,10 +191,10 @@ async fn repeated() -> TestResult {
         TestResult::Ok((between - before, writes(&primary)? - between))
     };
     assert_eq!(written(&store).await?, (1, 1));
-    // Who waits for none does not pay for it.
+    // Without `replicas`, a repeated write writes nothing.
     assert_eq!(written(&connect(&primary.url()).await?).await?, (0, 0));
     assert_eq!(other.steps(BUILD).await?.len(), 2, "I5");
-    assert_eq!(other.step(step).await?.ok_or("it is there")?.urls.len(), 1, "U2");
+    assert_eq!(other.step(step).await?.ok_or("the step exists")?.urls.len(), 1, "U2");
     Ok(())
 }
 
@@ -201,12 +205,12 @@ async fn too_many() -> TestResult {
     assert!(error.message().starts_with("1 of the 2 replicas"), "{error}");
     assert!(error.may_have_applied(), "{error}");
     let described = store.describe().await?;
-    let said = |said: &str, of: &[String]| of.iter().any(|it| it.contains(said));
-    assert!(said("wait for 2 replicas, and a server has 1", &described.warnings), "{described:?}");
+    let has = |text: &str, lines: &[String]| lines.iter().any(|line| line.contains(text));
+    assert!(has("wait for 2 replicas, and a server has 1", &described.warnings), "{described:?}");
     let described = connect(&url(&primary)).await?.describe().await?;
-    assert!(said("on a replica of its server", &described.promises), "{described:?}");
-    assert!(said("any other replica", &described.warnings), "{described:?}");
-    assert!(!said("wait for", &described.warnings), "{described:?}");
+    assert!(has("on a replica of its server", &described.promises), "{described:?}");
+    assert!(has("any other replica", &described.warnings), "{described:?}");
+    assert!(!has("wait for", &described.warnings), "{described:?}");
     Ok(())
 }
 
@@ -214,13 +218,13 @@ async fn no_right() -> TestResult {
     let (primary, _replica) = RedisOptions::default().start_with_replica()?;
     primary.query::<()>(&["ACL", "SETUSER", "ci", "on", ">geheim", "~*", "&*", "+@all", "-wait"])?;
     let login = format!("redis://ci:geheim@{}", primary.address());
-    let error = impatient(&format!("{login}?replicas=1")).await.err().ok_or("it may not wait")?;
+    let error = impatient(&format!("{login}?replicas=1")).await.err().ok_or("it was connected")?;
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     impatient(&login).await?.add(BUILD, "compile", "").await?;
     Ok(())
 }
 
-/// While a write waits, its server stops being a primary: whether the write is kept, nobody knows.
+/// While a write waits, its server becomes a replica. The outcome of the write is unknown.
 async fn demoted() -> TestResult {
     let (primary, replica) = RedisOptions::default().start_with_replica()?;
     let store = connect(&url(&primary)).await?;
@@ -242,9 +246,9 @@ async fn demoted() -> TestResult {
     Ok(())
 }
 
-/// How often the server was written to, all scripts together.
+/// The number of HSET commands that scripts have run on the server.
 fn writes(server: &Redis) -> TestResult<u64> {
     let info: String = server.query(&["INFO", "commandstats"])?;
     let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_hset:calls=")?.split(',').next());
-    Ok(calls.ok_or("it was written to")?.parse()?)
+    Ok(calls.ok_or("there was no HSET")?.parse()?)
 }

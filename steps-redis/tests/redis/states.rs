@@ -1,5 +1,4 @@
-//! Servers that are there and refuse (D3): what the store says, that nothing was applied, and that it works again by
-//! itself.
+//! Servers that refuse commands (D3): the error is right, nothing was applied, and later calls succeed again.
 
 use std::{fs, time::Instant};
 
@@ -20,17 +19,17 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("states::a_replica_is_read_and_takes_no_writes", replica),
         trial("states::a_server_that_cannot_save_is_read_and_takes_no_writes", cannot_save),
         trial("states::a_server_that_loads_its_data_is_waited_for", loading),
-        trial("states::a_server_busy_with_another_script_is_waited_for", busy),
+        trial("states::a_server_that_runs_a_long_script_is_waited_for", busy),
         trial("states::a_server_without_a_connection_left_is_waited_for", no_connection_left),
         trial("states::a_server_with_too_few_replicas_is_read_and_waited_for", too_few_replicas),
-        trial("states::a_password_is_asked_for_and_never_shown", passwords),
-        trial("states::a_user_with_few_rights_is_told_which_is_missing", few_rights),
-        trial("states::a_cluster_and_a_node_are_told_apart", wrong_scheme),
+        trial("states::a_password_is_required_and_never_shown", passwords),
+        trial("states::a_missing_permission_is_reported", missing_permissions),
+        trial("states::a_wrong_scheme_for_a_cluster_or_a_server_is_refused", wrong_scheme),
         trial("states::a_store_is_described_until_it_is_closed", described),
     ]
 }
 
-/// Every write is refused in this way, nothing is changed, and reads are answered.
+/// Checks that every write fails with this kind of error and changes nothing, and that reads are answered.
 async fn takes_no_writes(store: &RedisStore, kind: ErrorKind) -> TestResult {
     let before = store.steps(BUILD).await?;
     let id = before[0].id;
@@ -53,7 +52,7 @@ async fn takes_no_writes(store: &RedisStore, kind: ErrorKind) -> TestResult {
     Ok(())
 }
 
-/// Writes are taken again, with no call in between.
+/// Checks that writes succeed, with no other call before.
 async fn takes_writes(store: &RedisStore) -> TestResult {
     let before = store.steps(BUILD).await?.len();
     let added = store.add(BUILD, "compile", "running").await?;
@@ -70,7 +69,7 @@ async fn out_of_memory() -> TestResult {
     for _ in 0..2 {
         server.query::<()>(&["CONFIG", "SET", "maxmemory", "1"])?;
         takes_no_writes(&store, ErrorKind::CapacityExceeded).await?;
-        // A server that does not know the scripts yet says the same.
+        // The error is the same for a server that does not have the scripts in its cache.
         server.query::<()>(&["SCRIPT", "FLUSH"])?;
         takes_no_writes(&store, ErrorKind::CapacityExceeded).await?;
         server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"])?;
@@ -80,7 +79,8 @@ async fn out_of_memory() -> TestResult {
 }
 
 async fn replica() -> TestResult {
-    let (primary, replica) = (RedisOptions::default().start()?, RedisOptions::default().start()?);
+    let primary = RedisOptions::default().start()?;
+    let replica = RedisOptions::default().start()?;
     let writer = connect(&primary.url()).await?;
     takes_writes(&writer).await?;
     replica.query::<()>(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])?;
@@ -90,13 +90,13 @@ async fn replica() -> TestResult {
     .await?;
     let store = impatient(&replica.url()).await?;
     takes_no_writes(&store, ErrorKind::ReadOnly).await?;
-    // A replica without data is no store yet, and not a foreign place either.
+    // A replica without data is not mistaken for another program's.
     connect(&format!("{}?prefix=empty", replica.url())).await?;
     replica.query::<()>(&["REPLICAOF", "NO", "ONE"])?;
     takes_writes(&store).await
 }
 
-/// A folder stands where the snapshot is to be written.
+/// A folder has the path of the snapshot.
 async fn cannot_save() -> TestResult {
     let server = RedisOptions::default().with_setting("save", "3600 1").start()?;
     let store = impatient(&server.url()).await?;
@@ -118,7 +118,7 @@ async fn save_in_background(server: &Redis, status: &str) -> TestResult {
 
 async fn loading() -> TestResult {
     let options = RedisOptions::default().with_setting("enable-debug-command", "yes");
-    // It looks after its connections once a kilobyte, so the values are of some.
+    // The server handles connections once per kilobyte while it loads, so the values are larger than that.
     let options =
         options.with_setting("rdbcompression", "no").with_setting("loading-process-events-interval-bytes", "1024");
     let server = options.start()?;
@@ -131,7 +131,7 @@ async fn loading() -> TestResult {
     server.query::<()>(&["CONFIG", "SET", "key-load-delay", "100000"])?;
     std::thread::scope(|scope| {
         let reload = scope.spawn(|| server.query::<()>(&["DEBUG", "RELOAD"]));
-        let met = tokio::task::block_in_place(|| {
+        let result = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
                 until("it loads", async || {
                     server.query::<()>(&["GET", "x"]).is_err_and(|error| error.to_string().contains("loading"))
@@ -148,9 +148,9 @@ async fn loading() -> TestResult {
                 Ok(())
             })
         });
-        // It takes 3 s, and the query's own time-out is 5 s.
+        // The reload takes 3 s, and the time-out of the query is 5 s.
         let _ = reload.join();
-        met
+        result
     })
 }
 
@@ -162,11 +162,12 @@ fn unavailable(error: &Error, may_have_applied: bool) {
 
 async fn busy() -> TestResult {
     let server = RedisOptions::default().with_setting("busy-reply-threshold", "50").start()?;
-    let (store, hasty) = (connect(&server.url()).await?, impatient(&server.url()).await?);
+    let store = connect(&server.url()).await?;
+    let hasty = impatient(&server.url()).await?;
     takes_writes(&store).await?;
     std::thread::scope(|scope| {
         let endless = scope.spawn(|| server.query::<()>(&["EVAL", "while true do end", "0"]));
-        let met = tokio::task::block_in_place(|| {
+        let result = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
                 until("it is busy", async || {
                     server.query::<()>(&["GET", "x"]).is_err_and(|error| error.to_string().contains("BUSY"))
@@ -180,14 +181,14 @@ async fn busy() -> TestResult {
                 });
                 killed?;
                 written?;
-                // The last try may have been on its way when the time was up.
+                // The last attempt may have been in flight at the deadline.
                 assert!(error.may_have_applied() || store.step_named(BUILD, "hasty").await?.is_none(), "{error}");
                 Ok(())
             })
         });
         let _ = server.query::<()>(&["SCRIPT", "KILL"]);
         let _ = endless.join();
-        met
+        result
     })
 }
 
@@ -200,27 +201,28 @@ async fn no_connection_left() -> TestResult {
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).query::<()>(&mut holding)?;
     let error = impatient(&server.url()).await.err().ok_or("there is no connection left")?;
     unavailable(&error, false);
-    let (written, let_go) = tokio::join!(takes_writes(&store), async {
+    let (written, restored) = tokio::join!(takes_writes(&store), async {
         tokio::time::sleep(TIMEOUT / 2).await;
         redis::cmd("CONFIG").arg(&["SET", "maxclients", "100"]).query::<()>(&mut holding)
     });
-    let_go?;
+    restored?;
     written
 }
 
 async fn too_few_replicas() -> TestResult {
     let server = RedisOptions::default().start()?;
-    let (store, hasty) = (connect(&server.url()).await?, impatient(&server.url()).await?);
+    let store = connect(&server.url()).await?;
+    let hasty = impatient(&server.url()).await?;
     takes_writes(&store).await?;
     server.query::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"])?;
     let error = hasty.add(BUILD, "hasty", "").await.err().ok_or("there is no replica")?;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(store.steps(BUILD).await?.len(), 1);
-    let (written, let_go) = tokio::join!(takes_writes(&store), async {
+    let (written, restored) = tokio::join!(takes_writes(&store), async {
         tokio::time::sleep(TIMEOUT / 4).await;
         server.query::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"])
     });
-    let_go?;
+    restored?;
     written
 }
 
@@ -233,15 +235,15 @@ async fn passwords() -> TestResult {
     redis::cmd("CONFIG").arg(&["SET", "requirepass", "geheim"]).query::<()>(&mut admin)?;
     redis::cmd("ACL").arg(&["SETUSER", "ci", "on", ">geheim", "~*", "&*", "+@all"]).query::<()>(&mut admin)?;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).query::<()>(&mut admin)?;
-    // The store has no password, and does not wait for one. The read comes first: it notices that the connection is gone.
-    let (start, mut errors) =
-        (Instant::now(), vec![store.steps(BUILD).await.err(), store.add(BUILD, "compile", "").await.err()]);
+    // A missing password is no transient error. The read comes first, so that the store notices the lost connection.
+    let start = Instant::now();
+    let mut errors = vec![store.steps(BUILD).await.err(), store.add(BUILD, "compile", "").await.err()];
     for login in ["", ":gehaim@", "ci:gehaim@", "ci@", "nobody:gehaim@", ":%C3%A4@"] {
         errors.push(impatient(&format!("redis://{login}{address}")).await.err());
     }
     assert!(start.elapsed() < 8 * TIMEOUT, "{:?}", start.elapsed());
     for error in errors {
-        let error = error.ok_or("it was let in")?;
+        let error = error.ok_or("the login was accepted")?;
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(!error.is_retryable() && !error.may_have_applied(), "{error}");
         let mut shown = format!("{error} {error:?} {error:#?}");
@@ -263,7 +265,7 @@ async fn passwords() -> TestResult {
     takes_writes(&store).await
 }
 
-async fn few_rights() -> TestResult {
+async fn missing_permissions() -> TestResult {
     let server = RedisOptions::default().start()?;
     takes_writes(&connect(&server.url()).await?).await?;
     let url = |user: &str| format!("redis://{user}:geheim@{}", server.address());
@@ -271,34 +273,34 @@ async fn few_rights() -> TestResult {
         let user = ["ACL", "SETUSER", name, "reset", "on", ">geheim", "&*"];
         server.query::<()>(&[&user[..], rights].concat())
     };
-    // What docs/redis.md says is enough, is.
-    user("enough", &["~{steps:*", "+@read", "+@write", "+@scripting", "+@connection", "-@dangerous"])?;
-    takes_writes(&impatient(&url("enough")).await?).await?;
-    let store = impatient(&url("enough")).await?;
+    // The permissions that docs/redis.md lists.
+    user("limited", &["~{steps:*", "+@read", "+@write", "+@scripting", "+@connection", "-@dangerous"])?;
+    takes_writes(&impatient(&url("limited")).await?).await?;
+    let store = impatient(&url("limited")).await?;
 
-    for (what, rights) in [
+    for (missing, rights) in [
         ("commands that write", &["~{steps:*", "+@read", "+@scripting", "+@connection"][..]),
         ("the one command that they write with", &["~{steps:*", "+@all", "-hset"]),
         ("keys that are written", &["%R~{steps:*", "+@all"]),
         ("scripts", &["~{steps:*", "+@read", "+@write", "+@connection"]),
     ] {
-        user("enough", rights)?;
-        // Those who are there already lose the right as well.
-        for store in [&store, &impatient(&url("enough")).await?] {
+        user("limited", rights)?;
+        // Open connections lose the permission as well.
+        for store in [&store, &impatient(&url("limited")).await?] {
             for error in [store.add(BUILD, "compile", "").await.err(), store.add(8, "compile", "").await.err()] {
-                let error = error.ok_or_else(|| format!("without {what} it was answered"))?;
-                assert_eq!(error.kind(), ErrorKind::ReadOnly, "without {what}: {error}");
-                assert!(!error.is_retryable() && !error.may_have_applied(), "without {what}: {error}");
+                let error = error.ok_or_else(|| format!("without {missing} it was answered"))?;
+                assert_eq!(error.kind(), ErrorKind::ReadOnly, "without {missing}: {error}");
+                assert!(!error.is_retryable() && !error.may_have_applied(), "without {missing}: {error}");
                 assert!(!format!("{error} {error:?}").contains("geheim"));
             }
-            assert_eq!(store.steps(BUILD).await?.len(), 2, "without {what}");
+            assert_eq!(store.steps(BUILD).await?.len(), 2, "without {missing}");
         }
     }
-    user("enough", &["~other:*", "+@all"])?;
+    user("limited", &["~other:*", "+@all"])?;
     assert_eq!(store.steps(BUILD).await.unwrap_err().kind(), ErrorKind::ReadOnly);
-    let error = impatient(&url("enough")).await.err().ok_or("it may not read the format")?;
+    let error = impatient(&url("limited")).await.err().ok_or("it may not read the format")?;
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-    user("enough", &["~*", "+@all"])?;
+    user("limited", &["~*", "+@all"])?;
     takes_writes(&store).await
 }
 
@@ -307,15 +309,15 @@ async fn wrong_scheme() -> TestResult {
     let cluster = test_servers::shared_redis_cluster()?;
     let (_, nodes) = cluster.url().split_once("://").ok_or("a URL has a scheme")?;
     let first = nodes.split(',').next().ok_or("a cluster has nodes")?;
-    for (url, said) in [
+    for (url, expected) in [
         (format!("redis-cluster://{}", node.address()), "redis://"),
         (format!("redis://{first}?prefix={}", cluster.prefix()), "redis-cluster://"),
     ] {
-        let error = impatient(&url).await.err().ok_or_else(|| format!("{url} was taken"))?;
+        let error = impatient(&url).await.err().ok_or_else(|| format!("{url} was accepted"))?;
         assert_eq!(error.kind(), ErrorKind::Config, "{url}: {error}");
-        assert!(error.to_string().contains(said), "{url}: {error}");
+        assert!(error.to_string().contains(expected), "{url}: {error}");
     }
-    // Any one node of a cluster leads to all.
+    // One node of a cluster is enough to find the others.
     let store = connect(&format!("redis-cluster://{first}?prefix={}", cluster.prefix())).await?;
     for build in 1..=30 {
         store.add(build, "compile", "").await?;
@@ -326,12 +328,12 @@ async fn wrong_scheme() -> TestResult {
 async fn described() -> TestResult {
     let server = RedisOptions::default().start()?;
     let store = std::sync::Arc::new(connect(&server.url()).await?);
-    // The store's connections are of its own runtime, whoever asks: one that ends takes none with it.
+    // The connections belong to the store's runtime. So they survive the end of a runtime that called the store.
     server.query::<()>(&["CLIENT", "KILL", "TYPE", "normal"])?;
-    let asking = std::sync::Arc::clone(&store);
+    let shared = std::sync::Arc::clone(&store);
     let described = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(until("it is described", async || asking.describe().await.is_ok()))
+        runtime.block_on(until("it is described", async || shared.describe().await.is_ok()))
     });
     tokio::task::spawn_blocking(|| described.join()).await?.map_err(|_| "a thread panicked")??;
     store.add(BUILD, "compile", "").await?;

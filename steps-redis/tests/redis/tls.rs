@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use test_servers::{TestResult, trial};
 
-/// The trial runs itself again with these in the environment: whom a process trusts is settled when it starts.
+/// The trial runs itself again with these variables in its environment: a process reads its trusted certificates once.
 const URL: &str = "STEPS_TEST_TLS_URL";
 const IS_TRUSTED: &str = "STEPS_TEST_TLS_IS_TRUSTED";
 
@@ -21,7 +21,8 @@ async fn certificates() -> TestResult {
     if let (Ok(url), Ok(is_trusted)) = (env::var(URL), env::var(IS_TRUSTED)) {
         return as_child(&url, is_trusted == "true").await;
     }
-    let (trusted, strange) = (Authority::new()?, Authority::new()?);
+    let trusted = Authority::new()?;
+    let untrusted = Authority::new()?;
     let (certificate, key) = trusted.certify("localhost")?;
     let folder = tempfile::tempdir()?;
     let file = |name: &str, text: &str| {
@@ -35,19 +36,20 @@ async fn certificates() -> TestResult {
         .with_setting("tls-key-file", file("server.key", &key)?)
         .with_setting("tls-auth-clients", "no")
         .start()?;
-    let (trusted, strange) = (file("trusted.crt", trusted.certificate())?, file("strange.crt", strange.certificate())?);
-    // The certificate is for this name, and not for the address. One end encrypts and the other does not, either way.
+    let trusted_file = file("trusted.crt", trusted.certificate())?;
+    let untrusted_file = file("untrusted.crt", untrusted.certificate())?;
+    // The certificate is for the name, not for the address. In the last case, the port is that of plain connections.
     for (url, authority, is_trusted) in [
-        (format!("rediss://localhost:{port}"), &trusted, true),
-        (format!("rediss://localhost:{port}"), &strange, false),
-        (format!("rediss://127.0.0.1:{port}"), &trusted, false),
-        (format!("rediss://localhost:{}", server.port()), &trusted, false),
+        (format!("rediss://localhost:{port}"), &trusted_file, true),
+        (format!("rediss://localhost:{port}"), &untrusted_file, false),
+        (format!("rediss://127.0.0.1:{port}"), &trusted_file, false),
+        (format!("rediss://localhost:{}", server.port()), &trusted_file, false),
     ] {
         let mut child = Command::new(env::current_exe()?);
         child.args(["--exact", NAME]).env("SSL_CERT_FILE", authority).env(URL, &url);
         let output = child.env(IS_TRUSTED, is_trusted.to_string()).output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{url}: {said}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && stdout.contains("1 passed"), "{url}: {stdout}");
     }
     Ok(())
 }
@@ -68,7 +70,7 @@ async fn as_child(url: &str, is_trusted: bool) -> TestResult {
     for number in 0..5 {
         store.add_named_url(step.id, "log", number.to_string()).await?;
     }
-    let step = store.step(step.id).await?.ok_or("it is there")?;
+    let step = store.step(step.id).await?.ok_or("the step exists")?;
     assert_eq!(step.urls.len(), 5);
     assert_eq!(store.steps(7).await?, [step]);
     assert_eq!(store.steps(8).await?, []);
