@@ -150,8 +150,8 @@ impl Worker for Reader {
         self.fetch_by_id(&by_id, &mut rows).await?;
         self.fetch(include_str!("sql/get_step_of_build.sql"), &by_build, &mut rows).await?;
         self.fetch(include_str!("sql/get_steps.sql"), &builds, &mut rows).await?;
-        let answers: Vec<_> = rows.into_iter().map(|rows| SharedRows(Arc::new(rows))).collect();
-        Ok(firsts.into_iter().map(|first| Ok(answers[first].clone())).collect())
+        let responses: Vec<_> = rows.into_iter().map(|rows| SharedRows(Arc::new(rows))).collect();
+        Ok(firsts.into_iter().map(|first| Ok(responses[first].clone())).collect())
     }
 
     async fn close(&mut self) {

@@ -1,4 +1,4 @@
--- Temporary views of a reader's connection: the JSON of a step, in one place for all reads.
+-- Temporary views of a reader's connection: the JSON of a step, which all reads share.
 
 -- A step with its first 8 urls, each with its position. The urls have no order; the reader sorts them (U1).
 CREATE TEMP VIEW step_json AS

@@ -1,4 +1,4 @@
-//! Tests of this store alone: its file in any state, and processes that share it or die.
+//! Tests for this store only: its file in any state, and processes that share it or die.
 //!
 //! Some tests run this program again as a child process. The environment names the child's job.
 
