@@ -104,7 +104,8 @@ async fn it_ends_a_connection_at_any_byte_of_either_direction() {
 #[tokio::test]
 async fn the_bytes_of_all_connections_count() {
     let proxy = echo().await;
-    let (mut one, mut other) = (connect(&proxy).await, connect(&proxy).await);
+    let mut one = connect(&proxy).await;
+    let mut other = connect(&proxy).await;
     proxy.fail(Fault::cut(Direction::Answers).after(HELLO.len() as u64).once());
     assert!(is_well(&mut one).await);
     assert_eq!(hello(&mut other).await, (vec![], Some(ErrorKind::UnexpectedEof)));
