@@ -102,7 +102,7 @@
 //! ```text
 //! clause N3: A taken name becomes its first 50 - len("_k") code points followed by _k, for the smallest k ≥ 1 whose …
 //!
-//! the name that the last add answers
+//! the name that the last add returned
 //!   expected: "a_1"
 //!        got: "a_2" (they differ from character 2: U+0032 for U+0031)
 //!

@@ -1,6 +1,7 @@
-//! Stores that are wrong about other processes are caught: a program of its own, since the suite runs it again.
+//! The suite catches stores that mishandle concurrent processes. This is a program of its own, because the suite
+//! starts it again as a child process.
 
-#![allow(dead_code, reason = "the other stores are for another program")]
+#![allow(dead_code, reason = "only `catches_broken_stores` uses the other stores")]
 
 #[path = "broken/mod.rs"]
 mod broken;
@@ -15,13 +16,13 @@ use broken::{
 use conformance_tests::{Config, Report, child, run};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// Runs the cases of several processes.
+/// Runs the cases that match the filter, with a fixed seed.
 fn report(stores: FiledStores, filter: &str) -> Result<Report, Failed> {
     let runtime = tokio::runtime::Runtime::new()?;
     Ok(runtime.block_on(run(stores, Config::new().with_seed(7).with_cases(16).with_filter(filter))))
 }
 
-fn a_right_one_passes() -> Result<(), Failed> {
+fn a_correct_store_passes() -> Result<(), Failed> {
     for filter in ["processes::", "histories::of_processes"] {
         let report = report(FiledStores(None), filter)?;
         if !report.is_success() || report.ignored().count() > 0 {
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     if let Some(code) = child(&FiledStores(None)) {
         return code;
     }
-    let mut trials = vec![Trial::test("a_store_that_is_right_about_processes_passes", a_right_one_passes)];
+    let mut trials = vec![Trial::test("a_correct_store_of_several_processes_passes", a_correct_store_passes)];
     trials.push(Trial::test("each_flaw_is_caught_and_in_the_table", || {
         let mut rows = Vec::new();
         for Broken { flaw, documentation, clause, cases } in FILED {

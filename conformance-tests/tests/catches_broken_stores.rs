@@ -1,5 +1,5 @@
-//! Why anyone should trust the suite: it passes a store that keeps the contract, and catches each of many
-//! that break one clause, by a case that blames that clause.
+//! The suite passes a store that satisfies the contract, and catches each of many stores that break one clause, by a
+//! case that blames that clause.
 
 #[path = "broken/mod.rs"]
 mod broken;
@@ -17,16 +17,17 @@ use broken::{
 };
 use conformance_tests::{Clause, Config, Report, StoreFactory, run};
 
-/// Always the same draws: whether they come upon a flaw must not depend on luck.
+/// A fixed seed, so that the random cases find the flaws in every run.
 const SEED: u64 = 7;
 
-/// Runs the cases whose names begin so, the same each time.
-async fn report(factory: impl StoreFactory, cases: &str, many: u32, call_timeout: u64) -> Report {
-    let config = Config::new().with_seed(SEED).with_cases(many).with_call_timeout(Duration::from_secs(call_timeout));
-    run(factory, config.with_filter(cases)).await
+/// Runs the cases that match the filter, with a fixed seed.
+async fn report(factory: impl StoreFactory, filter: &str, random_cases: u32, call_timeout: u64) -> Report {
+    let config =
+        Config::new().with_seed(SEED).with_cases(random_cases).with_call_timeout(Duration::from_secs(call_timeout));
+    run(factory, config.with_filter(filter)).await
 }
 
-/// What came of stores that are wrong in one way each.
+/// The rows of the caught stores, and the reports of the missed ones.
 #[derive(Default)]
 struct Caught {
     rows: Vec<Row>,
@@ -34,7 +35,7 @@ struct Caught {
 }
 
 impl Caught {
-    /// Takes down which cases blame the clause. Each failure must say what was expected and what was there.
+    /// Records the cases that blame the clause. Every failure must contain the expected and the actual value.
     fn verify<F: Debug>(&mut self, broken: &Broken<F>, report: &Report) {
         for (case, failure) in report.failed() {
             assert!(failure.expected.is_some() && failure.got.is_some(), "{broken:?}; {}: {failure}", case.name);
@@ -46,7 +47,7 @@ impl Caught {
         self.rows.push(row);
     }
 
-    /// Expects that each was caught, as the page says.
+    /// Expects that every store was caught, and that the page is up to date.
     fn check(self, section: Section) {
         assert!(self.missed.is_empty(), "not caught:\n{}", self.missed.join("\n"));
         table::check(section, &self.rows);
@@ -57,16 +58,16 @@ impl Caught {
 async fn a_store_without_a_flaw_passes() {
     let report = run(Plain::new(None), Config::new()).await;
     assert!(report.is_success(), "{report}");
-    // It lives in one process and has no connection.
-    let elsewhere = ["processes::", "histories::of_processes_", "faults::"];
-    let ignored_here = report.ignored().filter(|case| !elsewhere.iter().any(|group| case.name.starts_with(group)));
-    assert_eq!(ignored_here.count(), 0, "{report}");
+    // The store has one process and no connection.
+    let not_applicable = ["processes::", "histories::of_processes_", "faults::"];
+    let unexpected = report.ignored().filter(|case| !not_applicable.iter().any(|group| case.name.starts_with(group)));
+    assert_eq!(unexpected.count(), 0, "{report}");
 }
 
 #[tokio::test]
-async fn a_store_that_others_use_passes_again_and_again() {
+async fn a_store_with_other_users_passes_repeatedly() {
     let factory = Plain::shared();
-    // Two at once, with the same seed, and a third on what they left.
+    // Two concurrent runs with the same seed, and a third one on the data that they left.
     let config = Config::new().with_cases(4);
     let (one, other) = tokio::join!(run(factory.clone(), config.clone()), run(factory.clone(), config.clone()));
     let third = run(factory, config).await;
@@ -84,7 +85,7 @@ async fn each_flaw_is_caught_by_an_example_of_the_clause_that_it_breaks() {
     for broken in SPOILERS {
         caught.verify(broken, &report(Spoiled(broken.flaw), broken.cases, 1, 30).await);
     }
-    caught.check(table::ONE_CALL);
+    caught.check(table::SEQUENTIAL);
 }
 
 #[test]
@@ -97,11 +98,11 @@ fn every_clause_has_a_broken_store_or_a_reason() {
 }
 
 #[tokio::test]
-async fn properties_come_upon_most_flaws_and_shrink_them() {
+async fn properties_find_most_flaws_and_shrink_them() {
     let mut missed = Vec::new();
     for broken in FLAWS.iter().filter(|broken| !NOT_FOR_PROPERTIES.contains(&broken.flaw)) {
         let report = report(Plain::new(Some(broken.flaw)), "model::", 100, 2).await;
-        // A line for the import, one or two for the builds, and each write is followed by a read.
+        // One line is for the import and one or two are for the builds. Each write is followed by a read.
         let is_small = |calls: &str| calls.lines().count() <= 30;
         if !report.failed().any(|(_, failure)| failure.calls.as_deref().is_some_and(is_small)) {
             missed.push(format!("{broken:?}; {report}"));
@@ -112,7 +113,8 @@ async fn properties_come_upon_most_flaws_and_shrink_them() {
 
 #[tokio::test]
 async fn each_race_is_caught_by_a_history_that_can_be_read() {
-    let (mut caught, mut missed) = (Caught::default(), Vec::new());
+    let mut caught = Caught::default();
+    let mut missed = Vec::new();
     for broken in RACES {
         let report = report(Racing(broken.flaw), broken.cases, 160, 10).await;
         let is_small = |history: &str| history.lines().count() <= 25;
@@ -123,18 +125,18 @@ async fn each_race_is_caught_by_a_history_that_can_be_read() {
                     && failure.history.as_deref().is_some_and(is_small)
             })
         };
-        // What came first may break linearizability as plainly as the clause.
+        // The history that is found first may break R3 as well as the clause.
         if !["of_tasks_are_linearizable", "of_peers_are_linearizable"].into_iter().all(is_caught) {
             missed.push(format!("{broken:?}; {report}"));
         }
         caught.rows.push(Row::blaming(&[broken.clause, Clause::R3], broken.documentation, broken.clause, &report));
     }
     assert!(missed.is_empty(), "not caught, or not small:\n{}", missed.join("\n"));
-    caught.check(table::AT_ONCE);
+    caught.check(table::CONCURRENT);
 }
 
 #[tokio::test]
-async fn no_race_is_caught_where_calls_do_not_meet() {
+async fn no_race_is_caught_with_sequential_calls() {
     for Broken { flaw, .. } in RACES {
         let report = run(Racing(*flaw), Config::new().with_cases(8).with_filter("model::")).await;
         assert!(report.is_success(), "{flaw:?}: {report}");
@@ -142,7 +144,7 @@ async fn no_race_is_caught_where_calls_do_not_meet() {
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_stand_dropped_calls_is_caught() {
+async fn a_store_that_mishandles_dropped_calls_is_caught() {
     let mut caught = Caught::default();
     for broken in DROPPED {
         caught.verify(broken, &report(Dropping(broken.flaw), broken.cases, 64, 2).await);
@@ -151,7 +153,7 @@ async fn a_store_that_does_not_stand_dropped_calls_is_caught() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_right_about_connections_passes() {
+async fn a_store_that_handles_failing_connections_passes() {
     for prepares in [false, true] {
         let report = run(Networked { flaw: None, prepares }, Config::new().with_filter("faults::")).await;
         assert!(report.is_success(), "{report}");
@@ -159,19 +161,19 @@ async fn a_store_that_is_right_about_connections_passes() {
     }
 }
 
-/// Whether it prepares its statements or not: if it does, only on a connection that knows them does a write arrive.
+/// Runs both variants of each store: without and with prepared statements.
 #[tokio::test]
-async fn a_store_that_is_wrong_about_connections_is_caught() {
-    let ways = NET.iter().flat_map(|broken| [(broken, false), (broken, true)]);
-    let runs: Vec<_> = ways
+async fn a_store_that_mishandles_failing_connections_is_caught() {
+    let variants = NET.iter().flat_map(|broken| [(broken, false), (broken, true)]);
+    let runs: Vec<_> = variants
         .map(|(broken, prepares)| {
             let factory = Networked { flaw: Some(broken.flaw), prepares };
             (broken, tokio::spawn(report(factory, broken.cases, 64, 8)))
         })
         .collect();
     let mut caught = [Caught::default(), Caught::default()];
-    for (place, (broken, run)) in runs.into_iter().enumerate() {
-        caught[place % 2].verify(broken, &run.await.unwrap());
+    for (index, (broken, run)) in runs.into_iter().enumerate() {
+        caught[index % 2].verify(broken, &run.await.unwrap());
     }
     for caught in caught {
         caught.check(table::CONNECTIONS);

@@ -1,5 +1,4 @@
-//! What the suite itself promises: nothing that a factory or a store does keeps it from a report that says
-//! what happened.
+//! Guarantees of the suite itself: whatever a factory or a store does, the suite returns a report of it.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -7,11 +6,10 @@ use async_trait::async_trait;
 use conformance_tests::{
     BoxError, CaseContext, Config, Feature, Fixture, Outcome, Profile, Report, StoreFactory, recorded, run, trials,
 };
-use steps_core::Clock;
-use steps_core::{ManualClock, Timestamp};
+use steps_core::{Clock, ManualClock, Timestamp};
 use steps_memory::{MemoryOptions, MemoryStore};
 
-/// A factory of stores in memory that may do something unusual.
+/// A factory of stores in memory whose parts the tests replace.
 #[derive(Clone)]
 struct Factory {
     profile: Profile,
@@ -20,7 +18,7 @@ struct Factory {
 
 impl Factory {
     fn new() -> Self {
-        let reason = "what it holds ends with the store";
+        let reason = "the data is lost with the store";
         let profile = [Feature::Reopen, Feature::Peers, Feature::Processes, Feature::Faults]
             .into_iter()
             .fold(Profile::strict(), |profile, feature| profile.without(feature, reason));
@@ -53,7 +51,7 @@ async fn report(factory: &Factory, filter: &str) -> Report {
     run(factory.clone(), Config::new().with_filter(filter)).await
 }
 
-/// Expects the only case to have failed, and gives what it says.
+/// Expects that the only case failed, and returns its message.
 fn failure(report: &Report) -> String {
     assert!(!report.is_success());
     assert_eq!((report.cases.len(), report.failed().count()), (1, 1), "{report}");
@@ -61,7 +59,7 @@ fn failure(report: &Report) -> String {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_made_fails_every_case_and_blames_no_clause() {
+async fn a_store_that_cannot_be_created_fails_every_case_and_blames_no_clause() {
     let mut factory = Factory::new();
     factory.create = |_| Err("install postgresql-15".into());
     let text = failure(&report(&factory, EXAMPLE).await);
@@ -84,7 +82,7 @@ async fn a_feature_that_is_claimed_and_missing_fails() {
 async fn a_feature_that_is_opted_out_of_is_skipped_with_the_reason_and_is_no_success() {
     let report = report(&Factory::new(), "reopen::keys_hold").await;
     assert!(
-        matches!(&report.cases[0].outcome, Outcome::Skipped { reason, .. } if reason.contains("ends with the store"))
+        matches!(&report.cases[0].outcome, Outcome::Skipped { reason, .. } if reason.contains("lost with the store"))
     );
     assert!(!report.is_success(), "nothing ran");
     assert!(report.to_string().ends_with(&format!("0 passed, 0 failed, 1 ignored; seed {}", report.seed)), "{report}");
@@ -108,7 +106,7 @@ async fn a_known_failure_of_no_case_is_a_mistake() {
     assert!(text.contains("add_step::colision is not a case of the suite"), "{text}");
 }
 
-/// A clock that blocks its thread, as a store might that waits for a lock without being asynchronous.
+/// A clock that blocks its thread, like a store that waits for a lock synchronously.
 #[derive(Debug)]
 struct Blocking;
 
@@ -138,7 +136,7 @@ async fn a_call_that_blocks_its_thread_ends_as_a_failure_that_names_it() {
     assert!(text.contains("clause D4") && text.contains("finish_step(step_0.id"), "{text}");
 }
 
-/// A clock that is far away.
+/// A clock that takes time to read.
 #[derive(Debug)]
 struct Slow(Arc<ManualClock>);
 
@@ -150,7 +148,7 @@ impl Clock for Slow {
 }
 
 #[tokio::test]
-async fn a_store_that_is_slow_may_take_its_time_as_long_as_there_are_more_calls() {
+async fn a_slow_store_does_not_time_out_while_the_case_makes_progress() {
     let factory = Factory { create: |case| Ok(Fixture::new(memory(Arc::new(Slow(case.clock()))))), ..Factory::new() };
     let scenario = recorded::BUILDBOT.lines().max_by_key(|line| line.matches("finish_step").count()).unwrap();
     let config = Config::new().with_case_timeout(Duration::from_secs(2));
@@ -169,7 +167,7 @@ async fn a_call_that_panics_is_a_failure_that_names_it() {
 }
 
 #[tokio::test]
-async fn a_property_checks_something_though_it_is_to_have_no_cases() {
+async fn a_property_runs_at_least_one_case() {
     let factory = Factory { create: |_| Ok(Fixture::new(memory(Arc::new(Panicking)))), ..Factory::new() };
     let mut config = Config::new().with_cases(0).with_filter("histories::of_tasks");
     assert_eq!(config.cases, 1);
@@ -217,7 +215,7 @@ async fn a_disagreement_says_where_and_the_rest_is_still_replayed() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_none_is_refused_and_an_empty_one_is_no_success() {
+async fn an_invalid_file_is_refused_and_an_empty_one_is_not_a_success() {
     assert!(recorded::replay(Factory::new(), "{}", Config::new()).await.is_err());
     let replayed = recorded::replay(Factory::new(), "", Config::new()).await.unwrap();
     assert!(!replayed.is_success());

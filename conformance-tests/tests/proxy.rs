@@ -1,4 +1,4 @@
-//! The proxy does to a connection what it is told, at the byte that it is told, and nothing else.
+//! The proxy applies a fault at the given byte of a connection, and nothing else.
 
 use std::{
     io::ErrorKind,
@@ -12,11 +12,11 @@ use tokio::{
     time::timeout,
 };
 
-/// Long enough to be sure that nothing comes.
+/// Long enough to conclude that no data arrives.
 const A_WHILE: Duration = Duration::from_millis(100);
 const HELLO: &[u8] = b"hello, server";
 
-/// A proxy before a server that sends everything back.
+/// A proxy in front of an echo server.
 async fn echo() -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -35,9 +35,9 @@ async fn connect(proxy: &Proxy) -> TcpStream {
     TcpStream::connect(proxy.address()).await.unwrap()
 }
 
-/// Says hello and reads until it has come back, or the connection ends, and how.
+/// Sends `HELLO` and reads the echo. Returns the received bytes, and the error if the connection ended.
 async fn hello(connection: &mut TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
-    // The other side may be gone already: what it makes of that shows when reading.
+    // The connection may have ended already, which the read reports.
     let _ = connection.write_all(HELLO).await;
     let mut heard = Vec::new();
     while heard.len() < HELLO.len() {
@@ -55,11 +55,12 @@ async fn is_well(connection: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn a_healthy_one_passes_on_everything_and_its_end() {
+async fn a_healthy_proxy_forwards_all_bytes_and_the_end() {
     let proxy = echo().await;
     let sent: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let (mut from, mut to) = connect(&proxy).await.into_split();
-    let (expected, mut heard) = (sent.clone(), Vec::new());
+    let expected = sent.clone();
+    let mut heard = Vec::new();
     let sending = tokio::spawn(async move {
         to.write_all(&sent).await.unwrap();
         to.shutdown().await.unwrap();
@@ -82,7 +83,7 @@ async fn it_ends_a_connection_at_any_byte_of_either_direction() {
             assert!(is_well(&mut connection).await);
             proxy.fail(fault(Direction::Answers).after(after as u64));
             assert_eq!(hello(&mut connection).await, (HELLO[..after].to_vec(), Some(expected)), "{after}");
-            // It lasts until it is healed, for new connections too.
+            // The fault persists until it is healed, for new connections too.
             assert_eq!(hello(&mut connect(&proxy).await).await, (vec![], Some(expected)), "{after}");
             assert_eq!(proxy.failures(), 2);
             proxy.heal();
@@ -93,7 +94,7 @@ async fn it_ends_a_connection_at_any_byte_of_either_direction() {
             proxy.fail(fault(Direction::Requests).after(after as u64).once());
             assert_eq!(hello(&mut connection).await.1, Some(expected), "{after}");
             assert_eq!(proxy.bytes(Direction::Requests), passed + after as u64);
-            // Once is once.
+            // The fault occurred once and is over.
             assert!(is_well(&mut connect(&proxy).await).await);
             assert_eq!(proxy.failures(), 1);
         }
@@ -103,7 +104,8 @@ async fn it_ends_a_connection_at_any_byte_of_either_direction() {
 #[tokio::test]
 async fn the_bytes_of_all_connections_count() {
     let proxy = echo().await;
-    let (mut one, mut other) = (connect(&proxy).await, connect(&proxy).await);
+    let mut one = connect(&proxy).await;
+    let mut other = connect(&proxy).await;
     proxy.fail(Fault::cut(Direction::Answers).after(HELLO.len() as u64).once());
     assert!(is_well(&mut one).await);
     assert_eq!(hello(&mut other).await, (vec![], Some(ErrorKind::UnexpectedEof)));
@@ -130,7 +132,7 @@ async fn a_silenced_connection_stays_open_and_silent() {
 }
 
 #[tokio::test]
-async fn what_is_delayed_comes_later_and_whole() {
+async fn delayed_bytes_arrive_later_and_complete() {
     let proxy = echo().await;
     let mut connection = connect(&proxy).await;
     assert!(is_well(&mut connection).await);

@@ -39,7 +39,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
         url.to_owned()
     }
 
-    /// Whether a valid URL of this backend may hold a secret, such as a password, and must not be shown whole.
+    /// Whether a valid URL of this backend may contain a secret, such as a password, so that it must not be shown
+    /// completely.
     fn urls_hold_secrets(&self) -> bool {
         true
     }
@@ -153,8 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_persistent_and_keeps_its_urls_by_default() {
+    fn a_backend_is_persistent_and_its_urls_are_secret_by_default() {
         assert!(Minimal.is_persistent());
+        assert!(Minimal.urls_hold_secrets());
         assert_eq!(Minimal.absolute_url("minimal:a/b", Path::new("/srv")), "minimal:a/b");
     }
 

@@ -1,4 +1,4 @@
-//! Adding: numbers (I1 to I3), names (N1 to N4), and what a new step is (L1).
+//! Adds: ids and numbers (I1 to I3), names (N1 to N4) and the initial fields (L1).
 
 use std::collections::HashSet;
 
@@ -47,7 +47,8 @@ cases! { Example add_step:
 }
 
 async fn a_new_step_has_its_state_string_and_nothing_else(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for state in ["waiting for locks", ""] {
         let added = store.add(build, "compile", state).await?;
         let got = expect_some(Clause::L1, "the step just added", store.step(added.id).await?)?;
@@ -58,35 +59,38 @@ async fn a_new_step_has_its_state_string_and_nothing_else(env: &mut TestEnv) -> 
 }
 
 async fn answers_what_is_then_read(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for (number, expected) in (0..).zip(["compile", "compile_1", "test"]) {
         let added = store.add(build, expected.trim_end_matches("_1"), "").await?;
-        expect_eq(Clause::I2, "the number that the add answers", added.number.get(), number)?;
-        expect_text(Clause::N3, "the name that the add answers", added.name.as_str(), expected)?;
-        let got = expect_some(Clause::I1, "the step with the id that the add answered", store.step(added.id).await?)?;
+        expect_eq(Clause::I2, "the number that the add returned", added.number.get(), number)?;
+        expect_text(Clause::N3, "the name that the add returned", added.name.as_str(), expected)?;
+        let got = expect_some(Clause::I1, "the step with the id that the add returned", store.step(added.id).await?)?;
         let step = Step::builder(added.id, build, number.into(), name(expected)?, "".parse()?).build();
-        expect_step(None, "the step with the id that the add answered", &got, &step)?;
+        expect_step(None, "the step with the id that the add returned", &got, &step)?;
     }
     Ok(())
 }
 
 async fn numbers_count_from_zero(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for number in 0..25 {
-        // Every other one collides: a suffix must cost no number.
+        // Every other name collides. A collision must not use up a number.
         let added = store.add(build, if number % 2 == 0 { "same".into() } else { format!("own-{number}") }, "").await?;
-        expect_eq(Clause::I2, "the number that the add answers", added.number.get(), number)?;
+        expect_eq(Clause::I2, "the number that the add returned", added.number.get(), number)?;
     }
     let numbers: Vec<_> = store.steps(build).await?.iter().map(|step| step.number.get()).collect();
     expect_eq(Clause::I2, "the numbers of the build's steps", numbers, (0..25).collect::<Vec<_>>())
 }
 
 async fn numbers_are_counted_for_each_build_alone(env: &mut TestEnv) -> CaseResult {
-    let (store, builds) = (env.store(), [env.build(), env.build(), env.build()]);
+    let store = env.store();
+    let builds = [env.build(), env.build(), env.build()];
     for number in 0..5 {
         for build in builds {
             let added = store.add(build, "compile", "").await?;
-            expect_eq(Clause::I2, "the number that the add answers", added.number.get(), number)?;
+            expect_eq(Clause::I2, "the number that the add returned", added.number.get(), number)?;
         }
     }
     for build in builds {
@@ -100,24 +104,26 @@ async fn numbers_are_counted_for_each_build_alone(env: &mut TestEnv) -> CaseResu
 }
 
 async fn ids_are_unique_and_grow_within_a_build(env: &mut TestEnv) -> CaseResult {
-    let (store, builds) = (env.store(), [env.build(), env.build(), env.build()]);
-    let (mut ids, mut last) = (HashSet::new(), [0; 3]);
+    let store = env.store();
+    let builds = [env.build(), env.build(), env.build()];
+    let mut ids = HashSet::new();
+    let mut last = [0; 3];
     for turn in 0..30 {
-        let place = turn * 7 % builds.len();
-        let id = store.add(builds[place], "compile", "").await?.id;
-        let what = "the id that an add answers";
-        expect(Clause::I1, what, id, "one that no other step has", ids.insert(id))?;
-        let expected = format_args!("one greater than {}, which the build had before", last[place]);
-        expect(Clause::I1, what, id, expected, id.get() > last[place])?;
-        last[place] = id.get();
+        let index = turn * 7 % builds.len();
+        let id = store.add(builds[index], "compile", "").await?.id;
+        let what = "the id that an add returned";
+        expect(Clause::I1, what, id, "an id that no other step has", ids.insert(id))?;
+        let expected = format_args!("an id greater than {}, the last one of the build", last[index]);
+        expect(Clause::I1, what, id, expected, id.get() > last[index])?;
+        last[index] = id.get();
     }
     Ok(())
 }
 
 async fn great_builds_are_told_apart(env: &mut TestEnv) -> CaseResult {
-    // Neighbours past 2^53 are the same to what counts in floating point.
-    let great = env.large_build();
-    let neighbours = (-2..=2).filter_map(|by| BuildId::new(great.get() + by).ok());
+    // Neighbours above 2^53 are equal in floating point.
+    let large = env.large_build();
+    let neighbours = (-2..=2).filter_map(|by| BuildId::new(large.get() + by).ok());
     let within = |build: &BuildId| env.greatest_build_id().is_none_or(|greatest| *build <= greatest);
     let builds: Vec<_> = neighbours.filter(within).collect();
     let store = env.store();
@@ -134,7 +140,8 @@ async fn great_builds_are_told_apart(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn a_free_name_is_used_as_it_is(env: &mut TestEnv) -> CaseResult {
-    let (x50, rocket) = ("x".repeat(50), "🚀".repeat(50));
+    let x50 = "x".repeat(50);
+    let rocket = "🚀".repeat(50);
     become_themselves(env, Clause::N2, &["compile", "a", "A-b_c9", "-", "_", "übersetzen", &x50, &rocket]).await
 }
 
@@ -144,12 +151,13 @@ async fn a_free_name_that_looks_like_a_suffix_is_used_as_it_is(env: &mut TestEnv
 }
 
 async fn the_same_name_is_free_in_another_build(env: &mut TestEnv) -> CaseResult {
-    let (store, builds) = (env.store(), [env.build(), env.build()]);
+    let store = env.store();
+    let builds = [env.build(), env.build()];
     for expected in ["compile", "compile_1"] {
         for build in builds {
             let added = store.add(build, "compile", "").await?;
             let clause = if expected == "compile" { Clause::N2 } else { Clause::N3 };
-            expect_text(clause, "the name that the add answers", added.name.as_str(), expected)?;
+            expect_text(clause, "the name that the add returned", added.name.as_str(), expected)?;
         }
     }
     Ok(())
@@ -178,7 +186,7 @@ async fn gaps_are_filled(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn explicit_names_in_the_way_are_stepped_over(env: &mut TestEnv) -> CaseResult {
-    // They come after the search has begun, where a remembered place could miss them.
+    // Explicit suffixes are added after the first search. A store that remembers the end of a search must skip them.
     names_become(
         env,
         &["new", "new", "new_7", "new_2", "new_3", "new", "new", "new", "new", "new_9", "new", "new"],
@@ -203,28 +211,28 @@ async fn long_names_are_cut_to_fit(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn long_names_share_the_suffixes_of_their_cut_prefix(env: &mut TestEnv) -> CaseResult {
-    let cut = "x".repeat(48);
-    let [a, b, c] = ["aa", "bb", "c"].map(|end| format!("{cut}{end}"));
-    let [first, second, third, fourth] = [1, 2, 3, 4].map(|k| format!("{cut}_{k}"));
+    let prefix = "x".repeat(48);
+    let [a, b, c] = ["aa", "bb", "c"].map(|end| format!("{prefix}{end}"));
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(|k| format!("{prefix}_{k}"));
     names_become(env, &[&a, &b, &c, &a, &b, &c, &a], &[&a, &b, &c, &first, &second, &third, &fourth]).await
 }
 
 async fn a_cut_prefix_may_be_a_name_of_its_own(env: &mut TestEnv) -> CaseResult {
-    // A name that fits with its suffix, and one that is cut to the same.
-    let cut = "x".repeat(48);
-    let long = format!("{cut}ab");
-    let [first, second, third] = [1, 2, 3].map(|k| format!("{cut}_{k}"));
+    // A name that fits with its suffix, and a longer one with the same truncated prefix.
+    let prefix = "x".repeat(48);
+    let long = format!("{prefix}ab");
+    let [first, second, third] = [1, 2, 3].map(|k| format!("{prefix}_{k}"));
     names_become(
         env,
-        &[&cut, &long, &cut, &long, &first, &cut],
+        &[&prefix, &long, &prefix, &long, &first, &prefix],
         &[
-            &cut,
+            &prefix,
             &long,
             &first,
             &second,
-            // Of 50 code points itself, it is cut before a suffix is appended.
+            // The request has 50 code points, so it is truncated before a suffix is appended.
             &third,
-            &format!("{cut}_4"),
+            &format!("{prefix}_4"),
         ],
     )
     .await
@@ -232,19 +240,20 @@ async fn a_cut_prefix_may_be_a_name_of_its_own(env: &mut TestEnv) -> CaseResult 
 
 async fn the_cut_counts_code_points(env: &mut TestEnv) -> CaseResult {
     for character in ["é", "中", "🚀", "\u{a0}", "\u{10ffff}"] {
-        let (requested, kept) = (character.repeat(50), character.repeat(48));
-        names_become(env, &[&requested; 3], &[&requested, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
+        let requested = character.repeat(50);
+        let prefix = character.repeat(48);
+        names_become(env, &[&requested; 3], &[&requested, &format!("{prefix}_1"), &format!("{prefix}_2")]).await?;
     }
     Ok(())
 }
 
 async fn the_cut_may_part_what_belongs_together(env: &mut TestEnv) -> CaseResult {
-    // Of `e` and its accent, of a family and its joiners, of a flag's two letters, the cut takes what it takes.
+    // Truncation may split a letter from its accent, an emoji from its joiner, and the two letters of a flag.
     for pair in ["e\u{301}", "👩\u{200d}", "🇩🇪"] {
         let characters: Vec<char> = pair.chars().cycle().skip(1).take(50).collect();
         let start: String = std::iter::once('x').chain(characters.iter().copied()).take(50).collect();
-        let kept: String = start.chars().take(48).collect();
-        names_become(env, &[&start; 3], &[&start, &format!("{kept}_1"), &format!("{kept}_2")]).await?;
+        let prefix: String = start.chars().take(48).collect();
+        names_become(env, &[&start; 3], &[&start, &format!("{prefix}_1"), &format!("{prefix}_2")]).await?;
     }
     Ok(())
 }
@@ -254,21 +263,22 @@ async fn suffixes_of_three_digits(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn suffixes_of_four_digits(env: &mut TestEnv) -> CaseResult {
-    // The suffixes to 999 are there under names that were asked for: 999 collisions would take whoever
-    // searches plainly very long.
-    let (store, build, long) = (env.store(), env.build(), "x".repeat(47));
+    // The suffixes up to 999 are requested explicitly, because 999 collisions are slow in a store with a linear search.
+    let store = env.store();
+    let build = env.build();
+    let long = "x".repeat(47);
     let suffixed = |k: usize| format!("{}_{k}", &long[..long.len().min(49 - k.to_string().len())]);
     let explicit = (1..1_000).map(|k| new_step(build, suffixed(k), ""));
     add_concurrently(store, explicit.collect::<Result<_, _>>()?).await?;
     for expected in [long.clone(), suffixed(1_000), suffixed(1_001), suffixed(1_002)] {
         let added = store.add(build, &long, "").await?;
-        expect_text(Clause::N3, "the name that the last add answers", added.name.as_str(), &expected)?;
+        expect_text(Clause::N3, "the name that the last add returned", added.name.as_str(), &expected)?;
     }
     expect_eq(Clause::I2, "how many steps the build has", store.steps(build).await?.len(), 1_003)
 }
 
 async fn many_long_names_share_suffixes_of_two_digits(env: &mut TestEnv) -> CaseResult {
-    // 40 names, each twice; the second time they come to one prefix. At `_10` the cut moves.
+    // 40 names, twice each: the second ones share a truncated prefix, which is shorter from `_10` on.
     let names: Vec<_> = (0..80).map(|number| format!("{}-{:02}", "x".repeat(47), number % 40)).collect();
     names_at_once_become(env, &names).await
 }
@@ -360,7 +370,8 @@ async fn names_differ_when_their_code_points_do(env: &mut TestEnv) -> CaseResult
 }
 
 async fn names_that_differ_in_case_have_suffixes_of_their_own(env: &mut TestEnv) -> CaseResult {
-    // Each pair is one where case or form does not count. The second name of each comes when the first has suffixes.
+    // Each pair is equal in a case-insensitive or normalizing comparison. The second name is added after the first one
+    // has suffixes.
     for (one, other) in [("compile", "COMPILE"), ("é", "É"), ("é", "e\u{301}")] {
         let requested = [one, one, one, other, other, other];
         let expected = [one, other].map(|name| [name.to_owned(), format!("{name}_1"), format!("{name}_2")]);
@@ -370,36 +381,39 @@ async fn names_that_differ_in_case_have_suffixes_of_their_own(env: &mut TestEnv)
 }
 
 async fn an_underscore_is_no_wildcard(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for name in ["axb", "foo", "foox1"] {
         store.add(build, name, "").await?;
     }
     let got = store.get_step(named(build, "a_b")?).await?;
-    expect_found(Some(Clause::N4), "the step named a_b, where there is only axb", got.as_ref(), None)?;
+    expect_found(Some(Clause::N4), "the step named a_b, where only axb exists", got.as_ref(), None)?;
     for (requested, clause, expected) in [("a_b", Clause::N2, "a_b"), ("foo", Clause::N3, "foo_1")] {
         let added = store.add(build, requested, "").await?;
-        expect_text(clause, "the name that the last add answers", added.name.as_str(), expected)?;
+        expect_text(clause, "the name that the last add returned", added.name.as_str(), expected)?;
     }
     Ok(())
 }
 
-/// Adds steps to a fresh build that ask for these names, one after the other, and expects what they become.
+/// Adds steps with these names to a fresh build, sequentially, and expects the resulting names.
 async fn names_become(env: &TestEnv, requested: &[impl AsRef<str>], expected: &[impl AsRef<str>]) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for (requested, expected) in requested.iter().map(AsRef::as_ref).zip(expected.iter().map(AsRef::as_ref)) {
         let added = store.add(build, requested, "").await?;
         let clause = if requested == expected { Clause::N2 } else { Clause::N3 };
-        expect_text(clause, "the name that the last add answers", added.name.as_str(), expected)?;
+        expect_text(clause, "the name that the last add returned", added.name.as_str(), expected)?;
     }
     expect_names(env, build, expected).await
 }
 
-/// Adds steps to a fresh build, each with a name that no other has, and expects to find each under it.
+/// Adds steps with distinct names to a fresh build, and expects that each keeps its name.
 async fn become_themselves(env: &TestEnv, clause: Clause, names: &[&str]) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for name in names {
         let added = store.add(build, *name, "").await?;
-        expect_text(clause, "the name that the last add answers", added.name.as_str(), name)?;
+        expect_text(clause, "the name that the last add returned", added.name.as_str(), name)?;
     }
     for (number, name) in (0..).zip(names) {
         let got = store.get_step(named(build, *name)?).await?;
@@ -410,18 +424,19 @@ async fn become_themselves(env: &TestEnv, clause: Clause, names: &[&str]) -> Cas
     expect_names(env, build, names).await
 }
 
-/// Adds steps to a fresh build that ask for these names, many at a time, and expects what they become in
-/// the order of their numbers.
+/// Adds steps with these names to a fresh build, concurrently, and expects the names that follow from the order of the
+/// numbers.
 async fn names_at_once_become(env: &TestEnv, requested: &[String]) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
-    // The state string remembers the name that was asked for.
+    let store = env.store();
+    let build = env.build();
+    // The state string records the requested name.
     let new = requested.iter().map(|name| new_step(build, name, name)).collect::<Result<Vec<_>, _>>()?;
     add_concurrently(store, new).await?;
     let steps = store.steps(build).await?;
     expect_eq(Clause::I2, "how many steps the build has", steps.len(), requested.len())?;
     let expected = names_of(steps.iter().map(|step| step.state_string.as_str()));
     for (step, expected) in steps.iter().zip(&expected) {
-        let what = format!("the name of the step number {}, where {:?} was asked for", step.number, step.state_string);
+        let what = format!("the name of the step number {}, requested as {:?}", step.number, step.state_string);
         expect_text(Clause::N3, what, step.name.as_str(), expected)?;
     }
     Ok(())

@@ -24,24 +24,25 @@ cases! { Example add_url:
     the_empty_text_is_a_url [U4];
 }
 
-/// Adds these to a new step and expects to read those, in that order.
+/// Adds urls to a new step and expects the resulting urls, in order.
 async fn urls_become(env: &TestEnv, clause: Clause, added: &[(&str, &str)], expected: &[(&str, &str)]) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let step = store.add(build, "compile", "").await?;
     for (name, url) in added {
         store.add_named_url(step.id, *name, *url).await?;
     }
     let got = expect_some(clause, "the step with the urls", store.step(step.id).await?)?.urls;
     expect_urls(clause, &got, expected)?;
-    // A build's steps are often read by another statement than one step.
+    // Stores often read the steps of a build with another statement than a single step.
     let steps = store.steps(build).await?;
     expect_urls(clause, &expect_some(clause, "the step with the urls", steps.first())?.urls, expected)
 }
 
 fn expect_urls(clause: Clause, got: &[StepUrl], expected: &[(&str, &str)]) -> CaseResult {
-    for (place, (got, (name, url))) in got.iter().zip(expected).enumerate() {
-        expect_text(clause, format!("the name of the url number {place}"), got.name(), name)?;
-        expect_text(clause, format!("the url number {place}"), got.url(), url)?;
+    for (index, (got, (name, url))) in got.iter().zip(expected).enumerate() {
+        expect_text(clause, format!("the name of the url number {index}"), got.name(), name)?;
+        expect_text(clause, format!("the url number {index}"), got.url(), url)?;
     }
     expect_eq(clause, "how many urls the step has", got.len(), expected.len())
 }
@@ -52,14 +53,15 @@ async fn urls_are_read_in_the_order_in_which_they_were_added(env: &mut TestEnv) 
 }
 
 async fn many_urls_keep_their_order(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let step = store.add(build, "compile", "").await?;
-    // Neither names nor urls come in any order, and every third pair was there before.
+    // Neither names nor urls are sorted, and every third add is followed by a duplicate.
     let urls: Vec<_> = (0..150).map(|n| (format!("log {}", n * 37 % 101), format!("u{}", n * 53 % 97))).collect();
-    for (place, (name, link)) in urls.iter().enumerate() {
+    for (index, (name, link)) in urls.iter().enumerate() {
         store.add_named_url(step.id, name, link).await?;
-        if place % 3 == 0 {
-            let (name, link) = &urls[place / 2];
+        if index % 3 == 0 {
+            let (name, link) = &urls[index / 2];
             store.add_named_url(step.id, name, link).await?;
         }
     }
@@ -148,8 +150,10 @@ async fn long_pairs_differ_in_their_last_character(env: &mut TestEnv) -> CaseRes
 }
 
 async fn the_same_pair_is_kept_on_each_step(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
-    let (first, second) = (store.add(build, "compile", "").await?, store.add(build, "test", "").await?);
+    let store = env.store();
+    let build = env.build();
+    let first = store.add(build, "compile", "").await?;
+    let second = store.add(build, "test", "").await?;
     for id in [first.id, second.id, first.id] {
         store.add_url(id, url("log", "a")?).await?;
     }

@@ -1,4 +1,4 @@
-//! Closing (D7).
+//! Close (D7).
 
 use steps_core::{
     ErrorKind, FinishStep, Results, StartStep, StateString, StepSelector, StepsStore, StepsStoreExt, Timestamp,
@@ -25,11 +25,12 @@ cases! { Example close:
 }
 
 async fn every_later_call_is_closed(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let step = store.add(build, "compile", "").await?;
     let id = step.id;
     store.close().await?;
-    // Twice, lest the first one brings the store back.
+    // Two rounds, in case a call reopens the store.
     for _ in 0..2 {
         let results = [
             ("add_step", store.add_step(new_step(build, "test", "")?).await.map(drop)),
@@ -60,7 +61,8 @@ async fn a_second_close_is_fine(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn all_who_share_the_handle_are_closed(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let shared = store.clone();
     store.add(build, "compile", "").await?;
     shared.close().await?;
@@ -69,7 +71,8 @@ async fn all_who_share_the_handle_are_closed(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn calls_that_wait_end(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let call = |number: u32| {
         let store = store.clone();
         async move {
@@ -78,13 +81,13 @@ async fn calls_that_wait_end(env: &mut TestEnv) -> CaseResult {
             Ok((number, result))
         }
     };
-    // Whether an add is finished or gets an error is its luck; that it ends is what the time-out of a call sees to.
+    // An add may succeed or fail, depending on timing. The time-out of the calls ensures that each one ends.
     for (number, result) in concurrently((0..60).map(call)).await? {
         match result {
             Err(error) if number != 30 => {
-                let is_right = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unavailable);
-                let what = format_args!("the kind of the error \"{error}\" of an add beside a close");
-                expect(Clause::D7, what, error.kind(), "Closed or Unavailable", is_right)?;
+                let is_expected = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Unavailable);
+                let what = format_args!("the kind of the error \"{error}\" of an add during a close");
+                expect(Clause::D7, what, error.kind(), "Closed or Unavailable", is_expected)?;
             }
             result => result?,
         }
@@ -93,7 +96,8 @@ async fn calls_that_wait_end(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn what_was_answered_stays(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let call = |number: u32| {
         let store = store.clone();
         async move {
@@ -110,7 +114,7 @@ async fn what_was_answered_stays(env: &mut TestEnv) -> CaseResult {
     for (state, answer) in answers {
         let got = steps.iter().find(|step| step.state_string == *state).map(|step| step.id);
         match answer {
-            Ok(added) => expect_eq(Clause::D7, "a step that was answered before the close", got, Some(added.id))?,
+            Ok(added) => expect_eq(Clause::D7, "a step whose add returned before the close", got, Some(added.id))?,
             Err(error) if error.may_have_applied() => {}
             Err(_) => expect_eq(Clause::D3, "a step whose add was certainly not applied", got, None)?,
         }
@@ -121,7 +125,8 @@ async fn what_was_answered_stays(env: &mut TestEnv) -> CaseResult {
 
 async fn a_peer_goes_on(env: &mut TestEnv) -> CaseResult {
     let peer = env.peer().await?;
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     store.add(build, "compile", "").await?;
     store.close().await?;
     let added = peer.add(build, "compile", "").await?;

@@ -1,4 +1,4 @@
-//! Calls of several tasks at once.
+//! Concurrent calls of several tasks.
 
 use std::future::Future;
 
@@ -10,10 +10,10 @@ use crate::{
     handle::Handle,
 };
 
-/// How many calls wait at a time.
-const WAVE: usize = 100;
+/// The maximum number of concurrent calls.
+const MAX_CONCURRENT: usize = 100;
 
-/// Adds these steps, many at a time, and gives the answers in the order of the steps.
+/// Adds the steps concurrently and returns the results in the order of the steps.
 pub(super) async fn add_concurrently(store: &Handle, steps: Vec<NewStep>) -> CaseResult<Vec<AddedStep>> {
     let add = |step| {
         let store = store.clone();
@@ -22,24 +22,25 @@ pub(super) async fn add_concurrently(store: &Handle, steps: Vec<NewStep>) -> Cas
     concurrently(steps.into_iter().map(add)).await
 }
 
-/// Runs these, many at a time, each in a task of its own, and gives what they give, in their order.
+/// Runs the futures concurrently, each in its own task, and returns the results in the order of the futures.
 pub(super) async fn concurrently<T: Send + 'static>(
     work: impl IntoIterator<Item: Future<Output = CaseResult<T>> + Send + 'static>,
 ) -> CaseResult<Vec<T>> {
-    let (mut tasks, mut done) = (JoinSet::new(), Vec::new());
-    for (place, work) in work.into_iter().enumerate() {
-        if tasks.len() == WAVE {
-            done.push(ended(tasks.join_next().await)?);
+    let mut tasks = JoinSet::new();
+    let mut done = Vec::new();
+    for (index, work) in work.into_iter().enumerate() {
+        if tasks.len() == MAX_CONCURRENT {
+            done.push(joined(tasks.join_next().await)?);
         }
-        tasks.spawn(async move { (place, work.await) });
+        tasks.spawn(async move { (index, work.await) });
     }
     while !tasks.is_empty() {
-        done.push(ended(tasks.join_next().await)?);
+        done.push(joined(tasks.join_next().await)?);
     }
-    done.sort_by_key(|(place, _)| *place);
+    done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn ended<T>(task: Option<Result<T, JoinError>>) -> CaseResult<T> {
-    task.expect("a task is left").map_err(|error| Failure::new("a task of the case").got(error.to_string()))
+fn joined<T>(task: Option<Result<T, JoinError>>) -> CaseResult<T> {
+    task.expect("a task is running").map_err(|error| Failure::new("a task of the case").got(error.to_string()))
 }

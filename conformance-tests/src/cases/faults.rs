@@ -1,7 +1,7 @@
-//! Connections that end, hang or slow down at any byte: what a store with a server makes of them (D2, D3, D4, D6).
+//! Connections that end, hang or slow down at any byte (D2, D3, D4, D6).
 //!
-//! The handle under test goes through a [proxy](crate::proxy) that fails on cue; what came of its calls is read through
-//! another one, which does not.
+//! The connections of the handle under test go through a [proxy](crate::proxy) that injects faults. The cases read the
+//! outcome of its calls through another handle without a proxy.
 
 use std::{
     sync::atomic::{AtomicI32, Ordering},
@@ -16,8 +16,8 @@ use crate::{
     cases::{
         Needs, cases,
         concurrently::concurrently,
-        crowd::Workload,
         values::new_step,
+        workload::Workload,
         writes::{Attempt, WRITES, Write},
     },
     failure::{CaseResult, Failure, expect, expect_eq},
@@ -42,20 +42,20 @@ cases! { Property faults:
 /// The time-out of the handle under test.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The time-out of one that waits for a slow server, and how slow that is.
-const PATIENT: Duration = Duration::from_secs(5);
-const SLOW: Duration = Duration::from_millis(200);
+/// The time-out of a handle on a slow server, and the delay of that server.
+const LONG_TIMEOUT: Duration = Duration::from_secs(5);
+const DELAY: Duration = Duration::from_millis(200);
 
-/// How much later than its time-out a call may end, on a machine that has other things to do.
+/// The tolerance for a call that ends after its time-out, on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
 
-/// How long a store may take to work again.
+/// The time limit for a store to recover.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// Holds the answer to what is there now (D3). Whether a write that may have been applied was, is its luck.
+/// Compares the answer of a write with the stored data (D3). A write that may have been applied may be there or not.
 async fn verify(attempt: &Attempt, answer: &Result<(), Error>, healthy: &Handle) -> CaseResult {
     let applied = attempt.applied(&healthy.steps(attempt.build).await?)?;
-    let what = format!("how often the {:?} was applied that was answered {}", attempt.write, shown(answer));
+    let what = format!("how often a {:?} was applied that returned {}", attempt.write, shown(answer));
     match answer {
         Ok(()) => expect_eq(if applied > 1 { Clause::D6 } else { Clause::D1 }, what, applied, 1),
         Err(error) => {
@@ -69,32 +69,32 @@ async fn verify(attempt: &Attempt, answer: &Result<(), Error>, healthy: &Handle)
 }
 
 fn shown(answer: &Result<(), Error>) -> String {
-    answer.as_ref().map_or_else(|error| format!("with the error \"{error}\""), |()| "with Ok".into())
+    answer.as_ref().map_or_else(|error| format!("the error \"{error}\""), |()| "Ok".into())
 }
 
-/// A connection that is lost is `Unavailable`.
+/// Expects the kind of the error of a lost connection.
 fn expect_unavailable(error: &Error) -> CaseResult {
     expect_eq(Clause::D3, format_args!("the kind of the error \"{error}\""), error.kind(), ErrorKind::Unavailable)
 }
 
-/// Makes a call and expects an answer, of whatever kind, about when its time-out is over (D4).
+/// Makes a call and expects that it returns within its time-out and the tolerance (D4).
 async fn in_time<T>(call: impl Future<Output = T>) -> CaseResult<T> {
     let start = Instant::now();
     let answer = call.await;
     let took = start.elapsed();
-    let expected = format_args!("the time-out of {TIMEOUT:?}, or not much more");
-    expect(Clause::D4, "how long the last call took", took, expected, took <= TIMEOUT + SLACK)?;
+    let expected = format_args!("at most the time-out of {TIMEOUT:?} and {SLACK:?} of tolerance");
+    expect(Clause::D4, "the duration of the last call", took, expected, took <= TIMEOUT + SLACK)?;
     Ok(answer)
 }
 
-/// What the cases share: a store that can be reached, and one that can be made to fail.
+/// A handle behind a proxy, and another handle on the same store without a proxy.
 struct FaultRig {
     proxy: Proxy,
     store: Handle,
     healthy: Handle,
     build: BuildId,
-    /// The mark of the next write that is only for the store to get ready.
-    next: AtomicI32,
+    /// The mark of the next warm-up write.
+    next_mark: AtomicI32,
 }
 
 impl FaultRig {
@@ -104,8 +104,9 @@ impl FaultRig {
 
     async fn with_timeout(env: &TestEnv, timeout: Duration) -> CaseResult<Self> {
         let (proxy, store) = env.proxied(timeout, RECOVERY).await?;
-        let (healthy, build) = (env.store().clone(), env.build());
-        let rig = Self { proxy, store, healthy, build, next: AtomicI32::new(1_000_000) };
+        let healthy = env.store().clone();
+        let build = env.build();
+        let rig = Self { proxy, store, healthy, build, next_mark: AtomicI32::new(1_000_000) };
         rig.ready(Write::Add).await?;
         Ok(rig)
     }
@@ -114,58 +115,58 @@ impl FaultRig {
         Attempt::new(write, &self.healthy, self.build, mark).await
     }
 
-    /// A write that no round makes.
-    async fn another(&self, write: Write) -> CaseResult<Attempt> {
-        self.attempt(write, self.next.fetch_add(1, Ordering::Relaxed)).await
+    /// Creates a warm-up write, with a mark that no round uses.
+    async fn warm_up(&self, write: Write) -> CaseResult<Attempt> {
+        self.attempt(write, self.next_mark.fetch_add(1, Ordering::Relaxed)).await
     }
 
-    /// Waits until the store works again, which it does by itself (D4): what reads, and such a write.
+    /// Waits until a read and a write of this kind succeed: the store recovers by itself (D4).
     ///
-    /// The next one then meets a connection that is open and knows it: a store that prepares its statements would
-    /// otherwise lose that, and nothing would reach its data.
+    /// Afterwards its connection is open and has prepared the statement of the write. On a new connection a fault would
+    /// often hit the preparation, and the write would not reach the data.
     async fn ready(&self, write: Write) -> CaseResult {
         let start = Instant::now();
         loop {
             let answer = match in_time(self.store.steps(self.build)).await? {
-                Ok(_) => in_time(self.another(write).await?.call(&self.store)).await??,
+                Ok(_) => in_time(self.warm_up(write).await?.call(&self.store)).await??,
                 Err(error) => Err(error),
             };
             let Err(error) = answer else { return Ok(()) };
             expect_unavailable(&error)?;
             if start.elapsed() > RECOVERY {
-                return Err(Failure::of(Clause::D4, "the store, once its server could be reached again")
-                    .expected(format!("that it works again by itself within {RECOVERY:?}"))
+                return Err(Failure::of(Clause::D4, "the store after its server was reachable again")
+                    .expected(format!("recovery within {RECOVERY:?}"))
                     .got(error.to_string()));
             }
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// How many bytes the requests and the answers of such a write have, about, for a store that is ready for it.
+    /// The approximate number of bytes of the requests and the responses of a write of this kind, on a warm connection.
     async fn size(&self, write: Write) -> CaseResult<[u64; 2]> {
         self.ready(write).await?;
-        let attempt = self.another(write).await?;
+        let attempt = self.warm_up(write).await?;
         let passed = || [Direction::Requests, Direction::Answers].map(|direction| self.proxy.bytes(direction));
         let before = passed();
-        // On a machine that is very busy it may fail; then it is a guess.
+        // The write may fail on a very busy machine. The sizes are a guess then.
         Ok(match attempt.call(&self.store).await? {
             Ok(()) => {
                 let after = passed();
-                [0, 1].map(|place| after[place] - before[place])
+                [0, 1].map(|index| after[index] - before[index])
             }
             Err(_) => [64, 64],
         })
     }
 }
 
-/// Runs a case on a stage of its own.
-async fn on_stage(setup: &CaseSetup, case: impl AsyncFn(&TestEnv, Rng) -> CaseResult) -> CaseResult {
+/// Runs a case in its own environment.
+async fn with_env(setup: &CaseSetup, case: impl AsyncFn(&TestEnv, Rng) -> CaseResult) -> CaseResult {
     let env = setup.env().await?;
     let result = case(&env, Rng::new(setup.context.seed(), 0)).await;
     env.end(result).await
 }
 
-/// How many rounds a case has, where it would have this many with the usual number of random cases.
+/// The number of rounds of a case that has `usual` rounds with the default number of random cases.
 fn rounds(setup: &CaseSetup, usual: u32) -> i32 {
     i32::try_from(setup.suite.config.cases.saturating_mul(usual).div_ceil(64)).unwrap_or(i32::MAX)
 }
@@ -175,7 +176,7 @@ fn ending(rng: &mut Rng, direction: Direction) -> Fault {
 }
 
 async fn a_connection_that_ends_is_told_honestly(setup: &CaseSetup) -> CaseResult {
-    on_stage(setup, async |env, mut rng| {
+    with_env(setup, async |env, mut rng| {
         let rig = FaultRig::new(env).await?;
         let FaultRig { proxy, store, healthy, .. } = &rig;
         let mut sizes = Vec::new();
@@ -184,17 +185,18 @@ async fn a_connection_that_ends_is_told_honestly(setup: &CaseSetup) -> CaseResul
         }
         for round in 0..rounds(setup, 28) {
             setup.log.clear();
-            // Each write in both directions, in turn.
-            let (place, way) = (round as usize % WRITES.len(), round as usize / WRITES.len() % 2);
-            let direction = [Direction::Requests, Direction::Answers][way];
-            let after = rng.below(1 + sizes[place][way] as usize) as u64;
-            rig.ready(WRITES[place]).await?;
-            let attempt = rig.attempt(WRITES[place], round).await?;
+            // Alternates between all writes and both directions.
+            let index = round as usize % WRITES.len();
+            let side = round as usize / WRITES.len() % 2;
+            let direction = [Direction::Requests, Direction::Answers][side];
+            let after = rng.below(1 + sizes[index][side] as usize) as u64;
+            rig.ready(WRITES[index]).await?;
+            let attempt = rig.attempt(WRITES[index], round).await?;
             proxy.fail(ending(&mut rng, direction).after(after).once());
             let answer = in_time(attempt.call(store)).await??;
             proxy.heal();
-            let judged = verify(&attempt, &answer, healthy).await;
-            judged.map_err(|failure| failure.after(format_args!("{direction:?} ended after {after} bytes")))?;
+            let verified = verify(&attempt, &answer, healthy).await;
+            verified.map_err(|failure| failure.after(format_args!("{direction:?} ended after {after} bytes")))?;
         }
         rig.ready(Write::Add).await
     })
@@ -202,10 +204,10 @@ async fn a_connection_that_ends_is_told_honestly(setup: &CaseSetup) -> CaseResul
 }
 
 async fn a_server_that_falls_silent_is_given_up_in_time(setup: &CaseSetup) -> CaseResult {
-    on_stage(setup, async |env, mut rng| {
+    with_env(setup, async |env, mut rng| {
         let mut rounds = Vec::new();
         for mark in 0..self::rounds(setup, 14).min(42) {
-            // All at once, since each takes as long as its time-out.
+            // The rounds run concurrently, since each waits for the time-out.
             let rig = FaultRig::new(env).await?;
             let write = WRITES[mark as usize % WRITES.len()];
             rig.ready(write).await?;
@@ -217,14 +219,14 @@ async fn a_server_that_falls_silent_is_given_up_in_time(setup: &CaseSetup) -> Ca
                 let attempt = rig.attempt(write, mark).await?;
                 proxy.fail(fault.after(after));
                 let answer = in_time(attempt.call(store)).await??;
-                // Whoever else writes to the build is not kept from it (D4).
+                // Another client can still write to the build (D4).
                 healthy.add(*build, "other", "").await?;
                 verify(&attempt, &answer, healthy).await?;
                 let read = in_time(store.steps(*build)).await?;
                 read.err().as_ref().map_or(Ok(()), expect_unavailable)?;
                 proxy.heal();
                 rig.ready(write).await?;
-                // What was only late has come by now.
+                // Delayed requests have arrived by now.
                 sleep(2 * TIMEOUT).await;
                 verify(&attempt, &answer, healthy).await
             });
@@ -235,12 +237,12 @@ async fn a_server_that_falls_silent_is_given_up_in_time(setup: &CaseSetup) -> Ca
 }
 
 async fn a_slow_server_is_waited_for(setup: &CaseSetup) -> CaseResult {
-    on_stage(setup, async |env, _| {
-        let mut ways = Vec::new();
+    with_env(setup, async |env, _| {
+        let mut directions = Vec::new();
         for (direction, marks) in [(Direction::Requests, 0..), (Direction::Answers, 100..)] {
-            let FaultRig { proxy, store, healthy, build, .. } = FaultRig::with_timeout(env, PATIENT).await?;
-            ways.push(async move {
-                proxy.fail(Fault::delay(direction, SLOW));
+            let FaultRig { proxy, store, healthy, build, .. } = FaultRig::with_timeout(env, LONG_TIMEOUT).await?;
+            directions.push(async move {
+                proxy.fail(Fault::delay(direction, DELAY));
                 for (mark, write) in marks.zip(WRITES) {
                     let attempt = Attempt::new(write, &healthy, build, mark).await?;
                     attempt.call(&store).await?.map_err(|error| Failure::from(error).or_clause(Some(Clause::D4)))?;
@@ -250,13 +252,13 @@ async fn a_slow_server_is_waited_for(setup: &CaseSetup) -> CaseResult {
                 Ok(())
             });
         }
-        concurrently(ways).await.map(drop)
+        concurrently(directions).await.map(drop)
     })
     .await
 }
 
 async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &CaseSetup) -> CaseResult {
-    on_stage(setup, async |env, mut rng| {
+    with_env(setup, async |env, mut rng| {
         let rig = FaultRig::new(env).await?;
         let [_, size] = rig.size(Write::KeyedAdd).await?;
         let FaultRig { proxy, store, healthy, build, .. } = rig;
@@ -268,8 +270,8 @@ async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &CaseSetup) -> 
             let added = loop {
                 if start.elapsed() < TIMEOUT / 2 {
                     let fault = ending(&mut rng, Direction::Answers).after(rng.below(1 + size as usize) as u64);
-                    // Whoever repeats inside gets through the second time, or not at all: where statements are prepared
-                    // on each connection, only the first of these reaches the data.
+                    // With one fault, a retry inside the store succeeds. With a persistent fault all retries fail. A
+                    // store that prepares statements on each connection reaches the data only in the first case.
                     proxy.fail(if rng.percent(50) { fault.once() } else { fault });
                 } else {
                     proxy.heal();
@@ -283,16 +285,16 @@ async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &CaseSetup) -> 
                     }
                 }
                 if start.elapsed() > RECOVERY {
-                    return Err(Failure::of(Clause::D4, "an add with a key, repeated")
-                        .expected("an answer")
+                    return Err(Failure::of(Clause::D4, "an add with a key, after retries")
+                        .expected("success")
                         .got(format!("errors for {RECOVERY:?}")));
                 }
             };
             proxy.heal();
             let steps = healthy.steps(build).await?;
-            let made = steps.iter().filter(|step| step.state_string == *format!("mark {round}"));
-            let made: Vec<_> = made.map(|step| (step.id, step.number, step.name.clone())).collect();
-            expect_eq(Clause::I5, "the steps of a repeated add", made, [(added.id, added.number, added.name)])?;
+            let added_steps = steps.iter().filter(|step| step.state_string == *format!("mark {round}"));
+            let got: Vec<_> = added_steps.map(|step| (step.id, step.number, step.name.clone())).collect();
+            expect_eq(Clause::I5, "the steps of a repeated add", got, [(added.id, added.number, added.name)])?;
         }
         Ok(())
     })
@@ -300,21 +302,21 @@ async fn a_keyed_add_may_be_repeated_until_it_is_answered(setup: &CaseSetup) -> 
 }
 
 async fn a_write_is_not_repeated_over_a_newer_one(setup: &CaseSetup) -> CaseResult {
-    on_stage(setup, async |env, _| {
+    with_env(setup, async |env, _| {
         let mut overtaken = 0;
         for write in [Write::State, Write::Finish, Write::Start, Write::Locks] {
             let rig = FaultRig::new(env).await?;
             let [_, size] = rig.size(write).await?;
-            // The first answer is lost, or of several, as those in a transaction have them, the end of the last one.
+            // Loses the response from its first byte, or only its last byte: a transaction has several responses.
             for (mark, after) in (0..).zip([0, size.saturating_sub(1)]) {
                 setup.log.clear();
                 overtaken += u32::from(is_overtaken(&rig, write, mark, after).await?);
             }
         }
-        // Where each of them was late, or none of them was applied, nothing was seen.
+        // Without any applied write whose response was lost, the case checked nothing.
         if overtaken == 0 {
             return Err(Failure::new("the case could not be set up")
-                .expected("a write that is applied, and whose answer is lost")
+                .expected("a write that is applied, with a lost response")
                 .got("none"));
         }
         Ok(())
@@ -322,13 +324,14 @@ async fn a_write_is_not_repeated_over_a_newer_one(setup: &CaseSetup) -> CaseResu
     .await
 }
 
-/// Whether a newer write overtook one whose answer was lost after so many bytes; then it stays.
+/// Loses the response of a write after this many bytes and then makes a newer write. Returns whether the older one was
+/// applied first. If so, expects that the newer one is not overwritten.
 async fn is_overtaken(rig: &FaultRig, write: Write, mark: i32, after: u64) -> CaseResult<bool> {
     let FaultRig { proxy, store, healthy, build, .. } = rig;
     rig.ready(write).await?;
     let older = rig.attempt(write, mark).await?;
     let newer = Attempt { mark: mark + 100, ..older.clone() };
-    // The write arrives, and its answer does not; nor does that of any other until the proxy is healed.
+    // Requests arrive, but responses are lost until the proxy is healed.
     proxy.fail(Fault::cut(Direction::Answers).after(after));
     let overtaking = async {
         let start = Instant::now();
@@ -344,22 +347,23 @@ async fn is_overtaken(rig: &FaultRig, write: Write, mark: i32, after: u64) -> Ca
         proxy.heal();
         Ok::<_, Failure>(is_lost)
     };
-    let (answer, overtaken) = tokio::join!(in_time(older.call(store)), overtaking);
-    let (answer, overtaken) = (answer??, overtaken?);
-    if overtaken {
-        // Nobody repeats it later, either.
+    let (answer, is_overtaken) = tokio::join!(in_time(older.call(store)), overtaking);
+    let answer = answer??;
+    let is_overtaken = is_overtaken?;
+    if is_overtaken {
+        // A retry after the recovery would overwrite the newer write as well.
         rig.ready(write).await?;
         let applied = newer.applied(&healthy.steps(*build).await?)?;
-        let what = format_args!("how often a newer {:?} than one whose answer was lost is there", newer.write);
+        let what = format_args!("how often a {:?} is there that is newer than one with a lost response", newer.write);
         expect_eq(Clause::D6, what, applied, 1)?;
     } else if newer.applied(&healthy.steps(*build).await?)? == 0 {
         verify(&older, &answer, healthy).await?;
     }
-    Ok(overtaken)
+    Ok(is_overtaken)
 }
 
 async fn connections_at_rest_may_end(setup: &CaseSetup) -> CaseResult {
-    on_stage(setup, async |env, _| {
+    with_env(setup, async |env, _| {
         let rig = FaultRig::new(env).await?;
         let FaultRig { proxy, store, healthy, .. } = &rig;
         for round in 0..rounds(setup, 14) {
@@ -377,15 +381,15 @@ async fn connections_at_rest_may_end(setup: &CaseSetup) -> CaseResult {
 }
 
 async fn histories_with_lost_connections_are_linearizable(setup: &CaseSetup) -> CaseResult {
-    on_stage(setup, async |env, mut rng| {
+    with_env(setup, async |env, mut rng| {
         let rig = FaultRig::new(env).await?;
         let FaultRig { proxy, store, healthy, .. } = &rig;
         for round in 0..rounds(setup, 4) {
             setup.log.clear();
-            let crowd = Workload::new(env, setup.context.seed(), round as u64).that_may_fail();
+            let workload = Workload::new(env, setup.context.seed(), round as u64).that_may_fail();
             let handles = [healthy.clone(), store.clone()];
-            let crowd = crowd.run(&handles, round % 2 == 1);
-            let losing = async {
+            let callers = workload.run(&handles, round % 2 == 1);
+            let cut_connections = async {
                 loop {
                     let direction = if rng.percent(30) { Direction::Requests } else { Direction::Answers };
                     proxy.fail(ending(&mut rng, direction).after(rng.below(4_000) as u64).once());
@@ -393,8 +397,8 @@ async fn histories_with_lost_connections_are_linearizable(setup: &CaseSetup) -> 
                 }
             };
             let history = tokio::select! {
-                history = crowd => history?,
-                never = losing => never,
+                history = callers => history?,
+                never = cut_connections => never,
             };
             proxy.heal();
             history.check()?;

@@ -1,8 +1,8 @@
-//! Linearizability (R3): what many callers did to a build at once and saw of it, held to the model.
+//! Linearizability (R3): histories of concurrent callers, checked against the model.
 
 use crate::{
     Feature,
-    cases::{Needs, PEERS, cases, crowd::Workload},
+    cases::{Needs, PEERS, cases, workload::Workload},
     failure::CaseResult,
     handle::Handle,
     test_env::{CaseSetup, TestEnv},
@@ -26,16 +26,17 @@ async fn of_processes_are_linearizable(setup: &CaseSetup) -> CaseResult {
     of_handles(setup, async |env| Ok(vec![env.store().clone(), env.process().await?, env.process().await?])).await
 }
 
-/// Records histories of callers on these handles, and checks them.
+/// Records histories of concurrent callers on these handles and checks them.
 async fn of_handles(setup: &CaseSetup, handles: impl AsyncFn(&mut TestEnv) -> CaseResult<Vec<Handle>>) -> CaseResult {
     let mut env = setup.env().await?;
     let result = async {
         let handles = handles(&mut env).await?;
         for round in 0..setup.suite.config.cases.div_ceil(8) {
             setup.log.clear();
-            let crowd = Workload::new(&env, setup.context.seed(), u64::from(round));
-            // In turn as tasks, and on threads of their own, which the machine interrupts anywhere.
-            crowd.run(&handles, round % 2 == 1).await?.check()?;
+            let workload = Workload::new(&env, setup.context.seed(), u64::from(round));
+            // Alternates between tasks and threads. The operating system may preempt a thread between any two
+            // instructions.
+            workload.run(&handles, round % 2 == 1).await?.check()?;
         }
         Ok(())
     };

@@ -27,17 +27,19 @@ cases! { Example keys:
 }
 
 async fn a_repeated_add_gets_the_first_answer(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     store.add(build, "compile", "").await?;
     let first = store.add_step(keyed(build, "compile", "k")?).await?;
     for name in ["compile", "compile_1", "other"] {
-        expect_again(&first, store.add_step(keyed(build, name, "k")?).await?)?;
+        expect_same(&first, store.add_step(keyed(build, name, "k")?).await?)?;
     }
     Ok(())
 }
 
 async fn a_repeated_add_changes_nothing(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let key = IdempotencyKey::new("k")?;
     store.add_step(new_step(build, "compile", "first")?.with_idempotency_key(key.clone())).await?;
     let before = store.steps(build).await?;
@@ -46,7 +48,8 @@ async fn a_repeated_add_changes_nothing(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn a_repeated_add_uses_up_no_number_and_no_name(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for _ in 0..3 {
         store.add_step(keyed(build, "compile", "k")?).await?;
         store.add_step(keyed(build, "test", "k")?).await?;
@@ -60,31 +63,35 @@ async fn a_repeated_add_uses_up_no_number_and_no_name(env: &mut TestEnv) -> Case
 }
 
 async fn a_repeated_add_gets_the_first_answer_after_changes(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let first = store.add_step(keyed(build, "compile", "k")?).await?;
     store.add(build, "compile", "").await?;
     store.state(first.id, "done").await?;
     store.add_named_url(first.id, "log", "u").await?;
     store.finish_step(first.id, FinishStep::new(Results::FAILURE).with_hidden(true)).await?;
     let before = store.steps(build).await?;
-    expect_again(&first, store.add_step(keyed(build, "compile", "k")?).await?)?;
+    expect_same(&first, store.add_step(keyed(build, "compile", "k")?).await?)?;
     expect_steps(Some(Clause::I5), "after the repeated add", &store.steps(build).await?, &before)
 }
 
 async fn a_key_holds_in_its_build_alone(env: &mut TestEnv) -> CaseResult {
-    let (store, builds) = (env.store(), [env.build(), env.build()]);
+    let store = env.store();
+    let builds = [env.build(), env.build()];
     let first = store.add_step(keyed(builds[0], "compile", "k")?).await?;
     store.add(builds[1], "compile", "").await?;
     let other = store.add_step(keyed(builds[1], "compile", "k")?).await?;
     let got = (other.number.get(), other.name.as_str().to_owned());
     expect_eq(Clause::I5, "number and name of an add to another build", got, (1, "compile_1".to_owned()))?;
-    expect_again(&first, store.add_step(keyed(builds[0], "x", "k")?).await?)?;
-    expect_again(&other, store.add_step(keyed(builds[1], "x", "k")?).await?)
+    expect_same(&first, store.add_step(keyed(builds[0], "x", "k")?).await?)?;
+    expect_same(&other, store.add_step(keyed(builds[1], "x", "k")?).await?)
 }
 
 async fn keys_differ_when_their_characters_do(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
-    let (longest, other) = ("~".repeat(64), format!("{}!", "~".repeat(63)));
+    let store = env.store();
+    let build = env.build();
+    let longest = "~".repeat(64);
+    let other = format!("{}!", "~".repeat(63));
     let keys = [
         "k",
         "K",
@@ -136,22 +143,24 @@ async fn keys_differ_when_their_characters_do(env: &mut TestEnv) -> CaseResult {
         answers.push(added);
     }
     for (key, first) in keys.into_iter().zip(&answers) {
-        expect_again(first, store.add_step(keyed(build, "compile", key)?).await?)?;
+        expect_same(first, store.add_step(keyed(build, "compile", key)?).await?)?;
     }
     Ok(())
 }
 
 async fn a_key_is_no_name(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     store.add_step(keyed(build, "a", "b")?).await?;
     store.add_step(keyed(build, "b", "a")?).await?;
     store.add_step(keyed(build, "c", "0")?).await?;
     let names: Vec<_> = store.steps(build).await?.into_iter().map(|step| step.name.into_string()).collect();
-    expect_eq(Clause::N2, "the names, none of which is taken", names, ["a", "b", "c"])
+    expect_eq(Clause::N2, "the names, all of them free", names, ["a", "b", "c"])
 }
 
 async fn an_add_without_a_key_is_never_a_repetition(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let new = new_step(build, "compile", "same")?;
     for number in 0..3 {
         let added = store.add_step(new.clone()).await?;
@@ -161,11 +170,12 @@ async fn an_add_without_a_key_is_never_a_repetition(env: &mut TestEnv) -> CaseRe
 }
 
 async fn repeated_adds_at_once_add_one_step(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let new = (0..40).map(|number| keyed(build, "compile", format!("k{}", number % 4)));
     let answers = add_concurrently(store, new.collect::<Result<_, _>>()?).await?;
-    for (place, answer) in answers.iter().enumerate() {
-        expect_again(&answers[place % 4], answer.clone())?;
+    for (index, answer) in answers.iter().enumerate() {
+        expect_same(&answers[index % 4], answer.clone())?;
     }
     let steps = store.steps(build).await?;
     expect_eq(Clause::I5, "how many steps 40 adds under 4 keys make", steps.len(), 4)?;
@@ -173,6 +183,6 @@ async fn repeated_adds_at_once_add_one_step(env: &mut TestEnv) -> CaseResult {
     expect_eq(Clause::N3, "their names", names, ["compile", "compile_1", "compile_2", "compile_3"])
 }
 
-fn expect_again(first: &AddedStep, got: AddedStep) -> CaseResult {
-    expect_eq(Clause::I5, "the answer of an add under a key that was used before", got, first.clone())
+fn expect_same(first: &AddedStep, got: AddedStep) -> CaseResult {
+    expect_eq(Clause::I5, "the result of an add that repeats a key", got, first.clone())
 }

@@ -1,4 +1,4 @@
-//! Starting, locks, state strings, finishing (L2 to L6).
+//! Changes of steps: start, locks, state string, finish (L2 to L6).
 
 use steps_core::{
     BuildId, ErrorKind, FinishStep, Operation, Results, StartStep, StateString, Step, StepId, StepsStore,
@@ -36,29 +36,29 @@ cases! { Example lifecycle:
     a_change_of_a_missing_step_changes_nothing [L6];
 }
 
-/// One of the changes of a step, with its arguments.
+/// A change of a step, with its arguments.
 #[derive(Clone, Debug)]
 enum Change {
     Start(StartStep),
     Locks(Timestamp),
     State(&'static str),
-    /// With what the clock says.
+    /// Includes the time of the clock.
     Finish(FinishStep, Timestamp),
     Url(&'static str, &'static str),
 }
 
 impl Change {
-    /// One of each kind, unlike those of another `n`.
+    /// A change of each kind. The arguments differ for each `n`.
     fn each(n: i64) -> [Self; 5] {
         [
             Self::Start(StartStep::new(at(10 * n)).with_locks_acquired(n % 2 == 0)),
             Self::Locks(at(10 * n + 1)),
-            Self::State(["running", "done", ""][usize::try_from(n % 3).expect("it is small")]),
+            Self::State(["running", "done", ""][usize::try_from(n % 3).expect("a small number")]),
             Self::Finish(
-                FinishStep::new(Results::new(i32::try_from(n).expect("it is small"))).with_hidden(n % 2 == 1),
+                FinishStep::new(Results::new(i32::try_from(n).expect("a small number"))).with_hidden(n % 2 == 1),
                 at(10 * n + 2),
             ),
-            Self::Url(["log", "page"][usize::try_from(n % 2).expect("it is small")], "https://example.org/"),
+            Self::Url(["log", "page"][usize::try_from(n % 2).expect("a small number")], "https://example.org/"),
         ]
     }
 
@@ -76,7 +76,7 @@ impl Change {
         }
     }
 
-    /// What it makes of a step.
+    /// Applies the change to the expected step.
     fn apply(&self, step: &mut Step) -> CaseResult {
         match self {
             Self::Start(start) => model::start(step, *start),
@@ -99,9 +99,11 @@ impl Change {
     }
 }
 
-/// Makes these changes to a new step and expects after each what they come to. Whatever is wrong breaks `clause`.
-async fn changes_make(env: &TestEnv, clause: Clause, changes: &[Change]) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+/// Makes the changes to a new step and compares it with the expected step after each. Differences are blamed on
+/// `clause`.
+async fn expect_changes(env: &TestEnv, clause: Clause, changes: &[Change]) -> CaseResult {
+    let store = env.store();
+    let build = env.build();
     let mut expected = added(store, build, "compile").await?;
     for change in changes {
         change.make(env, expected.id).await?;
@@ -131,47 +133,48 @@ fn finish(results: i32, hidden: bool, n: i64) -> Change {
 }
 
 async fn start_sets_when_it_started(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L2, &[start(1)]).await
+    expect_changes(env, Clause::L2, &[start(1)]).await
 }
 
 async fn start_with_locks_sets_both_times(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L2, &[start_with_locks(1)]).await?;
-    changes_make(env, Clause::L2, &[Change::Locks(at(1)), start_with_locks(2)]).await
+    expect_changes(env, Clause::L2, &[start_with_locks(1)]).await?;
+    expect_changes(env, Clause::L2, &[Change::Locks(at(1)), start_with_locks(2)]).await
 }
 
 async fn start_without_locks_leaves_their_time_as_it_was(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L2, &[Change::Locks(at(1)), start(2)]).await?;
-    changes_make(env, Clause::L2, &[start_with_locks(1), start(2)]).await
+    expect_changes(env, Clause::L2, &[Change::Locks(at(1)), start(2)]).await?;
+    expect_changes(env, Clause::L2, &[start_with_locks(1), start(2)]).await
 }
 
 async fn start_again_overwrites(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L2, &[start(2), start(3), start(1), start_with_locks(5), start_with_locks(4)]).await
+    expect_changes(env, Clause::L2, &[start(2), start(3), start(1), start_with_locks(5), start_with_locks(4)]).await
 }
 
 async fn locks_acquired_sets_only_that(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L3, &[Change::Locks(at(2)), Change::Locks(at(1))]).await?;
+    expect_changes(env, Clause::L3, &[Change::Locks(at(2)), Change::Locks(at(1))]).await?;
     let [start, locks, state, finish, url] = Change::each(4);
-    changes_make(env, Clause::L3, &[start, state, finish, url, locks, Change::Locks(at(9))]).await
+    expect_changes(env, Clause::L3, &[start, state, finish, url, locks, Change::Locks(at(9))]).await
 }
 
 async fn state_string_sets_only_that(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L3, &[Change::State("running"), Change::State(""), Change::State("done")]).await?;
+    expect_changes(env, Clause::L3, &[Change::State("running"), Change::State(""), Change::State("done")]).await?;
     let [start, locks, state, finish, url] = Change::each(4);
-    changes_make(env, Clause::L3, &[start, locks, finish, url, state, Change::State("done")]).await
+    expect_changes(env, Clause::L3, &[start, locks, finish, url, state, Change::State("done")]).await
 }
 
 async fn finish_sets_time_results_and_hidden(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L4, &[finish(0, false, 1)]).await?;
-    changes_make(env, Clause::L4, &[finish(2, true, 1)]).await
+    expect_changes(env, Clause::L4, &[finish(0, false, 1)]).await?;
+    expect_changes(env, Clause::L4, &[finish(2, true, 1)]).await
 }
 
 async fn finish_again_overwrites_all_three(env: &mut TestEnv) -> CaseResult {
-    changes_make(env, Clause::L4, &[finish(2, true, 5), finish(0, false, 9), finish(6, true, 1), finish(6, false, 1)])
+    expect_changes(env, Clause::L4, &[finish(2, true, 5), finish(0, false, 9), finish(6, true, 1), finish(6, false, 1)])
         .await
 }
 
 async fn finish_takes_the_time_from_its_clock(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let step = store.add(build, "compile", "").await?;
     for now in ["2001-09-09T01:46:40Z", "1970-01-01T00:00:00Z", "2038-01-19T03:14:08.000001Z", "1999-12-31T23:59:59Z"] {
         let now = time(now)?;
@@ -185,17 +188,17 @@ async fn finish_takes_the_time_from_its_clock(env: &mut TestEnv) -> CaseResult {
 
 async fn finish_leaves_the_rest_as_it_was(env: &mut TestEnv) -> CaseResult {
     let [start, locks, state, finish, url] = Change::each(4);
-    changes_make(env, Clause::L4, &[start, locks, state, url, finish]).await
+    expect_changes(env, Clause::L4, &[start, locks, state, url, finish]).await
 }
 
 async fn changes_come_in_any_order(env: &mut TestEnv) -> CaseResult {
     let changes = Change::each(1);
     for rotated in 0..changes.len() {
         for skipped in 1..changes.len() {
-            // Steps of 1 to 4 through five changes: each pair of changes comes in both orders.
+            // A stride of 1 to 4 through the five changes, so that each pair of changes occurs in both orders.
             let order: Vec<_> =
                 (0..changes.len()).map(|n| changes[(rotated + n * skipped) % changes.len()].clone()).collect();
-            changes_make(env, Clause::L5, &order).await?;
+            expect_changes(env, Clause::L5, &order).await?;
         }
     }
     Ok(())
@@ -203,20 +206,21 @@ async fn changes_come_in_any_order(env: &mut TestEnv) -> CaseResult {
 
 async fn the_last_change_wins(env: &mut TestEnv) -> CaseResult {
     let twice: Vec<_> = [5, 3, 8, 1].into_iter().flat_map(Change::each).collect();
-    changes_make(env, Clause::L5, &twice).await
+    expect_changes(env, Clause::L5, &twice).await
 }
 
 async fn changes_touch_no_other_step(env: &mut TestEnv) -> CaseResult {
-    let (store, builds) = (env.store(), [env.build(), env.build()]);
+    let store = env.store();
+    let builds = [env.build(), env.build()];
     for build in builds {
         for _ in 0..3 {
             store.add(build, "compile", "waiting").await?;
         }
     }
     let mut expected = [store.steps(builds[0]).await?, store.steps(builds[1]).await?];
-    // Each step in turn, with changes that are unlike all others.
-    for (n, place) in (0..).zip([(0, 1), (1, 1), (0, 0), (1, 2), (0, 2), (1, 0)]) {
-        let step = &mut expected[place.0][place.1];
+    // Each step gets changes with different arguments.
+    for (n, (build, number)) in (0..).zip([(0, 1), (1, 1), (0, 0), (1, 2), (0, 2), (1, 0)]) {
+        let step: &mut Step = &mut expected[build][number];
         for change in Change::each(n) {
             change.make(env, step.id).await?;
             change.apply(step)?;
@@ -242,7 +246,8 @@ async fn a_change_of_a_missing_step_is_not_found(env: &mut TestEnv) -> CaseResul
 }
 
 async fn a_change_of_a_missing_step_changes_nothing(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     store.add(build, "compile", "waiting").await?;
     let before = store.steps(build).await?;
     for id in missing_ids()? {

@@ -1,10 +1,9 @@
-//! The cases. The group in a case's name is the module that has it.
+//! The cases of the suite. The group in the name of a case is its module.
 
 mod add_step;
 mod add_url;
 mod close;
 mod concurrently;
-mod crowd;
 mod dropped;
 mod faults;
 mod histories;
@@ -22,6 +21,7 @@ mod tasks;
 mod text;
 mod times;
 mod values;
+mod workload;
 mod writes;
 
 use std::sync::Arc;
@@ -34,21 +34,21 @@ use crate::{
     test_env::{CaseSetup, TestEnv},
 };
 
-/// Something that the suite looks at.
+/// A case: a test of the store.
 pub(crate) struct Case {
-    /// Stable: profiles and people refer to it.
+    /// The name, which is stable because profiles refer to it.
     pub(crate) name: String,
-    /// The clauses that it checks. The first is blamed for what no other is.
+    /// The clauses that the case checks. The first one is blamed for a failure that names no clause.
     pub(crate) clauses: Vec<Clause>,
     pub(crate) needs: Option<Needs>,
     pub(crate) body: Body,
 }
 
-/// What a case cannot do without.
+/// A requirement of a case. The case is skipped without it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Needs {
     Feature(Feature),
-    /// A greatest build id that the profile declares.
+    /// A limit of build ids in the profile.
     GreatestBuildId,
 }
 
@@ -58,15 +58,15 @@ const PEERS: Needs = Needs::Feature(Feature::Peers);
 /// How a case runs.
 #[derive(Clone)]
 pub(crate) enum Body {
-    /// Once, on a store of its own.
+    /// Runs once, on its own store.
     Example(for<'a> fn(&'a mut TestEnv) -> LocalBoxFuture<'a, CaseResult>),
-    /// Many times, with what is drawn at random.
+    /// Runs many times, with random values.
     Property(for<'a> fn(&'a CaseSetup) -> LocalBoxFuture<'a, CaseResult>),
-    /// Once, on a store of its own, as it was recorded.
+    /// Replays a recorded scenario once, on its own store.
     Scenario(Arc<Scenario>),
 }
 
-/// All cases, in the order in which they are listed.
+/// All cases, in the order of the list.
 pub(crate) fn all() -> Vec<Case> {
     let groups = [
         profile::cases(),
@@ -92,8 +92,8 @@ pub(crate) fn all() -> Vec<Case> {
     groups.into_iter().flatten().collect()
 }
 
-/// Defines `cases()` of a module: the kind of its cases, their group, and for each the name of its
-/// function, the clauses that it checks, and what it needs.
+/// Defines `cases()` of a module: the kind and group of the cases, and for each case the name of its function, its
+/// clauses and its requirement.
 macro_rules! cases {
     ($kind:ident $group:ident: $($name:ident [$($clause:ident),*] $(needs $need:expr)?;)*) => {
         pub(super) fn cases() -> Vec<$crate::cases::Case> {
@@ -114,10 +114,10 @@ mod tests {
 
     use super::*;
 
-    /// The clauses that no case checks yet, each with the reason.
+    /// The clauses without a case, each with the reason.
     const WITHOUT_A_CASE: [(Clause, &str); 2] = [
-        (Clause::N5, "a cost: benchmarks measure it, a suite that others run on any machine does not"),
-        (Clause::U5, "a cost, as N5"),
+        (Clause::N5, "a cost, which benchmarks measure: the suite must run on any machine"),
+        (Clause::U5, "a cost, like N5"),
     ];
 
     #[test]
@@ -137,11 +137,11 @@ mod tests {
                 "{}",
                 case.name
             );
-            assert!(names.insert(case.name.clone()), "{} is there twice", case.name);
+            assert!(names.insert(case.name.clone()), "{} is a duplicate", case.name);
         }
     }
 
-    /// A case that is renamed or taken out breaks the profiles of others: the list of them shows it.
+    /// Renaming or removing a case breaks profiles, so the list makes such a change visible.
     #[test]
     fn the_cases_are_those_of_the_list() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases.txt");
@@ -152,17 +152,18 @@ mod tests {
             list.push('\n');
         }
         if env::var_os("STEPS_WRITE_DOCS").is_some() {
-            fs::write(&file, &list).expect("a folder that can be written to");
+            fs::write(&file, &list).expect("the directory is writable");
         }
         let listed = fs::read_to_string(&file).unwrap_or_default();
-        let (now, then): (BTreeSet<_>, BTreeSet<_>) = (list.lines().collect(), listed.lines().collect());
-        let gone: Vec<_> = then.difference(&now).collect();
-        let new: Vec<_> = now.difference(&then).collect();
+        let now: BTreeSet<_> = list.lines().collect();
+        let before: BTreeSet<_> = listed.lines().collect();
+        let removed: Vec<_> = before.difference(&now).collect();
+        let new: Vec<_> = now.difference(&before).collect();
         assert!(
-            gone.is_empty() && new.is_empty() && list == listed,
+            removed.is_empty() && new.is_empty() && list == listed,
             "conformance-tests/cases.txt is out of date; run the test again with STEPS_WRITE_DOCS=1.\n\
-             A name is stable: one that is gone is for a minor version, and for the changelog.\n\
-             gone: {gone:#?}\nnew: {new:#?}"
+             Names are stable: removing one needs a minor version and an entry in the changelog.\n\
+             removed: {removed:#?}\nnew: {new:#?}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Random histories beside the reference model, after each operation and at the end.
+//! Random histories, compared with the reference model after each operation and at the end.
 
 use std::collections::HashSet;
 
@@ -30,27 +30,28 @@ cases! { Property model:
     random_urls_keep_their_order [U1, U2];
 }
 
-/// How many operations a history has at most.
-const LONGEST: usize = 40;
+/// The maximum number of operations in a history.
+const MAX_LENGTH: usize = 40;
 
 async fn random_histories_agree(setup: &CaseSetup) -> CaseResult {
     let abilities = Abilities { reopen: setup.claims(Feature::Reopen), peers: setup.claims(Feature::Peers) };
-    check(setup, histories(LONGEST, abilities), async |env, turns| play(env, turns).await).await
+    check(setup, histories(MAX_LENGTH, abilities), async |env, turns| run(env, turns).await).await
 }
 
 async fn random_adds_are_numbered(setup: &CaseSetup) -> CaseResult {
-    let turns = vec(adds(names()).prop_map(|operation| Turn { by_peer: false, operation }), 1..=LONGEST);
-    check(setup, turns, async |env, turns| play(env, turns).await).await
+    let turns = vec(adds(names()).prop_map(|operation| Turn { by_peer: false, operation }), 1..=MAX_LENGTH);
+    check(setup, turns, async |env, turns| run(env, turns).await).await
 }
 
 async fn random_names_get_the_smallest_suffix(setup: &CaseSetup) -> CaseResult {
-    let requested = vec(long_names(), 1..=2 * LONGEST);
+    let requested = vec(long_names(), 1..=2 * MAX_LENGTH);
     check(setup, requested, async |env, requested| {
-        let (store, build) = (env.store(), env.build());
+        let store = env.store();
+        let build = env.build();
         for (requested, expected) in requested.iter().zip(names_of(requested.iter().map(String::as_str))) {
             let added = store.add_step(new_step(build, requested, "")?).await?;
             let clause = if *requested == expected { Clause::N2 } else { Clause::N3 };
-            expect_text(clause, "the name that the last add answers", added.name.as_str(), &expected)?;
+            expect_text(clause, "the name that the last add returned", added.name.as_str(), &expected)?;
         }
         Ok(())
     })
@@ -59,44 +60,43 @@ async fn random_names_get_the_smallest_suffix(setup: &CaseSetup) -> CaseResult {
 
 async fn random_urls_keep_their_order(setup: &CaseSetup) -> CaseResult {
     let urls = urls((0..2_usize).prop_map(Target::Added));
-    let urls = vec(urls.prop_map(|operation| Turn { by_peer: false, operation }), 1..=LONGEST);
+    let urls = vec(urls.prop_map(|operation| Turn { by_peer: false, operation }), 1..=MAX_LENGTH);
     check(setup, urls, async |env, urls| {
         let add = |name: &str| Operation::Add { build: 0, name: name.into(), state: String::new(), key: None };
         let adds = ["a", "b"].map(|name| Turn { by_peer: false, operation: add(name) });
-        play(env, adds.into_iter().chain(urls).collect()).await
+        run(env, adds.into_iter().chain(urls).collect()).await
     })
     .await
 }
 
-/// Plays a history in builds of its own and compares each answer, the build that was changed, and at the
-/// end everything.
-async fn play(env: &mut TestEnv, turns: Vec<Turn>) -> CaseResult {
-    let mut player = Player::new(env)?;
+/// Runs a history on fresh builds. Compares each result and the changed build, and at the end all builds.
+async fn run(env: &mut TestEnv, turns: Vec<Turn>) -> CaseResult {
+    let mut runner = Runner::new(env)?;
     for Turn { by_peer, operation } in turns {
         if let Operation::Reopen { close } = operation {
-            player.peer = None;
-            player.env.reopen(if close { Ending::Closed } else { Ending::Dropped }).await?;
+            runner.peer = None;
+            runner.env.reopen(if close { Ending::Closed } else { Ending::Dropped }).await?;
             continue;
         }
-        if by_peer && player.peer.is_none() {
-            player.peer = Some(player.env.peer().await?);
+        if by_peer && runner.peer.is_none() {
+            runner.peer = Some(runner.env.peer().await?);
         }
-        player.turn(by_peer, operation).await?;
+        runner.turn(by_peer, operation).await?;
     }
-    player.compare_all().await
+    runner.compare_all().await
 }
 
-struct Player<'a> {
+struct Runner<'a> {
     env: &'a mut TestEnv,
     peer: Option<Handle>,
     builds: [BuildId; BUILDS],
     model: Model,
-    /// In the order of the adds.
+    /// The added steps, in order.
     steps: Vec<StepId>,
     missing: StepId,
 }
 
-impl<'a> Player<'a> {
+impl<'a> Runner<'a> {
     fn new(env: &'a mut TestEnv) -> CaseResult<Self> {
         let builds = std::array::from_fn(|_| env.build());
         let [missing, ..] = missing_ids()?;
@@ -134,7 +134,8 @@ impl<'a> Player<'a> {
                 self.changed(by_peer, id, got, |step| step.locks_acquired_at = Some(at)).await
             }
             Operation::State(step, state) => {
-                let (id, state) = (self.id(step), StateString::new(state)?);
+                let id = self.id(step);
+                let state = StateString::new(state)?;
                 let got = self.handle(by_peer).set_step_state_string(id, state.clone()).await;
                 self.changed(by_peer, id, got, |step| step.state_string = state).await
             }
@@ -145,7 +146,8 @@ impl<'a> Player<'a> {
                 self.changed(by_peer, id, got, |step| model::finish(step, finish, now)).await
             }
             Operation::Url(step, name, link) => {
-                let (id, url) = (self.id(step), StepUrl::new(name, link)?);
+                let id = self.id(step);
+                let url = StepUrl::new(name, link)?;
                 let got = self.handle(by_peer).add_url(id, url.clone()).await;
                 self.changed(by_peer, id, got, |step| model::add_url(step, url)).await
             }
@@ -157,7 +159,7 @@ impl<'a> Player<'a> {
                 self.get(by_peer, StepSelector::name(self.builds[build], StepName::new(name)?)).await
             }
             Operation::GetSteps { build } => self.compare(by_peer, self.builds[build], None).await,
-            Operation::Reopen { .. } => unreachable!("it is no turn of a handle"),
+            Operation::Reopen { .. } => unreachable!("`run` handles reopening"),
         }
     }
 
@@ -167,18 +169,18 @@ impl<'a> Player<'a> {
         let added = self.handle(by_peer).add_step(new.clone()).await?;
         let clause = match expected {
             ExpectedAdd::Again(first) => {
-                expect_eq(Clause::I5, "the answer of the last add, whose key was used before", added, first)?;
+                expect_eq(Clause::I5, "the result of the last add, which repeats a key", added, first)?;
                 Clause::I5
             }
             ExpectedAdd::New { number, name } => {
-                expect_eq(Clause::I2, "the number that the last add answers", added.number, number)?;
+                expect_eq(Clause::I2, "the number that the last add returned", added.number, number)?;
                 let clause = if name == new.name { Clause::N2 } else { Clause::N3 };
-                expect_text(clause, "the name that the last add answers", added.name.as_str(), name.as_str())?;
-                let what = "the id that the last add answers";
+                expect_text(clause, "the name that the last add returned", added.name.as_str(), name.as_str())?;
+                let what = "the id that the last add returned";
                 let is_new = self.model.all().all(|step| step.id != added.id);
-                expect(Clause::I1, what, added.id, "one that no other step has", is_new)?;
+                expect(Clause::I1, what, added.id, "an id that no other step has", is_new)?;
                 let last = self.model.steps(build).last().map_or(0, |step| step.id.get());
-                let expected = format_args!("one greater than {last}, which the build had before");
+                let expected = format_args!("an id greater than {last}, the last one of the build");
                 expect(Clause::I1, what, added.id, expected, added.id.get() > last)?;
                 self.model.add(new, &added);
                 self.steps.push(added.id);
@@ -188,7 +190,7 @@ impl<'a> Player<'a> {
         self.compare(by_peer, build, Some(clause)).await
     }
 
-    /// Applies a change that was answered to the model, or expects that there is no such step.
+    /// Applies an acknowledged change to the model, or expects an error if the step does not exist.
     async fn changed(
         &mut self,
         by_peer: bool,
@@ -213,16 +215,16 @@ impl<'a> Player<'a> {
 
     async fn get(&self, by_peer: bool, selector: StepSelector) -> CaseResult {
         let got = self.handle(by_peer).get_step(selector.clone()).await?;
-        expect_found(Some(Clause::R1), "the answer of the last read", got.as_ref(), self.model.step(&selector))
+        expect_found(Some(Clause::R1), "the result of the last read", got.as_ref(), self.model.step(&selector))
     }
 
-    /// Compares a build. `clause`, if any, is blamed for whatever differs.
+    /// Compares a build with the model. Differences are blamed on `clause`, if given.
     async fn compare(&self, by_peer: bool, build: BuildId, clause: Option<Clause>) -> CaseResult {
         let got = self.handle(by_peer).steps(build).await?;
         expect_steps(clause, "the steps of the build", &got, self.model.steps(build))
     }
 
-    /// Compares everything, read in every way, through every handle.
+    /// Compares all builds through every handle, and all steps through every selector.
     async fn compare_all(&self) -> CaseResult {
         for by_peer in [false, true].into_iter().take(1 + usize::from(self.peer.is_some())) {
             for build in self.builds {
@@ -231,14 +233,14 @@ impl<'a> Player<'a> {
         }
         let store = self.env.store();
         for expected in self.model.all() {
-            let ways = [
+            let selectors = [
                 StepSelector::Id(expected.id),
                 StepSelector::number(expected.build_id, expected.number),
                 StepSelector::name(expected.build_id, expected.name.clone()),
             ];
-            for selector in ways {
+            for selector in selectors {
                 let got = store.get_step(selector).await?;
-                expect_found(Some(Clause::R1), "the answer of the last read", got.as_ref(), Some(expected))?;
+                expect_found(Some(Clause::R1), "the result of the last read", got.as_ref(), Some(expected))?;
             }
         }
         let ids: HashSet<_> = self.steps.iter().collect();

@@ -1,4 +1,4 @@
-//! Several processes on one store: this one and children of it.
+//! Several processes on one store: this process and child processes.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -28,16 +28,17 @@ cases! { Example processes:
     one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves [D2, D1, I2] needs PROCESSES;
 }
 
-/// Handles on the store, in this process and in others.
+/// Handles on the store in this process and in two others.
 async fn handles(env: &mut TestEnv) -> CaseResult<Vec<Handle>> {
     Ok(vec![env.store().clone(), env.process().await?, env.process().await?])
 }
 
 async fn what_one_answered_the_others_read(env: &mut TestEnv) -> CaseResult {
     let now = env.now();
-    let (handles, build) = (handles(env).await?, env.build());
+    let handles = handles(env).await?;
+    let build = env.build();
     for n in 0..6 {
-        let [writer, other, reader] = [0, 1, 2].map(|place| &handles[(n + place) % 3]);
+        let [writer, other, reader] = [0, 1, 2].map(|index| &handles[(n + index) % 3]);
         expect_eq(Clause::R3, "how many steps another process reads", reader.steps(build).await?.len(), n)?;
         let added = writer.add(build, "compile", "waiting").await?;
         other.start_with_locks(added.id, at(1)).await?;
@@ -55,7 +56,8 @@ async fn what_one_answered_the_others_read(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
-    let (handles, build) = (handles(env).await?, env.build());
+    let handles = handles(env).await?;
+    let build = env.build();
     let add = |number: usize| {
         let handle = handles[number % handles.len()].clone();
         async move { Ok(handle.add(build, "compile", "").await?) }
@@ -63,7 +65,7 @@ async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
     let mut answers = concurrently((0..240).map(add)).await?;
     answers.sort_by_key(|added| added.number);
     let numbers: Vec<_> = answers.iter().map(|added| added.number.get()).collect();
-    expect_eq(Clause::I2, "the numbers that the adds answer", numbers, (0..240).collect::<Vec<_>>())?;
+    expect_eq(Clause::I2, "the numbers that the adds returned", numbers, (0..240).collect::<Vec<_>>())?;
     let ids: Vec<_> = answers.iter().map(|added| added.id.get()).collect();
     let grow = ids.is_sorted_by(|id, next| id < next);
     expect(Clause::I1, "the ids of the steps, by their numbers", ids, "each greater than the one before", grow)?;
@@ -76,17 +78,18 @@ async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn repeated_adds_at_once_add_one_step(env: &mut TestEnv) -> CaseResult {
-    let (handles, build) = (handles(env).await?, env.build());
+    let handles = handles(env).await?;
+    let build = env.build();
     let add = |number: usize| {
         let handle = handles[number % handles.len()].clone();
-        // All processes have the same key at the same time.
+        // All processes use the same key at the same time.
         let new = keyed(build, "compile", format!("k{}", number / handles.len() % 10));
         async move { Ok(handle.add_step(new?).await?) }
     };
     let answers = concurrently((0..90).map(add)).await?;
     for (number, answer) in answers.iter().enumerate() {
         let first = answers[number / handles.len() % 10 * handles.len()].clone();
-        expect_eq(Clause::I5, "the answer of an add under a key that others use at once", answer.clone(), first)?;
+        expect_eq(Clause::I5, "the result of an add with a key that concurrent adds use", answer.clone(), first)?;
     }
     expect_eq(Clause::I5, "how many steps 90 adds under 10 keys make", handles[0].steps(build).await?.len(), 10)
 }
@@ -104,11 +107,12 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(env: &
     let survivor = env.process().await?;
     let answers = Arc::new(Semaphore::new(0));
     let write = |caller: usize| {
-        let (handle, answers) = ([&killed, &survivor][caller % 2].clone(), Arc::clone(&answers));
+        let handle = [&killed, &survivor][caller % 2].clone();
+        let answers = Arc::clone(&answers);
         let is_killed = caller.is_multiple_of(2);
         async move {
             let mut answered = Vec::new();
-            // Those of the process that is killed work until then: it must not end before.
+            // Callers of the process that is killed write until the kill.
             let turns = if is_killed { i32::MAX } else { 40 };
             for n in 0..turns {
                 let written: steps_core::Result<()> = async {
@@ -116,10 +120,10 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(env: &
                     answered.push((step.clone(), 0));
                     for url in 1..=2 {
                         handle.add_named_url(step.id, "log", url.to_string()).await?;
-                        answered.last_mut().expect("it was just put there").1 = url;
+                        answered.last_mut().expect("the step was just pushed").1 = url;
                     }
                     handle.finish(step.id, Results::new(n)).await?;
-                    answered.last_mut().expect("it was just put there").1 = 3;
+                    answered.last_mut().expect("the step was just pushed").1 = 3;
                     Ok(())
                 }
                 .await;
@@ -135,13 +139,13 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(env: &
         }
     };
     let kill = async {
-        // In the middle of its work, right after an answer of its own.
+        // Kills the process while it writes, right after a response.
         let _ = answers.acquire_many(20).await;
         process.0.kill();
     };
     let work = async {
         let answered = concurrently((0..CALLERS).map(write)).await;
-        // Nobody is waited for when they failed.
+        // Ends the wait of `kill` if the callers failed.
         answers.close();
         answered
     };
@@ -159,15 +163,15 @@ async fn one_that_is_killed_leaves_what_it_answered_and_nothing_in_halves(env: &
             step.name == added.name && step.urls.len() >= done.min(2) && (done < 3 || step.results.is_some())
         });
         let end = if done == 3 { " and its end" } else { "" };
-        let expected = format_args!("{added:?} with {} of its urls{end}, as answered", done.min(2));
-        expect(Clause::D1, "a step of a process that died", step, expected, is_there)?;
+        let expected = format_args!("{added:?} with {} of its urls{end}, as acknowledged", done.min(2));
+        expect(Clause::D1, "a step of a process that was killed", step, expected, is_there)?;
     }
     let ids: BTreeSet<_> = steps.iter().map(|step| step.id).collect();
     expect_eq(Clause::I1, "how many ids there are", ids.len(), steps.len())?;
     for step in steps {
         let end = (step.results, step.complete_at);
         let is_whole = step.results.is_some() == step.complete_at.is_some();
-        expect(Clause::D2, "the end of a step", end, "all that it sets, or nothing", is_whole)?;
+        expect(Clause::D2, "the end of a step", end, "all fields that a finish sets, or none", is_whole)?;
         expect_text(Clause::D2, "the state string of a step", step.state_string.as_str(), "running")?;
         let urls: Vec<_> = step.urls.iter().map(StepUrl::url).collect();
         expect_eq(Clause::U1, "the urls of a step", urls.as_slice(), &["1", "2"][..urls.len().min(2)])?;

@@ -1,4 +1,4 @@
-//! The profile itself: what it claims must be there, what it declares must make sense.
+//! The profile: the fixture must have the claimed features, and the declarations must be valid.
 
 use crate::{
     Feature,

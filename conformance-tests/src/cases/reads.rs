@@ -1,4 +1,4 @@
-//! Reading (R1 to R3).
+//! Reads (R1 to R3).
 
 use steps_core::{BuildId, FinishStep, Results, StartStep, Step, StepNumber, StepSelector, StepsStore, StepsStoreExt};
 
@@ -26,14 +26,14 @@ cases! { Example reads:
     what_was_answered_is_seen_by_every_read [R3];
 }
 
-/// Expects to find a step under its id, its number and its name, and among the steps of its build.
+/// Expects the step when it is read by id, by number, by name and with its build.
 async fn expect_everywhere(store: &Handle, clause: Clause, expected: &Step) -> CaseResult {
-    let ways = [
+    let selectors = [
         ("by its id", StepSelector::Id(expected.id)),
         ("by its number", StepSelector::number(expected.build_id, expected.number)),
         ("by its name", StepSelector::name(expected.build_id, expected.name.clone())),
     ];
-    for (way, selector) in ways {
+    for (way, selector) in selectors {
         let got = store.get_step(selector).await?;
         let got = expect_some(clause, format!("the step read {way}"), got)?;
         expect_step(Some(clause), format!("read {way}"), &got, expected)?;
@@ -45,7 +45,8 @@ async fn expect_everywhere(store: &Handle, clause: Clause, expected: &Step) -> C
 }
 
 async fn a_step_is_found_three_ways(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for name in ["compile", "compile", "test", "übersetzen"] {
         let added = store.add(build, name, "running").await?;
         store.start_with_locks(added.id, at(1)).await?;
@@ -58,7 +59,9 @@ async fn a_step_is_found_three_ways(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn what_is_absent_is_none(env: &mut TestEnv) -> CaseResult {
-    let (store, build, empty) = (env.store(), env.build(), env.build());
+    let store = env.store();
+    let build = env.build();
+    let empty = env.build();
     store.add(build, "compile", "").await?;
     store.add(build, "compile", "").await?;
     let mut absent: Vec<StepSelector> = missing_ids()?.map(StepSelector::Id).into();
@@ -77,7 +80,8 @@ async fn what_is_absent_is_none(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn a_name_is_looked_up_as_it_became(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let long = "x".repeat(50);
     for name in ["foo", "foo", "foo_1", &long, &long] {
         store.add(build, name, "").await?;
@@ -93,7 +97,8 @@ async fn a_name_is_looked_up_as_it_became(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn names_and_numbers_are_looked_up_in_their_build(env: &mut TestEnv) -> CaseResult {
-    let (store, builds) = (env.store(), [env.build(), env.build()]);
+    let store = env.store();
+    let builds = [env.build(), env.build()];
     for name in ["a", "b"] {
         for build in builds {
             store.add(build, name, build.to_string()).await?;
@@ -111,14 +116,15 @@ async fn names_and_numbers_are_looked_up_in_their_build(env: &mut TestEnv) -> Ca
 }
 
 async fn a_build_without_steps_is_empty(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for _ in 0..2 {
         expect_eq(Clause::I3, "how many steps a fresh build has", store.steps(build).await?.len(), 0)?;
         expect_found(Some(Clause::I3), "its first step", store.step_numbered(build, 0).await?.as_ref(), None)?;
     }
     let added = store.add(build, "compile", "").await?;
-    expect_eq(Clause::I3, "the number of the first add, after reads of the build", added.number.get(), 0)?;
-    // The least and the greatest build may be anyone's: reading them is no error.
+    expect_eq(Clause::I3, "the number of the first add after reads of the build", added.number.get(), 0)?;
+    // The smallest and the largest build may have steps of other users. Reading them is not an error.
     for build in [1, i64::MAX] {
         let build = BuildId::new(build)?;
         let steps = store.get_steps(build).await?;
@@ -128,10 +134,11 @@ async fn a_build_without_steps_is_empty(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn steps_are_ordered_by_number(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let mut ids = Vec::new();
     for number in 0..12 {
-        // Names that sort neither as numbers nor as they came.
+        // The order of the names is neither the order of the numbers nor the order of the adds.
         ids.push(store.add(build, format!("{}{number}", ["z", "a", "M"][number % 3]), "").await?.id);
     }
     for id in ids.iter().rev() {
@@ -143,7 +150,8 @@ async fn steps_are_ordered_by_number(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn hidden_steps_are_read_too(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for hidden in [true, false, true] {
         let added = store.add(build, "compile", "").await?;
         store.finish_step(added.id, FinishStep::new(Results::SKIPPED).with_hidden(hidden)).await?;
@@ -158,7 +166,8 @@ async fn hidden_steps_are_read_too(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn many_steps_are_read(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let new = (0..300).map(|number| super::values::new_step(build, format!("s{number}"), format!("state {number}")));
     super::concurrently::add_concurrently(store, new.collect::<Result<_, _>>()?).await?;
     let steps = store.steps(build).await?;
@@ -172,8 +181,9 @@ async fn many_steps_are_read(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn what_was_answered_is_seen_by_every_read(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
-    // What was read before must not be what is read after.
+    let store = env.store();
+    let build = env.build();
+    // Reads before the add, so that a cached result would be noticed.
     expect_eq(Clause::R3, "the step before it is added", store.get_step(named(build, "compile")?).await?, None)?;
     let added = store.add(build, "compile", "waiting").await?;
     let mut expected = Step::builder(added.id, build, added.number, added.name, "waiting".parse()?).build();

@@ -1,4 +1,4 @@
-//! What Buildbot itself answered: a case for each scenario.
+//! The responses of Buildbot: a case for each recorded scenario.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What was answered is there after a restart (D1), and the store goes on where it was.
+//! After a restart, acknowledged writes are still there (D1), and ids, numbers, names and keys continue.
 
 use steps_core::{FinishStep, Results, StepsStore, StepsStoreExt};
 
@@ -60,7 +60,8 @@ async fn everything_is_there(env: &mut TestEnv, ending: Ending) -> CaseResult {
 }
 
 async fn numbers_and_names_go_on(env: &mut TestEnv) -> CaseResult {
-    let (build, long) = (env.build(), "x".repeat(50));
+    let build = env.build();
+    let long = "x".repeat(50);
     let cut = |k| format!("{}_{k}", "x".repeat(48));
     let rounds = [
         [("foo", "foo".to_owned()), ("foo", "foo_1".into()), ("foo_3", "foo_3".into()), (&long, long.clone())],
@@ -71,8 +72,8 @@ async fn numbers_and_names_go_on(env: &mut TestEnv) -> CaseResult {
     for round in rounds {
         for (requested, expected) in round {
             let added = env.store().add(build, requested, "").await?;
-            expect_text(Clause::N3, "the name that the last add answers", added.name.as_str(), &expected)?;
-            expect_eq(Clause::I2, "the number that the last add answers", added.number.get(), number)?;
+            expect_text(Clause::N3, "the name that the last add returned", added.name.as_str(), &expected)?;
+            expect_eq(Clause::I2, "the number that the last add returned", added.number.get(), number)?;
             number += 1;
         }
         env.reopen(Ending::Closed).await?;
@@ -86,8 +87,8 @@ async fn ids_are_not_used_again(env: &mut TestEnv) -> CaseResult {
     for round in 0..4 {
         for build in builds {
             let id = env.store().add(build, "compile", "").await?.id;
-            let what = "the id that an add answers after reopening";
-            expect(Clause::I1, what, id, "one that was not used before", !ids.contains(&id))?;
+            let what = "the id that an add returned after reopening";
+            expect(Clause::I1, what, id, "an id that was not used before", !ids.contains(&id))?;
             ids.push(id);
         }
         env.reopen(if round % 2 == 0 { Ending::Closed } else { Ending::Dropped }).await?;
@@ -102,7 +103,7 @@ async fn keys_hold(env: &mut TestEnv) -> CaseResult {
     let first = env.store().add_step(keyed(build, "compile", "k")?).await?;
     env.reopen(Ending::Dropped).await?;
     let again = env.store().add_step(keyed(build, "other", "k")?).await?;
-    expect_eq(Clause::I5, "the answer of an add under a key that was used before", again, first)?;
+    expect_eq(Clause::I5, "the result of an add that repeats a key", again, first)?;
     expect_eq(Clause::I5, "how many steps the build has", env.store().steps(build).await?.len(), 2)
 }
 

@@ -1,4 +1,4 @@
-//! Several tasks on one handle.
+//! Concurrent tasks on one handle.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,8 @@ cases! { Example tasks:
 }
 
 async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let answers = concurrently((0..8).map(|_| {
         let store = store.clone();
         async move {
@@ -38,11 +39,11 @@ async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
     for answers in &answers {
         let got: Vec<_> = answers.iter().map(|added| (added.number.get(), added.id.get())).collect();
         let grow = got.is_sorted_by(|one, next| one.0 < next.0 && one.1 < next.1);
-        let what = "the numbers and ids that one task is answered, one after the other";
+        let what = "the numbers and ids of the adds of one task, in order";
         expect(Clause::I2, what, got, "each greater than the one before", grow)?;
     }
     let numbers: BTreeSet<_> = answers.iter().flatten().map(|added| added.number.get()).collect();
-    expect_eq(Clause::I2, "the numbers that the adds answer", numbers, (0..200).collect::<BTreeSet<_>>())?;
+    expect_eq(Clause::I2, "the numbers that the adds returned", numbers, (0..200).collect::<BTreeSet<_>>())?;
     for step in store.steps(build).await? {
         let k = step.number.get();
         let expected = if k == 0 { "compile".into() } else { format!("compile_{k}") };
@@ -52,9 +53,11 @@ async fn adds_at_once_leave_no_gap(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn adds_at_once_to_several_builds_are_kept_apart(env: &mut TestEnv) -> CaseResult {
-    let (store, builds) = (env.store(), [env.build(), env.build(), env.build(), env.build()]);
+    let store = env.store();
+    let builds = [env.build(), env.build(), env.build(), env.build()];
     concurrently((0..80).map(|number: usize| {
-        let (store, build) = (store.clone(), builds[number % builds.len()]);
+        let store = store.clone();
+        let build = builds[number % builds.len()];
         async move { Ok(store.add(build, "compile", build.to_string()).await?) }
     }))
     .await?;
@@ -74,7 +77,7 @@ async fn urls_at_once_are_neither_lost_nor_doubled(env: &mut TestEnv) -> CaseRes
     urls_at_once(env, &[env.store().clone()]).await
 }
 
-/// Adds urls to one step in 8 tasks, some their own and some that all of them add.
+/// Adds urls to one step in 8 tasks: urls of each task, and urls that all tasks add.
 pub(super) async fn urls_at_once(env: &TestEnv, handles: &[Handle]) -> CaseResult {
     let step = handles[0].add(env.build(), "compile", "").await?;
     concurrently((0..8).map(|task: usize| {
@@ -99,14 +102,15 @@ pub(super) async fn urls_at_once(env: &TestEnv, handles: &[Handle]) -> CaseResul
     Ok(())
 }
 
-/// Stores may change steps for several callers at once: those that are there beside those that are missing.
+/// A store may batch the changes of several callers, so existing and missing steps are mixed here.
 async fn changes_at_once_of_missing_steps_are_not_found(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let mut steps = missing_ids()?.map(|id| (id, false)).to_vec();
     for _ in 0..8 {
         steps.push((store.add(build, "compile", "").await?.id, true));
     }
-    concurrently(steps.into_iter().cycle().take(110).map(|(id, is_there)| {
+    concurrently(steps.into_iter().cycle().take(110).map(|(id, exists)| {
         let store = store.clone();
         async move {
             let changes = [
@@ -115,10 +119,10 @@ async fn changes_at_once_of_missing_steps_are_not_found(env: &mut TestEnv) -> Ca
                 store.add_named_url(id, "log", "url").await,
             ];
             for change in changes {
-                if is_there {
+                if exists {
                     change?;
                 } else {
-                    let what = "a change of a missing step, beside others";
+                    let what = "a change of a missing step, beside concurrent changes";
                     expect_error(Clause::L6, what, change, ErrorKind::NotFound)?;
                 }
             }
@@ -131,22 +135,28 @@ async fn changes_at_once_of_missing_steps_are_not_found(env: &mut TestEnv) -> Ca
     }
     for step in store.steps(build).await? {
         let got = (step.state_string.as_str(), step.results, step.urls.len());
-        expect_eq(Clause::L6, "a step changed beside missing ones", got, ("running", Some(Results::SUCCESS), 1))?;
+        expect_eq(
+            Clause::L6,
+            "a step that was changed beside missing steps",
+            got,
+            ("running", Some(Results::SUCCESS), 1),
+        )?;
     }
     Ok(())
 }
 
-/// Stores may read for several callers at once: steps with few urls and with many, those that are missing, and by
-/// each of the three ways.
+/// A store may batch the reads of several callers, so steps with few and many urls, missing steps and all three
+/// selectors are mixed here.
 async fn reads_at_once_find_what_each_asked_for(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let mut expected = Vec::new();
     for urls in 0..20 {
         let added = store.add(build, "compile", "").await?;
         for url in 0..urls {
             store.add_named_url(added.id, "log", format!("{url:02}")).await?;
         }
-        let step = expect_some(Clause::R1, "the step, read alone", store.step(added.id).await?)?;
+        let step = expect_some(Clause::R1, "the step, read by a single call", store.step(added.id).await?)?;
         expect_eq(Clause::U1, "how many urls it has", step.urls.len(), urls)?;
         expected.extend([
             (StepSelector::Id(step.id), Some(step.clone())),
@@ -161,7 +171,7 @@ async fn reads_at_once_find_what_each_asked_for(env: &mut TestEnv) -> CaseResult
         let store = store.clone();
         async move {
             for _ in 0..3 {
-                let what = format!("{selector:?}, read beside others");
+                let what = format!("{selector:?}, beside concurrent reads");
                 let got = store.get_step(selector.clone()).await?;
                 expect_found(Some(Clause::R1), what, got.as_ref(), step.as_ref())?;
             }
@@ -173,7 +183,8 @@ async fn reads_at_once_find_what_each_asked_for(env: &mut TestEnv) -> CaseResult
 }
 
 async fn reads_beside_adds_see_one_snapshot(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     concurrently((0..6).map(|task| {
         let store = store.clone();
         async move {
@@ -185,7 +196,7 @@ async fn reads_beside_adds_see_one_snapshot(env: &mut TestEnv) -> CaseResult {
                 let steps = store.steps(build).await?;
                 let numbers: Vec<_> = steps.iter().map(|step| step.number.get()).collect();
                 expect_eq(Clause::R2, "the numbers of a read", numbers, (0..).take(steps.len()).collect::<Vec<u32>>())?;
-                let expected = format_args!("at least the {seen} that were seen before");
+                let expected = format_args!("at least {seen}, which an earlier call returned");
                 expect(Clause::R3, "how many steps a read has", steps.len(), expected, steps.len() >= seen)?;
                 seen = steps.len();
             }

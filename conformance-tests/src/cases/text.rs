@@ -1,4 +1,4 @@
-//! Text comes back as it was given (T1), whatever JSON, Lua, SQL or a terminal makes of it.
+//! Text is returned unchanged (T1), even if it has a meaning in JSON, Lua, SQL or a terminal.
 
 use steps_core::{StepsStore, StepsStoreExt, limits};
 
@@ -24,8 +24,8 @@ cases! { Example text:
     several_longest_state_strings_in_one_build [T1, R2];
 }
 
-/// Texts that something on the way might take for more than text.
-const STRANGE: &[&str] = &[
+/// Texts that a layer of a store might interpret, normalize or truncate.
+const SPECIAL: &[&str] = &[
     "",
     " ",
     "  ",
@@ -153,9 +153,10 @@ const STRANGE: &[&str] = &[
 ];
 
 async fn state_strings_come_back_as_given(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let changed = store.add(build, "changed", "").await?;
-    for text in STRANGE {
+    for text in SPECIAL {
         let added = store.add(build, "added", *text).await?;
         let got = expect_some(Clause::T1, "the step just added", store.step(added.id).await?)?;
         expect_text(Clause::T1, "the state string of the step just added", got.state_string.as_str(), text)?;
@@ -164,26 +165,27 @@ async fn state_strings_come_back_as_given(env: &mut TestEnv) -> CaseResult {
         expect_text(Clause::T1, "the state string just set", got.state_string.as_str(), text)?;
     }
     let steps = store.steps(build).await?;
-    for (step, text) in steps.iter().skip(1).zip(STRANGE) {
+    for (step, text) in steps.iter().skip(1).zip(SPECIAL) {
         expect_text(Clause::T1, "a state string, read with its build", step.state_string.as_str(), text)?;
     }
-    expect_eq(Clause::R2, "how many steps the build has", steps.len(), STRANGE.len() + 1)
+    expect_eq(Clause::R2, "how many steps the build has", steps.len(), SPECIAL.len() + 1)
 }
 
 async fn urls_come_back_as_given(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let step = store.add(build, "compile", "").await?;
-    for text in STRANGE {
+    for text in SPECIAL {
         store.add_named_url(step.id, *text, "u").await?;
         store.add_named_url(step.id, "n", *text).await?;
-        // It is there: whatever finds it again must find this and no other.
+        // A duplicate. The comparison must match this url only.
         store.add_named_url(step.id, *text, "u").await?;
     }
     let one = expect_some(Clause::T1, "the step with the urls", store.step(step.id).await?)?.urls;
     let all = store.steps(build).await?.swap_remove(0).urls;
     for urls in [one, all] {
-        expect_eq(Clause::T1, "how many urls the step has", urls.len(), 2 * STRANGE.len())?;
-        for (pair, text) in urls.chunks(2).zip(STRANGE) {
+        expect_eq(Clause::T1, "how many urls the step has", urls.len(), 2 * SPECIAL.len())?;
+        for (pair, text) in urls.chunks(2).zip(SPECIAL) {
             expect_text(Clause::T1, "the name of a url", pair[0].name(), text)?;
             expect_text(Clause::T1, "a url", pair[1].url(), text)?;
         }
@@ -192,10 +194,11 @@ async fn urls_come_back_as_given(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn names_come_back_as_given(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
-    // As much of each as a name may hold, after a letter.
+    let store = env.store();
+    let build = env.build();
+    // A letter, followed by the allowed characters of each text.
     let mut names: Vec<String> = Vec::new();
-    for text in STRANGE {
+    for text in SPECIAL {
         let allowed = |c: &char| matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' | '\u{a0}'..);
         let name = format!("n{}", text.chars().filter(allowed).take(49).collect::<String>());
         if !names.contains(&name) {
@@ -204,7 +207,7 @@ async fn names_come_back_as_given(env: &mut TestEnv) -> CaseResult {
     }
     for requested in &names {
         let added = store.add(build, requested, "").await?;
-        expect_text(Clause::T1, "the name that the add answers", added.name.as_str(), requested)?;
+        expect_text(Clause::T1, "the name that the add returned", added.name.as_str(), requested)?;
         let got = store.step_named(build, requested).await?;
         let got = expect_some(Clause::N4, "the step with this name", got)?;
         expect_text(Clause::T1, "the name of the step with this name", got.name.as_str(), requested)?;
@@ -213,7 +216,8 @@ async fn names_come_back_as_given(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn control_characters_come_back(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let step = store.add(build, "compile", "").await?;
     let all: String = ('\u{1}'..='\u{a0}').collect();
     let each = all.chars().map(String::from).chain([all.clone()]);
@@ -230,13 +234,14 @@ async fn control_characters_come_back(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn every_plane_of_unicode_comes_back(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let step = store.add(build, "compile", "").await?;
     for plane in 0..=16_u32 {
-        // 2,000 of each plane: from its start and its end, and some of what is between.
+        // 2,000 code points of each plane: the first 500, the last 500, and 1,000 between them.
         let places = (0..500).chain((500..65_036).step_by(65)).chain(65_036..65_536);
         let text: String =
-            places.filter_map(|place| char::from_u32(plane << 16 | place)).filter(|c| *c != '\0').collect();
+            places.filter_map(|index| char::from_u32(plane << 16 | index)).filter(|c| *c != '\0').collect();
         store.state(step.id, &text).await?;
         let got = expect_some(Clause::T1, "the step just changed", store.step(step.id).await?)?;
         expect_text(Clause::T1, format!("a text of plane {plane}"), got.state_string.as_str(), &text)?;
@@ -244,7 +249,7 @@ async fn every_plane_of_unicode_comes_back(env: &mut TestEnv) -> CaseResult {
     Ok(())
 }
 
-/// Texts of exactly so many bytes: plain, of characters of four bytes, and of what most formats write as more than one.
+/// Texts of exactly this many bytes: ASCII, four-byte characters, and characters that most formats escape.
 fn longest(bytes: usize) -> [String; 4] {
     ["x", "🚀", "\"\\\u{1}'", "\u{7f}\n}{"].map(|unit| {
         let text = unit.repeat(bytes / unit.len());
@@ -254,7 +259,8 @@ fn longest(bytes: usize) -> [String; 4] {
 }
 
 async fn the_longest_state_strings(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for text in longest(limits::STATE_STRING_BYTES) {
         let added = store.add(build, "compile", &text).await?;
         let got = expect_some(Clause::T1, "the step just added", store.step(added.id).await?)?;
@@ -268,7 +274,8 @@ async fn the_longest_state_strings(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn the_longest_urls(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     for text in longest(limits::URL_BYTES) {
         let step = store.add(build, "compile", "").await?;
         let urls = [url(&text, &text)?, url(&text, "")?, url("", &text)?];
@@ -286,7 +293,8 @@ async fn the_longest_urls(env: &mut TestEnv) -> CaseResult {
 }
 
 async fn several_longest_state_strings_in_one_build(env: &mut TestEnv) -> CaseResult {
-    let (store, build) = (env.store(), env.build());
+    let store = env.store();
+    let build = env.build();
     let texts = [longest(limits::STATE_STRING_BYTES), longest(limits::STATE_STRING_BYTES)].concat();
     let new = texts.iter().zip('a'..).map(|(text, letter)| new_step(build, letter, text));
     let added = add_concurrently(store, new.collect::<Result<_, _>>()?).await?;

@@ -1,4 +1,4 @@
-//! Values from plain text, for cases.
+//! Constructors of values from plain text.
 
 use steps_core::{
     BuildId, IdempotencyKey, InputError, NewStep, StateString, StepId, StepName, StepSelector, StepUrl, Timestamp,
@@ -24,17 +24,17 @@ pub(super) fn url(name: impl Into<String>, url: impl Into<String>) -> Result<Ste
     StepUrl::new(name, url)
 }
 
-/// A time in RFC 3339.
+/// Parses a time in RFC 3339.
 pub(super) fn time(text: &str) -> Result<Timestamp, InputError> {
     text.parse()
 }
 
-/// The `n`th of some times that differ.
+/// A different time for each `n`.
 pub(super) fn time_number(n: i64) -> Timestamp {
-    Timestamp::from_unix_micros(1_700_000_000_000_000 + n * 1_000_001).expect("it is in this century or the next")
+    Timestamp::from_unix_micros(1_700_000_000_000_000 + n * 1_000_001).expect("`n` is small")
 }
 
-/// Ids that no store has given out: it would have had to give out all others before.
+/// Ids that no step has: a store would have to use almost all smaller ids first.
 pub(super) fn missing_ids() -> Result<[StepId; 3], InputError> {
     Ok([StepId::new(i64::MAX)?, StepId::new(i64::MAX - 1)?, StepId::new(i64::MAX - (1 << 20))?])
 }

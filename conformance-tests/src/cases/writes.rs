@@ -1,4 +1,4 @@
-//! Writes whose effect tells whether, and how often, they were applied: for calls that nobody knows the end of.
+//! Writes that leave a trace, for calls with an unknown outcome: the trace tells how often the write was applied.
 
 use steps_core::{
     BuildId, Error, FinishStep, IdempotencyKey, Results, StartStep, StateString, Step, StepId, StepsStore,
@@ -12,7 +12,7 @@ use crate::{
     handle::Handle,
 };
 
-/// What can be written.
+/// The kind of a write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Write {
     Add,
@@ -27,18 +27,18 @@ pub(super) enum Write {
 pub(super) const WRITES: [Write; 7] =
     [Write::Add, Write::KeyedAdd, Write::Start, Write::Locks, Write::State, Write::Finish, Write::Url];
 
-/// A write with what it is about.
+/// A write with its arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     pub(super) write: Write,
     pub(super) build: BuildId,
     pub(super) step: StepId,
-    /// What it writes, and no other.
+    /// A value that only this write writes.
     pub(super) mark: i32,
 }
 
 impl Attempt {
-    /// On a step that is made for it.
+    /// Creates a write on a new step.
     pub(super) async fn new(write: Write, healthy: &Handle, build: BuildId, mark: i32) -> CaseResult<Self> {
         let step = healthy.add(build, "compile", "before").await?.id;
         Ok(Self { write, build, step, mark })
@@ -49,7 +49,8 @@ impl Attempt {
     }
 
     pub(super) async fn call(&self, store: &Handle) -> CaseResult<Result<(), Error>> {
-        let (step, mark) = (self.step, at(i64::from(self.mark)));
+        let step = self.step;
+        let mark = at(i64::from(self.mark));
         let new = new_step(self.build, "compile", self.text())?;
         Ok(match self.write {
             Write::Add => store.add_step(new).await.map(drop),
@@ -65,19 +66,20 @@ impl Attempt {
         })
     }
 
-    /// How often it was applied, as the steps of its build say: 0 or 1 if all is well, and all of it or nothing (D2).
+    /// Returns how often the write was applied, according to the steps of its build. Expects that it was applied
+    /// completely or not at all (D2).
     pub(super) fn applied(&self, steps: &[Step]) -> CaseResult<usize> {
         if matches!(self.write, Write::Add | Write::KeyedAdd) {
             return Ok(steps.iter().filter(|step| step.state_string == *self.text()).count());
         }
         let step = steps.iter().find(|step| step.id == self.step);
-        let step = expect_some(Clause::R3, "the step that was there before", step)?;
+        let step = expect_some(Clause::R3, "the step of the write", step)?;
         let mark = Some(at(i64::from(self.mark)));
         let (is_applied, is_whole) = match self.write {
             Write::Start => (step.started_at == mark, step.started_at == step.locks_acquired_at),
             Write::Locks => (step.locks_acquired_at == mark, true),
             Write::State => (step.state_string == *self.text(), true),
-            // Another finish may be there, whole as well: only the results tell them apart.
+            // A finish of another attempt may be there too. It must also be complete.
             Write::Finish => {
                 let finished = step.complete_at.is_some();
                 let is_whole = step.results.is_some() == finished && step.hidden == finished;
@@ -86,7 +88,7 @@ impl Attempt {
             _ => return Ok(step.urls.iter().filter(|url| url.url() == self.text()).count()),
         };
         let what = format_args!("the step of a {:?}", self.write);
-        expect(Clause::D2, what, step, "all that the call sets, or nothing of it", is_whole)?;
+        expect(Clause::D2, what, step, "all fields that the call sets, or none", is_whole)?;
         Ok(usize::from(is_applied))
     }
 }

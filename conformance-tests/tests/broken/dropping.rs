@@ -1,4 +1,4 @@
-//! Stores that do not stand it when a caller gives up half-way.
+//! Stores that break when the future of a call is dropped.
 
 use std::{
     sync::{
@@ -13,17 +13,17 @@ use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreF
 use steps_core::{BuildId, Dispatch, Error, ErrorKind, Handler, Request, Response, Result, StartStep, StepId, StepUrl};
 use tokio::{task::yield_now, time::sleep};
 
-use super::{GREATEST, PlainStore};
+use super::{MAX_BUILD, PlainStore};
 
 broken! { Dropped DROPPED:
-    /// The lock that a write takes is given back when it is done, and not when it is dropped.
-    KeepsItsLock D4 "dropped::";
-    /// A start is made in two halves, with a wait between them.
-    LeavesAHalf D2 "dropped::";
-    /// The first who waits works for all, and when he is dropped, they fail.
-    TakesTheOthersAlong D5 "dropped::";
-    /// A url is put there twice and once taken back, for no good reason.
-    LeavesAUrlTwice D5 "dropped::";
+    /// The lock of an add is released when the add completes, but not when it is dropped.
+    LeaksItsLock D4 "dropped::";
+    /// A start is applied in two steps with an await between them.
+    StartsInTwoSteps D2 "dropped::";
+    /// Adds wait for a leading add and fail if that one is dropped.
+    FailsItsFollowers D5 "dropped::";
+    /// A url is added twice, and the duplicate is removed after an await.
+    LeavesADuplicateUrl D5 "dropped::";
 }
 
 #[derive(Debug)]
@@ -31,12 +31,12 @@ struct DroppingStore {
     flaw: Dropped,
     inner: PlainStore,
     is_locked: AtomicBool,
-    /// Counts up when a leader is gone before his work is done.
-    lost: AtomicU32,
-    leader: Mutex<bool>,
+    /// The number of leaders that were dropped before they completed.
+    lost_leaders: AtomicU32,
+    has_leader: Mutex<bool>,
 }
 
-/// Leads until it is dropped; if that was too early, those who follow are lost.
+/// The role of the leader, which ends with this guard.
 struct Leader<'a> {
     store: &'a DroppingStore,
     is_done: bool,
@@ -44,9 +44,9 @@ struct Leader<'a> {
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        *self.store.leader.lock().unwrap() = false;
+        *self.store.has_leader.lock().unwrap() = false;
         if !self.is_done {
-            self.store.lost.fetch_add(1, Ordering::SeqCst);
+            self.store.lost_leaders.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
@@ -63,7 +63,7 @@ impl DroppingStore {
     }
 
     async fn add_behind_a_leader(&self, request: Request) -> Result<Response> {
-        let leads = !std::mem::replace(&mut *self.leader.lock().unwrap(), true);
+        let leads = !std::mem::replace(&mut *self.has_leader.lock().unwrap(), true);
         if leads {
             let mut leader = Leader { store: self, is_done: false };
             sleep(Duration::from_millis(1)).await;
@@ -71,20 +71,20 @@ impl DroppingStore {
             leader.is_done = true;
             return response;
         }
-        let lost = self.lost.load(Ordering::SeqCst);
-        while *self.leader.lock().unwrap() {
+        let lost = self.lost_leaders.load(Ordering::SeqCst);
+        while *self.has_leader.lock().unwrap() {
             sleep(Duration::from_millis(1)).await;
         }
-        if self.lost.load(Ordering::SeqCst) > lost {
-            return Err(Error::new(ErrorKind::Unavailable, "the leader is gone").with_call(request.call()));
+        if self.lost_leaders.load(Ordering::SeqCst) > lost {
+            return Err(Error::new(ErrorKind::Unavailable, "the leading add was dropped").with_call(request.call()));
         }
         request.send(&self.inner).await
     }
 
-    /// Changes the urls of one step without regard to any rule.
+    /// Edits the urls of a step directly.
     fn edit_urls(&self, id: StepId, edit: impl FnOnce(&mut Vec<StepUrl>)) {
-        let mut kept = self.inner.kept.lock().unwrap();
-        if let Some(step) = kept.steps.iter_mut().find(|step| step.id == id) {
+        let mut data = self.inner.data.lock().unwrap();
+        if let Some(step) = data.steps.iter_mut().find(|step| step.id == id) {
             edit(&mut step.urls);
         }
     }
@@ -94,14 +94,14 @@ impl DroppingStore {
 impl Handler for DroppingStore {
     async fn handle(&self, request: Request) -> Result<Response> {
         match (self.flaw, &request) {
-            (Dropped::KeepsItsLock, Request::AddStep(_)) => return self.add_with_its_lock(request).await,
-            (Dropped::TakesTheOthersAlong, Request::AddStep(_)) => return self.add_behind_a_leader(request).await,
-            (Dropped::LeavesAHalf, Request::StartStep(id, start)) if start.locks_acquired => {
+            (Dropped::LeaksItsLock, Request::AddStep(_)) => return self.add_with_its_lock(request).await,
+            (Dropped::FailsItsFollowers, Request::AddStep(_)) => return self.add_behind_a_leader(request).await,
+            (Dropped::StartsInTwoSteps, Request::StartStep(id, start)) if start.locks_acquired => {
                 Request::StartStep(*id, StartStep::new(start.started_at)).send(&self.inner).await?;
                 yield_now().await;
                 return Request::SetStepLocksAcquiredAt(*id, start.started_at).send(&self.inner).await;
             }
-            (Dropped::LeavesAUrlTwice, Request::AddUrl(id, url)) => {
+            (Dropped::LeavesADuplicateUrl, Request::AddUrl(id, url)) => {
                 self.edit_urls(*id, |urls| {
                     if !urls.contains(url) {
                         urls.extend([url.clone(), url.clone()]);
@@ -116,7 +116,7 @@ impl Handler for DroppingStore {
     }
 }
 
-/// Makes stores with one such flaw.
+/// Creates stores with one such flaw.
 #[derive(Clone, Copy)]
 pub(crate) struct Dropping(pub(crate) Dropped);
 
@@ -129,8 +129,8 @@ impl StoreFactory for Dropping {
     fn profile(&self) -> Profile {
         [Feature::Reopen, Feature::Peers, Feature::Processes, Feature::Faults]
             .into_iter()
-            .fold(Profile::strict().with_greatest_build_id(BuildId::new(GREATEST).unwrap()), |profile, feature| {
-                profile.without(feature, "it is for calls that are dropped")
+            .fold(Profile::strict().with_greatest_build_id(BuildId::new(MAX_BUILD).unwrap()), |profile, feature| {
+                profile.without(feature, "it is a store for dropped calls")
             })
     }
 
@@ -139,8 +139,8 @@ impl StoreFactory for Dropping {
             flaw: self.0,
             inner: PlainStore::new(case.clock()),
             is_locked: AtomicBool::default(),
-            lost: AtomicU32::default(),
-            leader: Mutex::default(),
+            lost_leaders: AtomicU32::default(),
+            has_leader: Mutex::default(),
         })))
     }
 }

@@ -1,6 +1,6 @@
-//! Stores in a file that several processes share, each wrong about the other processes; and one that is right.
+//! Stores in a file that mishandle concurrent processes, and a correct one.
 //!
-//! Each call locks the file, reads all of it, and writes it anew.
+//! Each call locks the file, reads it, and replaces it if the call writes.
 
 use std::{
     collections::HashMap,
@@ -16,18 +16,18 @@ use conformance_tests::{BoxError, CaseContext, Feature, Fixture, Profile, StoreF
 use serde::{Deserialize, Serialize};
 use steps_core::{BuildId, Dispatch, Error, ErrorKind, Handler, Request, Response, Result, Step, StepsStore};
 
-use super::{GREATEST, Kept, PlainStore};
+use super::{Data, MAX_BUILD, PlainStore};
 
 broken! { Filed FILED:
-    /// The lock keeps out the other tasks of this process alone: two adds get one number.
-    LocksInItsProcess I2 "processes::adds_at_once_leave_no_gap";
-    /// The lock of urls keeps out the tasks of this process alone: some are lost.
-    LocksUrlsInItsProcess U3 "processes::urls_at_once_are_neither";
-    /// A process knows its own keys alone.
-    KnowsItsOwnKeys I5 "processes::repeated_adds_at_once";
-    /// A process reads the file anew when it writes.
-    ReadsWhatItWrote R3 "processes::what_one_answered";
-    /// What is answered stands in the file a little later.
+    /// The lock excludes only tasks of the same process, so two adds get one number.
+    LocksWithinProcess I2 "processes::adds_at_once_leave_no_gap";
+    /// The lock for urls excludes only tasks of the same process, so urls are lost.
+    LocksUrlsWithinProcess U3 "processes::urls_at_once_are_neither";
+    /// A process knows only the idempotency keys that it used itself.
+    KnowsOwnKeysOnly I5 "processes::repeated_adds_at_once";
+    /// A process reads the file again only when it writes.
+    ReadsStaleData R3 "processes::what_one_answered";
+    /// A write is acknowledged before it is in the file.
     WritesLater D1 "processes::one_that_is_killed";
 }
 
@@ -42,12 +42,12 @@ struct Saved {
 struct FiledStore {
     flaw: Option<Filed>,
     path: PathBuf,
-    /// What was read last, or written. Behind the lock of this process.
+    /// The content of the file as last read or written.
     inner: Mutex<PlainStore>,
 }
 
-/// The lock of this process, with the keys that its stores know.
-static PROCESS: Mutex<Vec<(Option<BuildId>, String)>> = Mutex::new(Vec::new());
+/// The idempotency keys that the stores of this process used. The mutex is also the lock within the process.
+static OWN_KEYS: Mutex<Vec<(Option<BuildId>, String)>> = Mutex::new(Vec::new());
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Kind {
@@ -61,7 +61,7 @@ impl FiledStore {
         self.flaw == Some(flaw)
     }
 
-    /// Makes a call on the content of the file. No call waits.
+    /// Runs a request on the content of the file, synchronously.
     fn call(&self, request: Request) -> Result<Response> {
         let kind = match &request {
             Request::Close => return now(self.inner.lock().unwrap().close()).map(|()| Response::Done),
@@ -70,44 +70,43 @@ impl FiledStore {
             _ => Kind::Write,
         };
         let failed = |error: std::io::Error| Error::new(ErrorKind::Unavailable, error.to_string());
-        let mut own_keys = PROCESS.lock().unwrap();
+        let mut own_keys = OWN_KEYS.lock().unwrap();
         let inner = self.inner.lock().unwrap();
         let is_shared = match self.flaw {
-            Some(Filed::LocksInItsProcess) => false,
-            Some(Filed::LocksUrlsInItsProcess) => kind != Kind::Url,
+            Some(Filed::LocksWithinProcess) => false,
+            Some(Filed::LocksUrlsWithinProcess) => kind != Kind::Url,
             _ => true,
         };
-        // One for the urls where they have a lock of their own.
         let lock = File::options().create(true).append(true).open(self.path.with_extension("lock")).map_err(failed)?;
         if is_shared {
             lock.lock().map_err(failed)?;
         }
-        if !(self.has(Filed::ReadsWhatItWrote) && kind == Kind::Read) {
+        if !(self.has(Filed::ReadsStaleData) && kind == Kind::Read) {
             let saved: Saved = match fs::read(&self.path) {
                 Ok(text) => serde_json::from_slice(&text).map_err(|error| failed(error.into()))?,
                 Err(_) => Saved::default(),
             };
-            let keys = saved.keys.into_iter().map(|(build, key, place)| ((build, key), place));
+            let keys = saved.keys.into_iter().map(|(build, key, index)| ((build, key), index));
             let is_known =
-                |key: &(Option<BuildId>, String)| !self.has(Filed::KnowsItsOwnKeys) || own_keys.contains(key);
+                |key: &(Option<BuildId>, String)| !self.has(Filed::KnowsOwnKeysOnly) || own_keys.contains(key);
             let keys: HashMap<_, _> = keys.filter(|(key, _)| is_known(key)).collect();
-            *inner.kept.lock().unwrap() =
-                Kept { steps: saved.steps, keys, lost: HashMap::new(), next_id: saved.next_id };
+            *inner.data.lock().unwrap() =
+                Data { steps: saved.steps, keys, lost: HashMap::new(), next_id: saved.next_id };
         }
         let response = now(request.send(&*inner));
         if kind == Kind::Read {
             return response;
         }
         if !is_shared {
-            // Long enough for the others to read the same.
+            // Long enough for another process to read the same content.
             sleep(Duration::from_millis(1));
         }
         let text = {
-            let kept = inner.kept.lock().unwrap();
-            let new: Vec<_> = kept.keys.keys().filter(|key| !own_keys.contains(key)).cloned().collect();
+            let data = inner.data.lock().unwrap();
+            let new: Vec<_> = data.keys.keys().filter(|key| !own_keys.contains(key)).cloned().collect();
             own_keys.extend(new);
-            let keys = kept.keys.iter().map(|((build, key), place)| (*build, key.clone(), *place)).collect();
-            let saved = Saved { steps: kept.steps.clone(), keys, next_id: kept.next_id };
+            let keys = data.keys.iter().map(|((build, key), index)| (*build, key.clone(), *index)).collect();
+            let saved = Saved { steps: data.steps.clone(), keys, next_id: data.next_id };
             serde_json::to_vec(&saved).map_err(|error| failed(error.into()))?
         };
         if self.has(Filed::WritesLater) {
@@ -124,19 +123,19 @@ impl FiledStore {
     }
 }
 
-/// All of it or nothing.
+/// Replaces the file atomically.
 fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     fs::write(&new, text)?;
     fs::rename(new, path)
 }
 
-/// What a call of the plain store gives, which never waits.
+/// The result of a call of the plain store, whose futures are always ready.
 fn now<T>(call: impl Future<Output = T>) -> T {
     let waker = std::task::Waker::noop();
     match std::pin::pin!(call).poll(&mut std::task::Context::from_waker(waker)) {
         std::task::Poll::Ready(answer) => answer,
-        std::task::Poll::Pending => unreachable!("the plain store waits for nothing"),
+        std::task::Poll::Pending => unreachable!("the plain store never waits"),
     }
 }
 
@@ -147,14 +146,14 @@ impl Handler for FiledStore {
     }
 }
 
-/// Makes stores in files, with one flaw or none. A child learns from the token which it is.
+/// Creates stores in files with at most one flaw, which a child process reads from the token.
 #[derive(Clone, Copy)]
 pub(crate) struct FiledStores(pub(crate) Option<Filed>);
 
-/// A folder, which ends with this.
-struct Folder(PathBuf);
+/// A directory, which is deleted when this is dropped.
+struct Directory(PathBuf);
 
-impl Drop for Folder {
+impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -169,21 +168,21 @@ impl StoreFactory for FiledStores {
     fn profile(&self) -> Profile {
         [Feature::Reopen, Feature::Peers, Feature::Faults]
             .into_iter()
-            .fold(Profile::strict().with_greatest_build_id(BuildId::new(GREATEST).unwrap()), |profile, feature| {
-                profile.without(feature, "it is for several processes")
+            .fold(Profile::strict().with_greatest_build_id(BuildId::new(MAX_BUILD).unwrap()), |profile, feature| {
+                profile.without(feature, "it is a store for several processes")
             })
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let folder = std::env::temp_dir().join(format!("steps-filed-{}", case.fresh_build()));
-        fs::create_dir(&folder)?;
+        let directory = std::env::temp_dir().join(format!("steps-filed-{}", case.fresh_build()));
+        fs::create_dir(&directory)?;
         let flaw = FILED.iter().position(|broken| Some(broken.flaw) == self.0).map_or(-1, |flaw| flaw as i32);
-        let token = format!("{flaw} {}", folder.join("steps").display());
-        Ok(self.open(&token, case).await?.with_guard(Folder(folder)))
+        let token = format!("{flaw} {}", directory.join("steps").display());
+        Ok(self.open(&token, case).await?.with_guard(Directory(directory)))
     }
 
     async fn open(&self, token: &str, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (flaw, path) = token.split_once(' ').ok_or("a flaw and a path")?;
+        let (flaw, path) = token.split_once(' ').ok_or("expected a flaw and a path")?;
         let flaw = usize::try_from(flaw.parse::<i32>()?).ok().map(|flaw| FILED[flaw].flaw);
         let inner = Mutex::new(PlainStore::new(Arc::clone(&case.clock())));
         Ok(Fixture::new(Dispatch(FiledStore { flaw, path: path.into(), inner })).with_token(token))

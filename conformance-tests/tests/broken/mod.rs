@@ -1,24 +1,24 @@
-//! A store of a few lines that keeps every clause, unless it is told to break one.
+//! A small store that satisfies every clause unless it is given a flaw.
 //!
-//! It shares nothing with `steps-memory` and nothing with the suite's own model: three ways to read the
-//! contract have to agree.
+//! It shares no code with `steps-memory` or with the suite's model, so that three independent implementations of the
+//! contract must agree.
 
-/// One way to be wrong, and who must notice.
+/// A flaw and the cases that must catch it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Broken<F> {
     pub(crate) flaw: F,
-    /// What is wrong with it, in words.
+    /// The flaw in words.
     pub(crate) documentation: &'static str,
-    /// The clause that it breaks.
+    /// The clause that the flaw breaks.
     pub(crate) clause: Clause,
-    /// The beginning of the names of the cases, one of which must blame that clause.
+    /// A prefix of case names. One of these cases must blame the clause.
     pub(crate) cases: &'static str,
 }
 
-/// Defines the ways to be wrong of one kind of store, each with the clause that it breaks and the cases that must say so.
+/// Defines the flaws of one kind of store, each with the clause that it breaks and the cases that must catch it.
 macro_rules! broken {
     ($flaws:ident $list:ident: $(#[doc = $doc:literal] $flaw:ident $clause:ident $cases:literal;)*) => {
-        /// One way to be wrong.
+        /// The flaw of a store.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub(crate) enum $flaws {
             $(#[doc = $doc] $flaw,)*
@@ -34,7 +34,7 @@ macro_rules! broken {
 }
 
 pub(crate) mod dropping;
-#[allow(dead_code, reason = "it is for a program of its own")]
+#[allow(dead_code, reason = "only `broken_between_processes` uses it")]
 pub(crate) mod filed;
 pub(crate) mod networked;
 pub(crate) mod racing;
@@ -59,119 +59,119 @@ use steps_core::{
 use tokio::task::yield_now;
 
 broken! { Flaw FLAWS:
-    /// Each build counts its own ids.
-    IdsOfEachBuild I1 "add_step::";
-    /// After reopening, ids start again.
-    IdsUsedAgainAfterReopening I1 "reopen::";
-    /// A name that was taken costs a number.
+    /// Ids are counted per build.
+    IdsPerBuild I1 "add_step::";
+    /// After reopening, ids are reused.
+    IdsReusedAfterReopening I1 "reopen::";
+    /// A name collision uses up a number.
     GapAfterACollision I2 "add_step::";
-    /// A dropped add keeps the number that it took.
+    /// A dropped add uses up a number.
     DroppedAddLeavesAGap I2 "dropped::";
-    /// Build ids pass through floating point.
+    /// Build ids are converted to floating point.
     BuildsInFloatingPoint I3 "add_step::";
-    /// A build past the limit is added to all the same.
+    /// An add past the largest build id is accepted.
     NoLimit I4 "limits::";
-    /// A second add with the same key adds again.
+    /// Idempotency keys are ignored.
     KeysIgnored I5 "keys::";
-    /// A key holds in all builds.
+    /// An idempotency key is valid in all builds.
     KeysOfAllBuilds I5 "keys::";
-    /// After reopening, keys are forgotten.
+    /// After reopening, idempotency keys are forgotten.
     KeysForgottenOnReopening I5 "reopen::";
-    /// A free name that looks as if it had a suffix gets one.
+    /// A free name that ends like a suffixed one gets a suffix.
     SuffixWhereNoneIsNeeded N2 "add_step::";
     /// The first suffix is `_2`.
     SuffixTwoBeforeOne N3 "add_step::";
-    /// A suffix is one more than the greatest, and gaps stay.
-    SuffixPastTheGreatest N3 "add_step::";
-    /// `foo_1`, taken, becomes `foo_2`.
-    SuffixCountedUpInTheName N3 "add_step::";
-    /// Long names are cut by bytes.
-    CutByBytes N3 "add_step::";
-    /// Long names are cut as if each suffix had one digit.
-    CutForOneDigit N3 "add_step::";
-    /// A suffix counts as taken where a name that differs in case has it.
+    /// The suffix is one more than the largest, and gaps are not filled.
+    SuffixPastTheLargest N3 "add_step::";
+    /// `foo_1`, if taken, becomes `foo_2`.
+    SuffixIncremented N3 "add_step::";
+    /// Long names are truncated by bytes.
+    TruncatedByBytes N3 "add_step::";
+    /// Long names are truncated as if every suffix had one digit.
+    TruncatedForOneDigit N3 "add_step::";
+    /// A suffixed name is treated as taken if it differs from another name only in case.
     SuffixesIgnoreCase N3 "add_step::";
-    /// Names that differ in case are one.
+    /// Names are case-insensitive.
     NamesIgnoreCase N4 "add_step::";
-    /// Names that differ in blanks around them are one.
+    /// Names are compared without surrounding whitespace.
     NamesTrimmed N4 "add_step::";
-    /// A new step has a start.
+    /// A new step has a start time.
     NewStepIsStarted L1 "add_step::";
-    /// A start without locks clears their time.
+    /// A start without locks clears the time of the locks.
     StartClearsLocks L2 "lifecycle::";
     /// The state string `done` sets results.
     StateStringFinishes L3 "lifecycle::";
-    /// A second finish keeps the time of the first.
+    /// A second finish leaves the time of the first.
     FinishKeepsTheFirstTime L4 "lifecycle::";
-    /// A second finish cannot show what the first hid.
+    /// A second finish cannot unhide the step.
     HiddenStays L4 "lifecycle::";
-    /// After the finish, changes are ignored.
+    /// Changes after the finish are ignored.
     FinishedIsFinal L5 "lifecycle::";
-    /// A change of a missing step is no error.
-    MissingIsFine L6 "lifecycle::";
-    /// The finish of a missing step is no error beside another finish.
-    MissingIsFineInACrowd L6 "tasks::";
+    /// A change of a missing step succeeds.
+    MissingSucceeds L6 "lifecycle::";
+    /// A finish of a missing step succeeds while another finish runs.
+    MissingSucceedsWhenConcurrent L6 "tasks::";
     /// Urls are sorted.
     UrlsSorted U1 "add_url::";
-    /// A pair is compared with the last one alone.
+    /// A url is compared with the last url only.
     UrlsComparedWithTheLast U2 "add_url::";
-    /// Urls are compared by name alone.
+    /// Urls are compared by name only.
     UrlsComparedByName U2 "add_url::";
-    /// Name and url are compared joined, so that `a`, `bc` is `ab`, `c`.
-    UrlsJoinedWithoutTheirLengths U2 "add_url::";
-    /// Urls are read, and written back with one more: two tasks lose one.
+    /// Name and url are concatenated for comparison, so (`a`, `bc`) equals (`ab`, `c`).
+    UrlsConcatenated U2 "add_url::";
+    /// Urls are read, extended and written back without a lock, so concurrent tasks lose urls.
     UrlLostBetweenTasks U3 "tasks::";
-    /// The empty url is ignored.
+    /// An empty url is ignored.
     EmptyUrlsIgnored U4 "add_url::";
-    /// Reads count numbers from one.
+    /// Reads by number count from one.
     NumbersFromOneInReads R1 "reads::";
-    /// Of a step that is read beside others, all urls but the first eight are forgotten.
-    UrlsForgottenInACrowd R1 "tasks::";
-    /// `get_steps` leaves hidden steps out.
-    HiddenLeftOut R2 "reads::";
-    /// A handle remembers what it read of a build.
-    ReadsRemembered R3 "reads::";
-    /// Blanks around a text are trimmed.
-    BlanksTrimmed T1 "text::";
-    /// A state string is cut at 64 KiB.
-    TextCutAt64KiB T1 "text::";
-    /// Times are in milliseconds.
+    /// A read of a step while another read runs returns at most eight urls.
+    UrlsTruncatedWhenConcurrent R1 "tasks::";
+    /// `get_steps` omits hidden steps.
+    HiddenOmitted R2 "reads::";
+    /// A handle caches the steps of a build for ever.
+    ReadsCached R3 "reads::";
+    /// Surrounding whitespace of a text is trimmed.
+    TextTrimmed T1 "text::";
+    /// A state string is truncated at 64 KiB.
+    TextTruncatedAt64KiB T1 "text::";
+    /// Times are rounded to milliseconds.
     TimesInMilliseconds T2 "times::";
-    /// Results are kept in one byte.
+    /// Results are stored in one byte.
     ResultsInOneByte T3 "times::";
-    /// After reopening, the last step is gone.
+    /// After reopening, the last step is lost.
     LastWriteLostOnReopening D1 "reopen::";
-    /// `NotFound` does not say which step.
+    /// `NotFound` does not name the step.
     NotFoundWithoutTheStep D3 "lifecycle::";
-    /// A long url gets no answer, ever.
+    /// An add of a long url never returns.
     NoAnswer D4 "text::";
-    /// A close does nothing.
+    /// Close has no effect.
     CloseIsNothing D7 "close::";
 }
 
-/// The flaws that no property has to come upon: they are about other things, or need what is seldom drawn.
+/// Flaws that the properties need not find: their cases are examples, or need values that are rarely generated.
 pub(crate) const NOT_FOR_PROPERTIES: &[Flaw] = &[
     Flaw::DroppedAddLeavesAGap,
     Flaw::NoLimit,
-    // Keys of earlier histories spoil later ones, which then do not fail alone: no property shrinks that.
+    // The keys of earlier histories affect later ones, so that a history does not fail by itself and cannot shrink.
     Flaw::KeysOfAllBuilds,
-    Flaw::CutForOneDigit,
+    Flaw::TruncatedForOneDigit,
     Flaw::StateStringFinishes,
     Flaw::UrlLostBetweenTasks,
-    Flaw::MissingIsFineInACrowd,
-    Flaw::UrlsForgottenInACrowd,
-    Flaw::TextCutAt64KiB,
+    Flaw::MissingSucceedsWhenConcurrent,
+    Flaw::UrlsTruncatedWhenConcurrent,
+    Flaw::TextTruncatedAt64KiB,
     Flaw::NotFoundWithoutTheStep,
     Flaw::NoAnswer,
     Flaw::CloseIsNothing,
 ];
 
-/// What all handles share.
+/// The data of a store, shared by all handles.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct Data {
     steps: Vec<Step>,
     keys: HashMap<(Option<BuildId>, String), usize>,
-    /// Numbers that were taken for nothing.
+    /// The count of unused numbers in each build.
     lost: HashMap<BuildId, u32>,
     next_id: i64,
 }
@@ -180,29 +180,29 @@ pub(crate) struct Kept {
 pub(crate) struct PlainStore {
     flaw: Option<Flaw>,
     clock: Arc<ManualClock>,
-    kept: Arc<Mutex<Kept>>,
+    data: Arc<Mutex<Data>>,
     is_closed: AtomicBool,
-    remembered: Mutex<HashMap<BuildId, Vec<Step>>>,
-    /// How many calls of a kind are going on.
+    cached: Mutex<HashMap<BuildId, Vec<Step>>>,
+    /// The number of calls that wait in `is_concurrent`.
     calls: AtomicUsize,
 }
 
 impl PlainStore {
-    /// Without a flaw, and empty.
+    /// Creates an empty store without a flaw.
     fn new(clock: Arc<ManualClock>) -> Self {
         Self {
             flaw: None,
             clock,
-            kept: Arc::default(),
+            data: Arc::default(),
             is_closed: AtomicBool::default(),
-            remembered: Mutex::default(),
+            cached: Mutex::default(),
             calls: AtomicUsize::default(),
         }
     }
 
-    /// One more handle on the same.
-    fn again(&self) -> Self {
-        Self { flaw: self.flaw, kept: Arc::clone(&self.kept), ..Self::new(Arc::clone(&self.clock)) }
+    /// Creates another handle on the same data.
+    fn another_handle(&self) -> Self {
+        Self { flaw: self.flaw, data: Arc::clone(&self.data), ..Self::new(Arc::clone(&self.clock)) }
     }
 
     fn clock_now(&self) -> Timestamp {
@@ -213,15 +213,15 @@ impl PlainStore {
         self.flaw == Some(flaw)
     }
 
-    fn kept(&self, call: Call) -> Result<MutexGuard<'_, Kept>> {
+    fn lock(&self, call: Call) -> Result<MutexGuard<'_, Data>> {
         if self.is_closed.load(Ordering::SeqCst) && !self.has(Flaw::CloseIsNothing) {
             return Err(Error::closed(call));
         }
-        Ok(self.kept.lock().unwrap())
+        Ok(self.data.lock().unwrap())
     }
 
-    /// Whether others call at the same time.
-    async fn has_company(&self) -> bool {
+    /// Whether another call runs at the same time.
+    async fn is_concurrent(&self) -> bool {
         self.calls.fetch_add(1, Ordering::SeqCst);
         yield_now().await;
         self.calls.fetch_sub(1, Ordering::SeqCst) > 1
@@ -229,14 +229,14 @@ impl PlainStore {
 
     fn change(&self, operation: Operation, id: StepId, change: impl FnOnce(&mut Step)) -> Result<()> {
         let call = Call::on_step(operation, id);
-        let mut kept = self.kept(call)?;
-        match kept.steps.iter_mut().find(|step| step.id == id) {
+        let mut data = self.lock(call)?;
+        match data.steps.iter_mut().find(|step| step.id == id) {
             Some(step) if self.has(Flaw::FinishedIsFinal) && step.results.is_some() => Ok(()),
             Some(step) => {
                 change(step);
                 Ok(())
             }
-            None if self.has(Flaw::MissingIsFine) => Ok(()),
+            None if self.has(Flaw::MissingSucceeds) => Ok(()),
             None if self.has(Flaw::NotFoundWithoutTheStep) => {
                 Err(Error::new(ErrorKind::NotFound, "there is no such step"))
             }
@@ -245,11 +245,7 @@ impl PlainStore {
     }
 
     fn build(&self, build: BuildId) -> BuildId {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_precision_loss,
-            reason = "that is what is wrong with it"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the flaw")]
         let rounded = || BuildId::new(build.get() as f64 as i64).unwrap();
         if self.has(Flaw::BuildsInFloatingPoint) { rounded() } else { build }
     }
@@ -266,15 +262,15 @@ impl PlainStore {
     fn state(&self, state: &StateString) -> StateString {
         let text = state.as_str();
         let text = match self.flaw {
-            Some(Flaw::BlanksTrimmed) => text.trim(),
-            Some(Flaw::TextCutAt64KiB) => &text[..text.floor_char_boundary(65_536)],
+            Some(Flaw::TextTrimmed) => text.trim(),
+            Some(Flaw::TextTruncatedAt64KiB) => &text[..text.floor_char_boundary(65_536)],
             _ => text,
         };
         StateString::new(text).unwrap()
     }
 
-    /// What names are compared by.
-    fn compared(&self, name: &str) -> String {
+    /// The key by which names are compared.
+    fn name_key(&self, name: &str) -> String {
         match self.flaw {
             Some(Flaw::NamesIgnoreCase) => name.to_lowercase(),
             Some(Flaw::NamesTrimmed) => name.trim().to_owned(),
@@ -282,39 +278,40 @@ impl PlainStore {
         }
     }
 
-    /// The name for a step, and whether the one it asks for was taken.
+    /// Returns the name for a step, and whether it has a suffix.
     fn name(&self, requested: &str, taken: &HashSet<String>) -> (StepName, bool) {
-        let is_taken = |name: &str| taken.contains(&self.compared(name));
+        let is_taken = |name: &str| taken.contains(&self.name_key(name));
         let looks_suffixed = requested.rsplit_once('_').is_some_and(|(_, k)| k.parse::<u32>().is_ok());
         let needs_suffix = is_taken(requested) || (self.has(Flaw::SuffixWhereNoneIsNeeded) && looks_suffixed);
         if !needs_suffix {
             return (StepName::new(requested).unwrap(), false);
         }
-        let (mut base, mut k) = (requested, 1);
-        if self.has(Flaw::SuffixTwoBeforeOne) {
-            k = 2;
-        }
-        if self.has(Flaw::SuffixPastTheGreatest) {
+        let mut base = requested;
+        let mut k = if self.has(Flaw::SuffixTwoBeforeOne) { 2 } else { 1 };
+        if self.has(Flaw::SuffixPastTheLargest) {
             let used =
                 taken.iter().filter_map(|name| name.strip_prefix(base)?.strip_prefix('_')?.parse::<usize>().ok());
             k = used.max().map_or(1, |k| k + 1);
         }
-        let counted = requested.rsplit_once('_').and_then(|(start, k)| Some((start, k.parse::<usize>().ok()?)));
-        if let Some((start, number)) = counted.filter(|_| self.has(Flaw::SuffixCountedUpInTheName)) {
-            (base, k) = (start, number + 1);
+        if self.has(Flaw::SuffixIncremented)
+            && let Some((start, number)) = requested.rsplit_once('_')
+            && let Ok(number) = number.parse::<usize>()
+        {
+            base = start;
+            k = number + 1;
         }
         loop {
             let suffix = format!("_{k}");
-            let kept = 50 - if self.has(Flaw::CutForOneDigit) { 2 } else { suffix.len() };
-            let cut: String = if self.has(Flaw::CutByBytes) {
-                base[..base.floor_char_boundary(kept)].into()
+            let length = 50 - if self.has(Flaw::TruncatedForOneDigit) { 2 } else { suffix.len() };
+            let prefix: String = if self.has(Flaw::TruncatedByBytes) {
+                base[..base.floor_char_boundary(length)].into()
             } else {
-                base.chars().take(kept).collect()
+                base.chars().take(length).collect()
             };
-            let name = cut + &suffix;
-            let is_alike = |other: &String| other.to_lowercase() == name.to_lowercase();
+            let name = prefix + &suffix;
+            let has_same_letters = |other: &String| other.to_lowercase() == name.to_lowercase();
             let is_free =
-                if self.has(Flaw::SuffixesIgnoreCase) { !taken.iter().any(is_alike) } else { !is_taken(&name) };
+                if self.has(Flaw::SuffixesIgnoreCase) { !taken.iter().any(has_same_letters) } else { !is_taken(&name) };
             if is_free {
                 return (StepName::new(name.chars().take(50).collect::<String>()).unwrap(), true);
             }
@@ -322,7 +319,7 @@ impl PlainStore {
         }
     }
 
-    fn seen(&self, step: &Step) -> Step {
+    fn returned(&self, step: &Step) -> Step {
         let mut step = step.clone();
         if self.has(Flaw::UrlsSorted) {
             step.urls.sort();
@@ -335,44 +332,44 @@ impl PlainStore {
 impl StepsStore for PlainStore {
     async fn add_step(&self, new: NewStep) -> Result<AddedStep> {
         let call = Call::add_step(&new);
-        if new.build_id.get() > GREATEST && !self.has(Flaw::NoLimit) {
-            drop(self.kept(call)?);
-            return Err(Error::new(ErrorKind::CapacityExceeded, "no such build fits").with_call(call));
+        if new.build_id.get() > MAX_BUILD && !self.has(Flaw::NoLimit) {
+            drop(self.lock(call)?);
+            return Err(Error::new(ErrorKind::CapacityExceeded, "the build id is too large").with_call(call));
         }
         let build = self.build(new.build_id);
         if self.has(Flaw::DroppedAddLeavesAGap) {
-            *self.kept(call)?.lost.entry(build).or_default() += 1;
+            *self.lock(call)?.lost.entry(build).or_default() += 1;
             yield_now().await;
-            *self.kept(call)?.lost.entry(build).or_default() -= 1;
+            *self.lock(call)?.lost.entry(build).or_default() -= 1;
         }
-        let mut kept = self.kept(call)?;
-        let of_build = (!self.has(Flaw::KeysOfAllBuilds)).then_some(build);
-        let key = new.idempotency_key.map(|key| (of_build, key.into_string()));
-        if let Some(place) = key.as_ref().and_then(|key| kept.keys.get(key)) {
-            let step = &kept.steps[*place];
+        let mut data = self.lock(call)?;
+        let key_build = (!self.has(Flaw::KeysOfAllBuilds)).then_some(build);
+        let key = new.idempotency_key.map(|key| (key_build, key.into_string()));
+        if let Some(index) = key.as_ref().and_then(|key| data.keys.get(key)) {
+            let step = &data.steps[*index];
             return Ok(AddedStep::new(step.id, step.number, step.name.clone()));
         }
-        let of_build = kept.steps.iter().filter(|step| step.build_id == build);
-        let taken: HashSet<_> = of_build.map(|step| self.compared(step.name.as_str())).collect();
+        let of_build = data.steps.iter().filter(|step| step.build_id == build);
+        let taken: HashSet<_> = of_build.map(|step| self.name_key(step.name.as_str())).collect();
         let (name, collides) = self.name(new.name.as_str(), &taken);
         let count = u32::try_from(taken.len()).unwrap();
-        let lost = kept.lost.entry(build).or_default();
+        let lost = data.lost.entry(build).or_default();
         if self.has(Flaw::GapAfterACollision) && collides {
             *lost += 1;
         }
         let number = StepNumber::new(count + *lost);
-        kept.next_id += 1;
-        let id = if self.has(Flaw::IdsOfEachBuild) { i64::from(count) + 1 } else { kept.next_id };
+        data.next_id += 1;
+        let id = if self.has(Flaw::IdsPerBuild) { i64::from(count) + 1 } else { data.next_id };
         let mut step = Step::builder(StepId::new(id)?, build, number, name, self.state(&new.state_string)).build();
         if self.has(Flaw::NewStepIsStarted) {
             step.started_at = Some(self.clock.now());
         }
         let added = AddedStep::new(step.id, step.number, step.name.clone());
         if let Some(key) = key.filter(|_| !self.has(Flaw::KeysIgnored)) {
-            let place = kept.steps.len();
-            kept.keys.insert(key, place);
+            let index = data.steps.len();
+            data.keys.insert(key, index);
         }
-        kept.steps.push(step);
+        data.steps.push(step);
         Ok(added)
     }
 
@@ -403,9 +400,9 @@ impl StepsStore for PlainStore {
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.time(self.clock.now());
-        if self.has(Flaw::MissingIsFineInACrowd) && self.has_company().await {
-            let is_there = |step: &Step| step.id == id;
-            if !self.kept(Call::on_step(Operation::FinishStep, id))?.steps.iter().any(is_there) {
+        if self.has(Flaw::MissingSucceedsWhenConcurrent) && self.is_concurrent().await {
+            let data = self.lock(Call::on_step(Operation::FinishStep, id))?;
+            if !data.steps.iter().any(|step| step.id == id) {
                 return Ok(());
             }
         }
@@ -414,7 +411,7 @@ impl StepsStore for PlainStore {
                 step.complete_at = Some(now);
             }
             let code = finish.results.code();
-            #[expect(clippy::cast_possible_truncation, reason = "that is what is wrong with it")]
+            #[expect(clippy::cast_possible_truncation, reason = "the flaw")]
             let code = if self.has(Flaw::ResultsInOneByte) { i32::from(code as i8) } else { code };
             step.results = Some(Results::new(code));
             step.hidden = finish.hidden || (self.has(Flaw::HiddenStays) && step.hidden);
@@ -438,53 +435,48 @@ impl StepsStore for PlainStore {
             return self.change(Operation::AddUrl, id, |step| step.urls = urls);
         }
         self.change(Operation::AddUrl, id, |step| {
-            let joined = |url: &StepUrl| format!("{}{}", url.name(), url.url());
-            let is_there = match self.flaw {
+            let concatenated = |url: &StepUrl| format!("{}{}", url.name(), url.url());
+            let is_duplicate = match self.flaw {
                 Some(Flaw::UrlsComparedWithTheLast) => step.urls.last() == Some(&url),
-                Some(Flaw::UrlsComparedByName) => step.urls.iter().any(|there| there.name() == url.name()),
-                Some(Flaw::UrlsJoinedWithoutTheirLengths) => {
-                    step.urls.iter().any(|there| joined(there) == joined(&url))
-                }
+                Some(Flaw::UrlsComparedByName) => step.urls.iter().any(|other| other.name() == url.name()),
+                Some(Flaw::UrlsConcatenated) => step.urls.iter().any(|other| concatenated(other) == concatenated(&url)),
                 _ => step.urls.contains(&url),
             };
-            if !is_there {
+            if !is_duplicate {
                 step.urls.push(url);
             }
         })
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        let mut most_urls = usize::MAX;
-        if self.has(Flaw::UrlsForgottenInACrowd) && self.has_company().await {
-            most_urls = 8;
-        }
-        let kept = self.kept(Call::get_step(&step))?;
-        let found = kept.steps.iter().find(|there| match &step {
-            StepSelector::Id(id) => there.id == *id,
+        let is_truncated = self.has(Flaw::UrlsTruncatedWhenConcurrent) && self.is_concurrent().await;
+        let data = self.lock(Call::get_step(&step))?;
+        let found = data.steps.iter().find(|other| match &step {
+            StepSelector::Id(id) => other.id == *id,
             StepSelector::Number { build_id, number } => {
                 let first = u32::from(self.has(Flaw::NumbersFromOneInReads));
-                there.build_id == self.build(*build_id) && there.number.get() + first == number.get()
+                other.build_id == self.build(*build_id) && other.number.get() + first == number.get()
             }
             StepSelector::Name { build_id, name } => {
-                there.build_id == self.build(*build_id)
-                    && self.compared(there.name.as_str()) == self.compared(name.as_str())
+                other.build_id == self.build(*build_id)
+                    && self.name_key(other.name.as_str()) == self.name_key(name.as_str())
             }
         });
-        let mut found = found.map(|step| self.seen(step));
-        if let Some(step) = &mut found {
-            step.urls.truncate(most_urls);
+        let mut found = found.map(|step| self.returned(step));
+        if is_truncated && let Some(step) = &mut found {
+            step.urls.truncate(8);
         }
         Ok(found)
     }
 
     async fn get_steps(&self, build_id: BuildId) -> Result<Vec<Step>> {
-        let kept = self.kept(Call::get_steps(build_id))?;
+        let data = self.lock(Call::get_steps(build_id))?;
         let build = self.build(build_id);
-        let is_left_out = |step: &Step| step.hidden && self.has(Flaw::HiddenLeftOut);
-        let steps = kept.steps.iter().filter(|step| step.build_id == build && !is_left_out(step));
-        let steps = steps.map(|step| self.seen(step)).collect();
-        if self.has(Flaw::ReadsRemembered) {
-            return Ok(self.remembered.lock().unwrap().entry(build).or_insert(steps).clone());
+        let is_omitted = |step: &Step| step.hidden && self.has(Flaw::HiddenOmitted);
+        let of_build = data.steps.iter().filter(|step| step.build_id == build && !is_omitted(step));
+        let steps = of_build.map(|step| self.returned(step)).collect();
+        if self.has(Flaw::ReadsCached) {
+            return Ok(self.cached.lock().unwrap().entry(build).or_insert(steps).clone());
         }
         Ok(steps)
     }
@@ -495,14 +487,14 @@ impl StepsStore for PlainStore {
     }
 }
 
-/// The greatest build that the store takes, to have a limit.
-const GREATEST: i64 = (1 << 60) - 1;
+/// The largest build id that the store accepts, to test limits.
+const MAX_BUILD: i64 = (1 << 60) - 1;
 
-/// Makes stores with one flaw, or with none: a new one for each case, or one for all.
+/// Creates stores with at most one flaw: a new store for each case, or one store for all cases.
 #[derive(Clone)]
 pub(crate) struct Plain {
     flaw: Option<Flaw>,
-    shared: Option<Arc<Mutex<Kept>>>,
+    shared: Option<Arc<Mutex<Data>>>,
 }
 
 impl Plain {
@@ -510,7 +502,7 @@ impl Plain {
         Self { flaw, shared: None }
     }
 
-    /// Without a flaw; every case has handles of its own on one store.
+    /// One store without a flaw, on which every case has its own handles.
     pub(crate) fn shared() -> Self {
         Self { flaw: None, shared: Some(Arc::default()) }
     }
@@ -524,23 +516,26 @@ impl StoreFactory for Plain {
 
     fn profile(&self) -> Profile {
         Profile::strict()
-            .with_greatest_build_id(BuildId::new(GREATEST).unwrap())
-            .without(Feature::Processes, "what it holds ends with the process")
-            .without(Feature::Faults, "it depends on nothing that can fail")
+            .with_greatest_build_id(BuildId::new(MAX_BUILD).unwrap())
+            .without(Feature::Processes, "the data is lost with the process")
+            .without(Feature::Faults, "it has no connection that can fail")
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (flaw, clock, kept) = (self.flaw, case.clock(), self.shared.clone().unwrap_or_default());
-        let open = move || PlainStore { flaw, kept: Arc::clone(&kept), ..PlainStore::new(Arc::clone(&clock)) };
-        let (peer, reopen) = (open.clone(), open.clone());
+        let flaw = self.flaw;
+        let clock = case.clock();
+        let data = self.shared.clone().unwrap_or_default();
+        let open = move || PlainStore { flaw, data: Arc::clone(&data), ..PlainStore::new(Arc::clone(&clock)) };
+        let peer = open.clone();
+        let open_again = open.clone();
         let reopen = move || {
-            let store = reopen();
+            let store = open_again();
             {
-                let mut kept = store.kept.lock().unwrap();
+                let mut data = store.data.lock().unwrap();
                 match flaw {
-                    Some(Flaw::IdsUsedAgainAfterReopening) => kept.next_id = 0,
-                    Some(Flaw::KeysForgottenOnReopening) => kept.keys.clear(),
-                    Some(Flaw::LastWriteLostOnReopening) => drop(kept.steps.pop()),
+                    Some(Flaw::IdsReusedAfterReopening) => data.next_id = 0,
+                    Some(Flaw::KeysForgottenOnReopening) => data.keys.clear(),
+                    Some(Flaw::LastWriteLostOnReopening) => drop(data.steps.pop()),
                     _ => {}
                 }
             }

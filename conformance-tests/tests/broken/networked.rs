@@ -1,4 +1,4 @@
-//! Stores with a server, which are wrong about connections that fail; and one that is right.
+//! Stores with a server that mishandle failing connections, and a correct one.
 
 use std::{
     collections::HashSet,
@@ -21,33 +21,33 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{GREATEST, PlainStore};
+use super::{MAX_BUILD, PlainStore};
 
 broken! { Net NET:
-    /// Whatever was sent, it says that nothing was applied.
-    DeniesWhatItSent D3 "faults::a_connection_that_ends";
-    /// It tries everything again.
-    RepeatsEverything D6 "faults::a_write_is_not_repeated";
-    /// It takes the end of a connection for an answer.
-    TakesTheEndForAnAnswer D1 "faults::a_connection_that_ends";
-    /// It waits for as long as it takes.
+    /// A lost write is always reported as not applied.
+    ReportsNotApplied D3 "faults::a_connection_that_ends";
+    /// Every call is retried.
+    RetriesEverything D6 "faults::a_write_is_not_repeated";
+    /// The end of a connection is treated as success.
+    TreatsEndAsSuccess D1 "faults::a_connection_that_ends";
+    /// The time-out is not enforced.
     WaitsForEver D4 "faults::a_server_that_falls_silent";
-    /// It waits too short.
+    /// The time-out is too short.
     GivesUpEarly D4 "faults::a_slow_server";
-    /// It goes on with a connection that failed.
-    KeepsABrokenConnection D4 "faults::connections_at_rest";
-    /// It finishes a step by two requests.
+    /// A failed connection is used again.
+    ReusesAFailedConnection D4 "faults::connections_at_rest";
+    /// A finish is sent as two requests.
     FinishesInTwo D2 "faults::a_connection_that_ends";
-    /// It tries a keyed add again without the key.
+    /// An add with a key is retried without the key.
     ForgetsTheKey I5 "faults::a_keyed_add";
-    /// A lost connection is called damaged data.
-    NamesTheWrongKind D3 "faults::a_connection_that_ends";
+    /// A lost connection is reported as `Corrupt`.
+    ReportsTheWrongKind D3 "faults::a_connection_that_ends";
 }
 
 /// A line from the client to the server, as JSON.
 #[derive(Deserialize, Serialize)]
 enum Line {
-    /// Precedes the first request of its kind on a connection, if statements are prepared.
+    /// Precedes the first request of its kind on a connection, like a prepared statement.
     Prepare(String),
     Request(Request),
 }
@@ -70,7 +70,7 @@ impl From<Result<Response>> for Reply {
     }
 }
 
-/// Answers a line of JSON with another, on each connection.
+/// Answers each line of JSON with another, on every connection.
 async fn serve(listener: TcpListener, store: PlainStore) {
     let store = Arc::new(store);
     while let Ok((connection, _)) = listener.accept().await {
@@ -78,7 +78,7 @@ async fn serve(listener: TcpListener, store: PlainStore) {
         tokio::spawn(async move {
             let mut connection = BufStream::new(connection);
             let mut line = String::new();
-            // Half a request is none.
+            // An incomplete line is not a request.
             while connection.read_line(&mut line).await.is_ok_and(|read| read > 0) && line.ends_with('\n') {
                 let reply = match serde_json::from_str(&line) {
                     Ok(Line::Prepare(_)) => Reply::Response(Response::Done),
@@ -107,7 +107,7 @@ struct NetStore {
 #[derive(Debug)]
 struct Connection {
     stream: BufStream<TcpStream>,
-    /// The kinds of requests that it knows.
+    /// The kinds of requests that were prepared.
     prepared: HashSet<Discriminant<Request>>,
 }
 
@@ -126,8 +126,8 @@ impl NetStore {
         let deadline = Instant::now() + timeout;
         let mut sent = false;
         let unavailable = |sent, message: String| {
-            let kind = if self.has(Net::NamesTheWrongKind) { ErrorKind::Corrupt } else { ErrorKind::Unavailable };
-            let sent = sent && !self.has(Net::DeniesWhatItSent);
+            let kind = if self.has(Net::ReportsTheWrongKind) { ErrorKind::Corrupt } else { ErrorKind::Unavailable };
+            let sent = sent && !self.has(Net::ReportsNotApplied);
             Err(Error::new(kind, message).with_call(call).with_may_have_applied(sent))
         };
         loop {
@@ -135,20 +135,20 @@ impl NetStore {
                 Ok(Ok(Reply::Response(response))) => return Ok(response),
                 Ok(Ok(Reply::NotFound)) => return Err(Error::not_found(call)),
                 Ok(Ok(Reply::NoRoom)) => {
-                    return Err(Error::new(ErrorKind::CapacityExceeded, "no such build fits").with_call(call));
+                    return Err(Error::new(ErrorKind::CapacityExceeded, "the build id is too large").with_call(call));
                 }
                 Ok(Err(error)) => error,
                 Err(_) => return unavailable(sent, format!("no answer within {timeout:?}")),
             };
-            if self.has(Net::TakesTheEndForAnAnswer) {
+            if self.has(Net::TreatsEndAsSuccess) {
                 match request {
                     Request::AddStep(_) | Request::GetSteps(_) => {}
                     Request::GetStep(_) => return Ok(Response::Step(None)),
                     _ => return Ok(Response::Done),
                 }
             }
-            let may_repeat = !sent || call.is_idempotent() || self.has(Net::RepeatsEverything);
-            if !may_repeat || Instant::now() + Duration::from_millis(20) >= deadline {
+            let may_retry = !sent || call.is_idempotent() || self.has(Net::RetriesEverything);
+            if !may_retry || Instant::now() + Duration::from_millis(20) >= deadline {
                 return unavailable(sent, error.to_string());
             }
             if let (Request::AddStep(new), Some(Net::ForgetsTheKey)) = (&mut request, self.flaw) {
@@ -158,7 +158,8 @@ impl NetStore {
         }
     }
 
-    /// Takes the connection, and puts it back only when it is at rest (D5).
+    /// Takes the connection out of its slot and puts it back after a complete reply, so that a dropped call discards it
+    /// (D5).
     async fn attempt(&self, request: &Request, sent: &mut bool) -> io::Result<Reply> {
         let mut slot = self.connection.lock().await;
         let mut connection = match slot.take() {
@@ -168,12 +169,12 @@ impl NetStore {
             }
         };
         if self.prepares && connection.prepared.insert(discriminant(request)) {
-            // As long as a real statement, and not a write yet.
+            // As long as a real statement. It writes no data, so `sent` stays false.
             let statement = Line::Prepare("a statement ".repeat(40));
             exchange(&mut connection.stream, &statement, &mut false).await?;
         }
         let reply = exchange(&mut connection.stream, &Line::Request(request.clone()), sent).await;
-        if reply.is_ok() || self.has(Net::KeepsABrokenConnection) {
+        if reply.is_ok() || self.has(Net::ReusesAFailedConnection) {
             *slot = Some(connection);
         }
         reply
@@ -207,16 +208,16 @@ impl Handler for NetStore {
     }
 }
 
-/// Makes stores with a server of their own, and one flaw or none.
+/// Creates stores with at most one flaw, each with its own server.
 #[derive(Clone, Copy)]
 pub(crate) struct Networked {
     pub(crate) flaw: Option<Net>,
-    /// Whether a connection has to be told of each kind of request before the first one, as of a prepared statement:
-    /// what fails early on a new connection then reaches no data.
+    /// Whether each kind of request is prepared on each connection. An early fault on a new connection then reaches no
+    /// data.
     pub(crate) prepares: bool,
 }
 
-/// A server, which ends with this.
+/// A server, which is shut down when this is dropped.
 struct Server(JoinHandle<()>);
 
 impl Drop for Server {
@@ -234,8 +235,8 @@ impl StoreFactory for Networked {
     fn profile(&self) -> Profile {
         [Feature::Reopen, Feature::Peers, Feature::Processes]
             .into_iter()
-            .fold(Profile::strict().with_greatest_build_id(BuildId::new(GREATEST).unwrap()), |profile, feature| {
-                profile.without(feature, "it is for connections that fail")
+            .fold(Profile::strict().with_greatest_build_id(BuildId::new(MAX_BUILD).unwrap()), |profile, feature| {
+                profile.without(feature, "it is a store for failing connections")
             })
     }
 

@@ -1,4 +1,4 @@
-//! Stores that are wrong only when calls meet: one call alone, they answer as they should.
+//! Stores with race conditions, which are correct as long as calls are sequential.
 
 use std::{
     collections::HashMap,
@@ -17,32 +17,32 @@ use steps_core::{
 };
 use tokio::{task::yield_now, time::sleep};
 
-use super::{GREATEST, Kept, PlainStore};
+use super::{Data, MAX_BUILD, PlainStore};
 
 broken! { Race RACES:
-    /// An add counts the steps, and inserts later what it counted.
+    /// An add counts the steps and inserts later.
     NumberCountedThenInserted I2 "histories::";
-    /// An add looks for a free name, and takes it later.
+    /// An add finds a free name and inserts later.
     NameFoundThenTaken N3 "histories::";
-    /// An add looks for its key, and inserts later.
+    /// An add looks up its key and inserts later.
     KeyLookedUpThenInserted I5 "histories::";
-    /// Ids are drawn in one order, numbers in another.
-    IdDrawnBeforeTheNumber I1 "histories::";
-    /// A url is looked for, and appended later.
-    UrlLookedForThenAppended U3 "histories::";
-    /// All urls of a step are read, and written back with one more.
+    /// Ids and numbers are assigned in different orders.
+    IdAssignedBeforeTheNumber I1 "histories::";
+    /// An add of a url checks for a duplicate and appends later.
+    UrlCheckedThenAppended U3 "histories::";
+    /// An add of a url reads all urls of the step and writes them back with one more.
     UrlsReadThenWritten U3 "histories::";
-    /// A change reads the whole step, and writes it back.
+    /// A change reads the whole step and writes it back.
     StepReadThenWritten R3 "histories::";
-    /// A step is finished field by field.
-    FinishedInHalves R3 "histories::";
-    /// A change is answered, and made later.
-    AnsweredBeforeItIsMade R3 "histories::";
-    /// While others write, a read gives what the one before it gave.
-    ReadsGrowStale R3 "histories::";
-    /// All steps are read one after the other.
+    /// A finish sets its fields one after the other.
+    FinishedFieldByField R3 "histories::";
+    /// A change is acknowledged before it is applied.
+    AcknowledgedBeforeApplied R3 "histories::";
+    /// A read during another call returns the result of the previous read.
+    ReadsStaleData R3 "histories::";
+    /// `get_steps` reads the steps one after the other.
     StepsReadOneByOne R3 "histories::";
-    /// What somebody is about to write is read already, and then the old again.
+    /// A change becomes visible, disappears and becomes visible again.
     ReadsFlicker R3 "histories::";
 }
 
@@ -57,13 +57,13 @@ struct RacingStore {
 struct Shared {
     in_flight: AtomicUsize,
     last_read: Mutex<HashMap<BuildId, Vec<Step>>>,
-    flicker: AtomicUsize,
+    reads: AtomicUsize,
 }
 
-/// While it lives, a call is under way.
-struct UnderWay<'a>(&'a AtomicUsize);
+/// A call in flight, until this guard is dropped.
+struct InFlight<'a>(&'a AtomicUsize);
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -74,17 +74,17 @@ impl RacingStore {
         self.race == race
     }
 
-    fn begin(&self) -> UnderWay<'_> {
+    fn begin(&self) -> InFlight<'_> {
         self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
-        UnderWay(&self.shared.in_flight)
+        InFlight(&self.shared.in_flight)
     }
 
-    /// Whether another call is under way.
+    /// Whether another call is in flight.
     fn is_contended(&self) -> bool {
         self.shared.in_flight.load(Ordering::SeqCst) > 1
     }
 
-    /// Lets the others come first, if there are any.
+    /// Lets other calls run first, if there are any.
     async fn pause(&self) {
         yield_now().await;
         if self.is_contended() {
@@ -92,40 +92,40 @@ impl RacingStore {
         }
     }
 
-    fn kept<T>(&self, with: impl FnOnce(&mut Kept) -> T) -> T {
-        with(&mut self.inner.kept.lock().unwrap())
+    fn with_data<T>(&self, run: impl FnOnce(&mut Data) -> T) -> T {
+        run(&mut self.inner.data.lock().unwrap())
     }
 
     /// A copy of the store as it is now.
     fn copy(&self) -> PlainStore {
-        let kept = self.kept(|kept| kept.clone());
-        PlainStore { kept: Arc::new(Mutex::new(kept)), ..self.inner.again() }
+        let data = self.with_data(|data| data.clone());
+        PlainStore { data: Arc::new(Mutex::new(data)), ..self.inner.another_handle() }
     }
 
     fn step(&self, id: StepId) -> Option<Step> {
-        self.kept(|kept| kept.steps.iter().find(|step| step.id == id).cloned())
+        self.with_data(|data| data.steps.iter().find(|step| step.id == id).cloned())
     }
 
     fn write(&self, step: Step) {
-        self.kept(|kept| {
-            if let Some(there) = kept.steps.iter_mut().find(|there| there.id == step.id) {
+        self.with_data(|data| {
+            if let Some(stored) = data.steps.iter_mut().find(|stored| stored.id == step.id) {
                 // Urls have races of their own.
-                let urls = std::mem::take(&mut there.urls);
-                *there = step;
-                there.urls = urls;
+                let urls = std::mem::take(&mut stored.urls);
+                *stored = step;
+                stored.urls = urls;
             }
         });
     }
 
-    /// A change that is made in the way of the race.
+    /// Makes a change, with the race if it is about changes.
     async fn change(
         &self,
         id: StepId,
         operation: Operation,
         change: impl Fn(&mut Step) + Send + 'static,
     ) -> Result<()> {
-        let _under_way = self.begin();
-        if self.has(Race::AnsweredBeforeItIsMade) {
+        let _in_flight = self.begin();
+        if self.has(Race::AcknowledgedBeforeApplied) {
             self.pause().await;
         }
         let Some(mut step) = self.step(id) else {
@@ -133,18 +133,19 @@ impl RacingStore {
         };
         match self.race {
             _ if operation == Operation::AddUrl => {
-                self.kept(|kept| kept.steps.iter_mut().filter(|step| step.id == id).for_each(change));
+                self.with_data(|data| data.steps.iter_mut().filter(|step| step.id == id).for_each(change));
             }
             Race::StepReadThenWritten => {
                 self.pause().await;
                 change(&mut step);
                 self.write(step);
             }
-            Race::AnsweredBeforeItIsMade if self.is_contended() => {
-                let later = Self { race: self.race, inner: self.inner.again(), shared: Arc::clone(&self.shared) };
+            Race::AcknowledgedBeforeApplied if self.is_contended() => {
+                let later =
+                    Self { race: self.race, inner: self.inner.another_handle(), shared: Arc::clone(&self.shared) };
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(2)).await;
-                    later.kept(|kept| kept.steps.iter_mut().filter(|step| step.id == id).for_each(change));
+                    later.with_data(|data| data.steps.iter_mut().filter(|step| step.id == id).for_each(change));
                 });
             }
             Race::ReadsFlicker => {
@@ -154,9 +155,9 @@ impl RacingStore {
                 self.pause().await;
                 self.write(step);
                 self.pause().await;
-                self.kept(|kept| kept.steps.iter_mut().filter(|step| step.id == id).for_each(change));
+                self.with_data(|data| data.steps.iter_mut().filter(|step| step.id == id).for_each(change));
             }
-            _ => self.kept(|kept| kept.steps.iter_mut().filter(|step| step.id == id).for_each(change)),
+            _ => self.with_data(|data| data.steps.iter_mut().filter(|step| step.id == id).for_each(change)),
         }
         Ok(())
     }
@@ -165,52 +166,53 @@ impl RacingStore {
 #[async_trait]
 impl StepsStore for RacingStore {
     async fn add_step(&self, new: NewStep) -> Result<AddedStep> {
-        let _under_way = self.begin();
+        let _in_flight = self.begin();
         match self.race {
             Race::NumberCountedThenInserted | Race::NameFoundThenTaken if new.idempotency_key.is_none() => {
                 let copy = self.copy();
                 copy.add_step(new).await?;
-                let mut step = copy.kept.lock().unwrap().steps.pop().unwrap();
+                let mut step = copy.data.lock().unwrap().steps.pop().unwrap();
                 self.pause().await;
-                self.kept(|kept| {
-                    kept.next_id += 1;
-                    step.id = StepId::new(kept.next_id)?;
+                self.with_data(|data| {
+                    data.next_id += 1;
+                    step.id = StepId::new(data.next_id)?;
                     if self.has(Race::NameFoundThenTaken) {
-                        let of_build = kept.steps.iter().filter(|there| there.build_id == step.build_id);
+                        let of_build = data.steps.iter().filter(|other| other.build_id == step.build_id);
                         step.number = StepNumber::new(of_build.count() as u32);
                     }
                     let added = AddedStep::new(step.id, step.number, step.name.clone());
-                    kept.steps.push(step);
+                    data.steps.push(step);
                     Ok(added)
                 })
             }
             Race::KeyLookedUpThenInserted => {
                 let Some(key) = new.idempotency_key.clone() else { return self.inner.add_step(new).await };
                 let key = (Some(new.build_id), key.into_string());
-                if self.kept(|kept| kept.keys.contains_key(&key)) {
+                if self.with_data(|data| data.keys.contains_key(&key)) {
                     return self.inner.add_step(new).await;
                 }
                 self.pause().await;
                 let added = self.inner.add_step(NewStep::new(new.build_id, new.name, new.state_string)).await?;
-                self.kept(|kept| {
-                    let place = kept.steps.iter().position(|step| step.id == added.id).unwrap();
-                    kept.keys.insert(key, place);
+                self.with_data(|data| {
+                    let index = data.steps.iter().position(|step| step.id == added.id).unwrap();
+                    data.keys.insert(key, index);
                 });
                 Ok(added)
             }
-            Race::IdDrawnBeforeTheNumber => {
-                let drawn = self.kept(|kept| {
-                    kept.next_id += 1;
-                    StepId::new(kept.next_id)
+            Race::IdAssignedBeforeTheNumber => {
+                let assigned = self.with_data(|data| {
+                    data.next_id += 1;
+                    StepId::new(data.next_id)
                 })?;
-                if drawn.get() % 2 == 0 {
+                if assigned.get() % 2 == 0 {
                     self.pause().await;
                 }
                 let mut added = self.inner.add_step(new).await?;
-                self.kept(|kept| {
-                    let last = kept.steps.last_mut().unwrap();
-                    if last.id == added.id && added.id > drawn {
-                        (last.id, added.id) = (drawn, drawn);
+                self.with_data(|data| {
+                    let last = data.steps.last_mut().unwrap();
+                    if last.id == added.id && added.id > assigned {
+                        last.id = assigned;
+                        added.id = assigned;
                     }
                 });
                 Ok(added)
@@ -239,9 +241,9 @@ impl StepsStore for RacingStore {
 
     async fn finish_step(&self, id: StepId, finish: FinishStep) -> Result<()> {
         let now = self.inner.clock_now();
-        if self.has(Race::FinishedInHalves) {
+        if self.has(Race::FinishedFieldByField) {
             self.change(id, Operation::FinishStep, move |step| step.complete_at = Some(now)).await?;
-            let _under_way = self.begin();
+            let _in_flight = self.begin();
             self.pause().await;
         }
         let change = move |step: &mut Step| {
@@ -253,8 +255,8 @@ impl StepsStore for RacingStore {
     }
 
     async fn add_url(&self, id: StepId, url: StepUrl) -> Result<()> {
-        if self.has(Race::UrlLookedForThenAppended) {
-            let _under_way = self.begin();
+        if self.has(Race::UrlCheckedThenAppended) {
+            let _in_flight = self.begin();
             if self.step(id).is_some_and(|step| step.urls.contains(&url)) {
                 return Ok(());
             }
@@ -262,7 +264,7 @@ impl StepsStore for RacingStore {
             return self.change(id, Operation::AddUrl, move |step| step.urls.push(url.clone())).await;
         }
         if self.has(Race::UrlsReadThenWritten) {
-            let _under_way = self.begin();
+            let _in_flight = self.begin();
             let mut urls = self.step(id).map(|step| step.urls).unwrap_or_default();
             self.pause().await;
             if !urls.contains(&url) {
@@ -279,15 +281,15 @@ impl StepsStore for RacingStore {
     }
 
     async fn get_step(&self, step: StepSelector) -> Result<Option<Step>> {
-        let _under_way = self.begin();
+        let _in_flight = self.begin();
         self.inner.get_step(step).await
     }
 
     async fn get_steps(&self, build: BuildId) -> Result<Vec<Step>> {
-        let _under_way = self.begin();
+        let _in_flight = self.begin();
         let steps = self.inner.get_steps(build).await?;
         match self.race {
-            Race::ReadsGrowStale => {
+            Race::ReadsStaleData => {
                 self.pause().await;
                 let before = self.shared.last_read.lock().unwrap().insert(build, steps.clone());
                 Ok(before.filter(|_| self.is_contended()).unwrap_or(steps))
@@ -295,7 +297,7 @@ impl StepsStore for RacingStore {
             Race::StepsReadOneByOne => {
                 let mut read = Vec::new();
                 for step in steps {
-                    if self.shared.flicker.fetch_add(1, Ordering::SeqCst).is_multiple_of(4) {
+                    if self.shared.reads.fetch_add(1, Ordering::SeqCst).is_multiple_of(4) {
                         self.pause().await;
                     }
                     read.extend(self.step(step.id));
@@ -311,7 +313,7 @@ impl StepsStore for RacingStore {
     }
 }
 
-/// Makes stores with one race; their peers race with them.
+/// Creates stores with one race, which their peers share.
 #[derive(Clone, Copy)]
 pub(crate) struct Racing(pub(crate) Race);
 
@@ -323,15 +325,17 @@ impl StoreFactory for Racing {
 
     fn profile(&self) -> Profile {
         Profile::strict()
-            .with_greatest_build_id(BuildId::new(GREATEST).unwrap())
-            .without(Feature::Reopen, "it is for calls that meet")
-            .without(Feature::Processes, "what it holds ends with the process")
-            .without(Feature::Faults, "it depends on nothing that can fail")
+            .with_greatest_build_id(BuildId::new(MAX_BUILD).unwrap())
+            .without(Feature::Reopen, "it is a store for concurrent calls")
+            .without(Feature::Processes, "the data is lost with the process")
+            .without(Feature::Faults, "it has no connection that can fail")
     }
 
     async fn create(&self, case: &CaseContext) -> Result<Fixture, BoxError> {
-        let (race, inner, shared) = (self.0, PlainStore::new(case.clock()), Arc::<Shared>::default());
-        let open = move || RacingStore { race, inner: inner.again(), shared: Arc::clone(&shared) };
+        let race = self.0;
+        let inner = PlainStore::new(case.clock());
+        let shared = Arc::<Shared>::default();
+        let open = move || RacingStore { race, inner: inner.another_handle(), shared: Arc::clone(&shared) };
         Ok(Fixture::new(open()).with_peer(move || {
             let store = open();
             async { Ok(store) }

@@ -1,4 +1,4 @@
-//! Stores around a correct one that spoil what passes through: flaws that the plain store has no place for.
+//! Wrappers of a correct store that spoil requests or responses, for flaws that do not fit into the plain store.
 
 use std::sync::{
     Arc, Mutex,
@@ -13,22 +13,22 @@ use steps_core::{
 };
 use tokio::task::yield_now;
 
-use super::{Kept, Plain, PlainStore};
+use super::{Data, Plain, PlainStore};
 
 broken! { Spoiler SPOILERS:
-    /// A name may have 50 bytes, not 50 code points.
+    /// Names are limited to 50 bytes instead of 50 code points.
     NamesOfFiftyBytes N1 "add_step::";
-    /// What begins with an underscore is refused.
+    /// Names that start with an underscore are rejected.
     NoUnderscoreFirst N1 "add_step::";
     /// A new step is hidden until it is started.
     NewStepIsHidden L1 "add_step::";
-    /// The time of the locks becomes that of the start, where there is none.
+    /// The time of the locks is also set as the start time if there is none.
     LocksStart L3 "lifecycle::";
-    /// The newest url comes first.
+    /// Urls are returned newest first.
     UrlsNewestFirst U1 "add_url::";
     /// The steps of a build are ordered by name.
     StepsByName R2 "reads::";
-    /// A noncharacter becomes U+FFFD.
+    /// The noncharacter U+FFFE becomes U+FFFD.
     NoncharactersReplaced T1 "text::";
     /// Times before 1970 become 1970.
     NoTimeBefore1970 T2 "times::";
@@ -36,24 +36,23 @@ broken! { Spoiler SPOILERS:
     ResultsWithoutSign T3 "times::";
     /// After reopening, steps have no urls.
     UrlsLostOnReopening D1 "reopen::";
-    /// A change of a missing step may have been applied, its error says.
+    /// The error of a change of a missing step says that it may have been applied.
     MissingMayHaveApplied D3 "lifecycle::";
-    /// A start that is dropped half-way has set one of its two times.
+    /// A dropped start has set one of its two times.
     StartInHalves D5 "dropped::";
-    /// A change that is dropped half-way leaves the store in use for ever.
+    /// A dropped change blocks all later changes.
     DroppedChangeBlocks D5 "dropped::";
     /// A second close is an error.
     SecondCloseFails D7 "close::";
-    /// Reads go on after the close.
+    /// Reads succeed after the close.
     ReadsAfterClose D7 "close::";
 }
 
-/// What all handles share.
+/// The state that all handles share.
 #[derive(Debug, Default)]
 struct Shared {
-    kept: Arc<Mutex<Kept>>,
+    data: Arc<Mutex<Data>>,
     is_in_use: AtomicBool,
-    /// How many times the store was opened again.
     was_reopened: AtomicBool,
 }
 
@@ -66,7 +65,7 @@ struct SpoiledStore {
 
 impl SpoiledStore {
     fn new(spoiler: Spoiler, case: &CaseContext, shared: Arc<Shared>) -> Self {
-        let inner = PlainStore { kept: Arc::clone(&shared.kept), ..PlainStore::new(case.clock()) };
+        let inner = PlainStore { data: Arc::clone(&shared.data), ..PlainStore::new(case.clock()) };
         Self { spoiler, inner, shared }
     }
 
@@ -92,11 +91,11 @@ impl SpoiledStore {
         step
     }
 
-    /// The part of a change before the inner store gets the request.
+    /// Runs before each change.
     async fn begin_change(&self, call: Call) -> Result<()> {
         if self.is(Spoiler::DroppedChangeBlocks) {
             if self.shared.is_in_use.swap(true, Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Unavailable, "it is in use").with_call(call));
+                return Err(Error::new(ErrorKind::Unavailable, "the store is in use").with_call(call));
             }
             yield_now().await;
             self.shared.is_in_use.store(false, Ordering::SeqCst);
@@ -104,7 +103,7 @@ impl SpoiledStore {
         Ok(())
     }
 
-    /// Spoils the arguments of the request, and may make calls of its own before it.
+    /// Spoils the arguments of the request, or makes calls of its own before it.
     async fn spoil(&self, request: &mut Request) -> Result<()> {
         match request {
             Request::AddStep(step) => {
@@ -180,7 +179,7 @@ impl Handler for SpoiledStore {
     }
 }
 
-/// Makes stores that spoil in this way.
+/// Creates stores with this flaw.
 #[derive(Clone)]
 pub(crate) struct Spoiled(pub(crate) Spoiler);
 

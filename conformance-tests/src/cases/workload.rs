@@ -1,4 +1,4 @@
-//! Many callers on one build, each with calls that are drawn from the seed.
+//! Random calls of concurrent callers on one build.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,25 +17,25 @@ use crate::{
     test_env::TestEnv,
 };
 
-/// How many callers there are, and how many calls each of them makes.
+/// The number of callers, and the number of calls of each caller.
 const CALLERS: usize = 8;
 const CALLS: usize = 20;
 
-/// Callers on one build.
+/// A random workload on one build.
 pub(super) struct Workload {
     build: BuildId,
     now: Timestamp,
     seed: u64,
-    /// Those that somebody was answered.
+    /// Ids returned by any add so far.
     steps: Mutex<Vec<StepId>>,
     recorder: Arc<Recorder>,
     calls: usize,
-    /// Whether calls may fail, as those through a connection that is cut.
+    /// Whether calls may fail with `Unavailable`, because their connection is cut.
     may_fail: bool,
 }
 
 impl Workload {
-    /// On a fresh build.
+    /// Creates a workload on a fresh build.
     pub(super) fn new(env: &TestEnv, seed: u64, round: u64) -> Self {
         Self {
             build: env.build(),
@@ -48,28 +48,30 @@ impl Workload {
         }
     }
 
-    /// Takes calls that fail as they are: their callers go on.
+    /// Accepts calls that fail with `Unavailable`: their callers continue.
     pub(super) fn that_may_fail(self) -> Self {
         Self { may_fail: true, ..self }
     }
 
-    /// Lets the callers loose, each on one of these handles, and gives what they did and saw.
+    /// Runs the callers, each on one of the handles, and returns the history of their calls.
     pub(super) async fn run(self, handles: &[Handle], on_threads: bool) -> CaseResult<History> {
-        let crowd = Arc::new(self);
-        // There is something to read and to change from the beginning.
-        let first = crowd.recorder.caller("first", &handles[0]);
+        let workload = Arc::new(self);
+        // Two steps exist from the beginning, so that every call has a target.
+        let first = workload.recorder.caller("first", &handles[0]);
         for name in ["a", "b"] {
-            let added = first.add_step(new_step(crowd.build, name, name)?).await?;
-            crowd.steps().push(added.id);
+            let added = first.add_step(new_step(workload.build, name, name)?).await?;
+            workload.steps().push(added.id);
         }
-        let (mut callers, start) = (JoinSet::new(), Arc::new(Barrier::new(CALLERS)));
+        let mut callers = JoinSet::new();
+        let start = Arc::new(Barrier::new(CALLERS));
         for number in 0..CALLERS {
             let handle = &handles[number % handles.len()];
-            let caller = crowd.recorder.caller(format!("{number} on {}", handle.0.name()), handle);
-            let (crowd, start) = (Arc::clone(&crowd), Arc::clone(&start));
+            let caller = workload.recorder.caller(format!("{number} on {}", handle.0.name()), handle);
+            let workload = Arc::clone(&workload);
+            let start = Arc::clone(&start);
             let work = async move {
                 start.wait().await;
-                crowd.call(&caller, number).await
+                workload.call(&caller, number).await
             };
             if on_threads {
                 let runtime = runtime::Handle::current();
@@ -82,26 +84,26 @@ impl Workload {
             ended.map_err(|error| Failure::new("a task of the case").got(error.to_string()))??;
         }
         for handle in handles {
-            let last = crowd.recorder.caller(format!("last on {}", handle.0.name()), handle);
-            crowd.verify(last.get_steps(crowd.build).await)?;
+            let last = workload.recorder.caller(format!("last on {}", handle.0.name()), handle);
+            workload.verify(last.get_steps(workload.build).await)?;
         }
-        Ok(crowd.recorder.history(crowd.build, crowd.now))
+        Ok(workload.recorder.history(workload.build, workload.now))
     }
 
     fn steps(&self) -> std::sync::MutexGuard<'_, Vec<StepId>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the calls of one caller. What each writes, no other writes, so that reads tell them apart.
+    /// Makes the calls of one caller. Each write has a unique value, so that reads can tell writes apart.
     async fn call(&self, caller: &Dispatch<Recorded>, number: usize) -> CaseResult {
         let mut rng = Rng::new(self.seed, number as u64);
         for turn in 0..self.calls {
             let own = number * 1_000 + turn;
             let state = format!("s{number}.{turn}");
-            let at = time_number(i64::try_from(own).expect("it is small"));
+            let at = time_number(i64::try_from(own).expect("a small number"));
             let step = {
                 let steps = self.steps();
-                // Mostly the same few, so that they meet.
+                // Prefers the first two steps, so that calls conflict.
                 if rng.percent(70) { steps[rng.below(2)] } else { *rng.of(&steps) }
             };
             match rng.below(100) {
@@ -123,7 +125,7 @@ impl Workload {
                 }
                 55..58 => self.verify(caller.set_step_locks_acquired_at(step, at).await)?,
                 58..65 => {
-                    let results = Results::new(i32::try_from(own).expect("it is small"));
+                    let results = Results::new(i32::try_from(own).expect("a small number"));
                     let finish = FinishStep::new(results).with_hidden(rng.percent(30));
                     self.verify(caller.finish_step(step, finish).await)?;
                 }
