@@ -1,7 +1,7 @@
 //! A store for the steps of a build: one trait, [`StepsStore`], and several backends.
 //!
 //! Within a build, each step has a unique 0-based number and a unique name; a name that is taken gets the smallest
-//! free suffix. A step has a state string, times, results, urls and a hidden flag. The contract is that of
+//! free suffix. A step has a state string, times, results, urls and a hidden flag. The contract follows
 //! Buildbot's `master.db.steps`.
 //!
 //! ```

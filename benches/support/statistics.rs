@@ -17,7 +17,7 @@ pub fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// A number with three significant digits.
+/// A number rounded to about three digits.
 pub fn readable(micros: f64) -> String {
     match micros {
         micros if micros < 10.0 => format!("{micros:.2}"),

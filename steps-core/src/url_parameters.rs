@@ -22,7 +22,8 @@ use crate::{Call, Error, ErrorKind, Operation, Result};
 #[derive(Debug)]
 pub struct UrlParameters {
     backend: &'static str,
-    remaining: Vec<(String, String)>,
+    /// Names and values; a parameter without `=` has no value.
+    remaining: Vec<(String, Option<String>)>,
     known: Vec<&'static str>,
 }
 
@@ -39,8 +40,10 @@ impl UrlParameters {
         };
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let remaining = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
+            Ok(match pair.split_once('=') {
+                Some((name, value)) => (decode(name)?, Some(decode(value)?)),
+                None => (decode(pair)?, None),
+            })
         });
         Ok(Self { backend, remaining: remaining.collect::<Result<_>>()?, known: Vec::new() })
     }
@@ -59,7 +62,7 @@ impl UrlParameters {
         self.known.push(name);
         let mut last = None;
         for (_, value) in self.remaining.extract_if(.., |(given, _)| given == name) {
-            let parsed = parse(&value)
+            let parsed = parse(value.as_deref().unwrap_or_default())
                 .ok_or_else(|| config(self.backend, format!("invalid `{name}` in the URL: expected {expected}")));
             last = Some(parsed?);
         }
@@ -71,13 +74,16 @@ impl UrlParameters {
     /// # Errors
     /// [`Config`](ErrorKind::Config) if a parameter remains. The message lists the supported parameters.
     pub fn finish(self) -> Result<()> {
-        let Some((name, _)) = self.remaining.first() else { return Ok(()) };
+        let Some((name, value)) = self.remaining.first() else { return Ok(()) };
         let expected = match self.known.split_last() {
             Some((last, [])) => format!("expected {last}"),
             Some((last, rest)) => format!("expected {} or {last}", rest.join(", ")),
             None => "expected none".to_owned(),
         };
-        Err(config(self.backend, format!("unknown parameter {name:?} in the URL: {expected}")))
+        // Text without `=` may be the rest of a password with a `?`, so it is not shown.
+        let parameter =
+            if value.is_some() { format!("parameter {name:?}") } else { "parameter without a value".to_owned() };
+        Err(config(self.backend, format!("unknown {parameter} in the URL: {expected}")))
     }
 }
 
@@ -115,6 +121,7 @@ mod tests {
             ("mode=secret&mode=rw", "invalid `mode` in the URL: expected rwc, rw or ro"),
             ("mode", "invalid `mode` in the URL: expected rwc, rw or ro"),
             ("pasword=secret", "unknown parameter \"pasword\" in the URL: expected mode or schema"),
+            ("secret", "unknown parameter without a value in the URL: expected mode or schema"),
             ("schema=%ff", "invalid parameter in the URL: expected UTF-8"),
         ] {
             let error = mode(query).unwrap_err();

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_has_its_two_largest_units() {
+    fn a_duration_is_shown_in_its_largest_units() {
         for (micros, expected) in [
             (0, "0ms"),
             (999_999, "999ms"),
