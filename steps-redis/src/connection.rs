@@ -108,7 +108,7 @@ impl Connection {
         Arc::ptr_eq(&self.permits, &other.permits)
     }
 
-    /// Prevents further commands, including those that wait for a permit.
+    /// Prevents further commands, also commands that wait for a permit.
     pub(crate) fn close(&self) {
         self.permits.close();
     }

@@ -215,7 +215,7 @@ impl RedisStore {
             }
         }
         if servers.iter().any(|server| server.is_replica) {
-            warnings.push("Writes fail: the server is a replica.".into());
+            warnings.push("All writes will fail: the server is a replica.".into());
         }
         Ok(description)
     }

@@ -290,7 +290,7 @@ mod tests {
             ("redis://cache?replicas=", "from 0 to 255"),
             ("redis://cache?prefix=", "invalid `prefix` in the URL: expected 1 to 64 bytes"),
             ("redis://cache?prefix={secret}", "without brace"),
-            ("redis://cache?prefix=%ff", "not UTF-8"),
+            ("redis://cache?prefix=%ff", "expected UTF-8"),
             ("redis://ci:secret@cache:port", "invalid URL"),
             ("redis://ci:12?secret=34@cache", "invalid URL"),
             ("redis://ci:secret@/1", "invalid URL"),

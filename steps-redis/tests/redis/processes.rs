@@ -54,7 +54,7 @@ async fn killed_server_without_persistence() -> TestResult {
     connect(&url).await?.add(BUILD, "compile", "running").await?;
     server.query::<()>(&["SAVE"])?;
     let error = kill_while_writing(&mut server, 0).await.err().ok_or("a loss was not noticed")?;
-    assert!(error.to_string().contains("was answered and is not there"), "{error}");
+    assert!(error.to_string().contains("was answered and is lost"), "{error}");
     Ok(())
 }
 
