@@ -351,7 +351,7 @@ mod tests {
             ("postgres://ci@db/ci?pooler=secret", "invalid `pooler` in the URL: expected none or transaction"),
             ("postgres://ci@db/ci?synchronous_commit=secret", "expected remote_apply, on, remote_write, local or off"),
             ("postgres://ci@db/ci?schema=", "1 to 63 bytes"),
-            ("postgres://ci@db/ci?options=%ff", "not UTF-8"),
+            ("postgres://ci@db/ci?options=%ff", "expected UTF-8"),
             ("postgres://ci:secret@db:port/ci", "special characters written as %XX"),
             ("postgres://ci:sec?secret=ret@db/ci", "special characters written as %XX"),
             ("postgres://ci:sec#ret@db/ci", "%23"),
