@@ -49,8 +49,8 @@ clauses! {
         read beyond it finds nothing.";
     I5: "A second add to the same build with the same idempotency key adds nothing and returns the answer of the \
         first, whatever its other arguments.";
-    N1: "A step name is an identifier of 1 to 50 code points: the first an ASCII letter, '_', '-' or any code point \
-        from U+00A0 up; the others may also be ASCII digits.";
+    N1: "A step name is any text of 1 to 50 code points without control characters (U+0000 to U+001F, U+007F to \
+        U+009F).";
     N2: "The requested name is used unchanged when it is free in its build.";
     N3: "A taken name becomes its first 50 - len(\"_k\") code points followed by _k, for the smallest k ≥ 1 whose \
         result is free. The suffix is appended to the name as requested, gaps are filled, and long names that share \

@@ -15,7 +15,7 @@
 //! - Times are whole seconds since 1970, or null. `now` is the time of the clock.
 //! - An unknown field is an error, since it would be an input that the replay ignores.
 //!
-//! [`BUILDBOT`] holds 64 scenarios of Buildbot 4.3.0, which are cases of the suite. [`replay`] replays any file.
+//! [`BUILDBOT`] and [`BUILDBOT_PLAIN_NAMES`] hold 80 scenarios of Buildbot 4.3.0, which are cases of the suite. [`replay`] replays any file.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -34,8 +34,12 @@ use crate::{
     test_env::TestEnv,
 };
 
-/// The scenarios that were recorded from Buildbot 4.3.0.
+/// The scenarios that were recorded from Buildbot 4.3.0, with names that are identifiers.
 pub const BUILDBOT: &str = include_str!("../vectors/buildbot.jsonl");
+
+/// Scenarios that were recorded from Buildbot 4.3.0 with names as people write them: blanks, dots, slashes, leading
+/// digits.
+pub const BUILDBOT_PLAIN_NAMES: &str = include_str!("../vectors/buildbot-plain-names.jsonl");
 
 /// One line of a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -148,10 +152,11 @@ impl From<InputError> for Mismatch {
 }
 
 impl Scenario {
-    /// The scenarios of [`BUILDBOT`].
+    /// The scenarios of [`BUILDBOT`] and [`BUILDBOT_PLAIN_NAMES`].
     pub(crate) fn buildbot() -> Vec<Self> {
-        let scenarios: Scenarios = BUILDBOT.parse().expect("a test parses the file");
-        scenarios.0.into_iter().map(|(_, scenario)| scenario).collect()
+        let files = [BUILDBOT, BUILDBOT_PLAIN_NAMES];
+        let scenarios = files.into_iter().flat_map(|file| file.parse::<Scenarios>().expect("a test parses the file").0);
+        scenarios.map(|(_, scenario)| scenario).collect()
     }
 
     /// The name, such as `mix_0`.
@@ -524,9 +529,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_recorded_scenarios_are_64_with_distinct_names() {
+    fn the_recorded_scenarios_are_80_with_distinct_names() {
         let names: std::collections::HashSet<_> = Scenario::buildbot().iter().map(Scenario::name).collect();
-        assert_eq!(names.len(), 64);
+        assert_eq!(names.len(), 80);
     }
 
     #[test]

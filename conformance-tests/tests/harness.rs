@@ -191,7 +191,7 @@ async fn a_report_is_json_too() {
 fn the_cases_are_trials_under_their_names() {
     let trials = trials(Factory::new(), Config::new());
     assert!(trials.iter().any(|trial| trial.name() == EXAMPLE));
-    assert_eq!(trials.iter().filter(|trial| trial.name().starts_with("recorded::")).count(), 64);
+    assert_eq!(trials.iter().filter(|trial| trial.name().starts_with("recorded::")).count(), 80);
 }
 
 #[tokio::test]

@@ -244,12 +244,12 @@ mod tests {
         for (program, expected) in [
             ("make", "make"),
             ("/usr/bin/make", "make"),
-            ("./build.sh", "build_sh"),
-            ("../7zip", "_zip"),
+            ("./build.sh", "build.sh"),
+            ("../7zip", "7zip"),
             ("/", "_"),
-            ("..", "__"),
+            ("..", ".."),
             ("", "_"),
-            ("bin/über setzen", "über_setzen"),
+            ("bin/über setzen", "über setzen"),
         ] {
             assert_eq!(name(program), expected, "{program}");
         }

@@ -316,6 +316,24 @@ async fn names_at_the_edges_of_the_rule(env: &mut TestEnv) -> CaseResult {
         "__proto__",
         "_id",
         "x0",
+        // Names as people write them. Buildbot identifiers exclude them, and Buildbot stores them.
+        " ",
+        "~",
+        "7",
+        "7zip",
+        "a.b",
+        "a/b",
+        "unit tests",
+        " leading",
+        "trailing ",
+        "trailing",
+        "Run tests",
+        "Build (release)",
+        "git-https://example.org/x",
+        "cargo test --all -- --nocapture",
+        "100 %",
+        "$(id)",
+        "a\"b'c`d\\e",
     ];
     let names: Vec<&str> = short.into_iter().chain(strange).chain(longest).collect();
     become_themselves(env, Clause::N1, &names).await

@@ -43,7 +43,7 @@ fn usage_errors_are_2_and_touch_nothing() {
         &["run", "--build", "0", "--", "true"],
         &["run", "--build", "1", "--url", "no-equals-sign", "--", "true"],
         &["run", "--build", "1", "--json", "--", "true"],
-        &["add", "--build", "1", "7zip"],
+        &["add", "--build", "1", "a\tb"],
         &["add", "--build", "1", "a", "--key", ""],
         &["add", "a"],
         &["start", "--step", "-1"],
