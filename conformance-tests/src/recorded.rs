@@ -161,7 +161,7 @@ impl Scenario {
 
     /// The name, such as `mix_0`.
     pub(crate) fn name(&self) -> String {
-        format!("{}_{}", self.kind, self.seed)
+        format!("{}_{}", self.kind.replace('-', "_"), self.seed)
     }
 
     /// Replays the scenario in fresh builds and compares every answer.

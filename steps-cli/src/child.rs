@@ -246,7 +246,7 @@ mod tests {
             ("/usr/bin/make", "make"),
             ("./build.sh", "build.sh"),
             ("../7zip", "7zip"),
-            ("/", "_"),
+            ("/", "/"),
             ("..", ".."),
             ("", "_"),
             ("bin/über setzen", "über setzen"),

@@ -225,7 +225,7 @@ async fn damaged_step() -> TestResult {
         store.add_named_url(short, "log", position.to_string()).await?;
     }
     let mut driver = driver(&schema).await?;
-    driver.execute("UPDATE steps SET name = 'no name' WHERE name = 'bad'").await?;
+    driver.execute("UPDATE steps SET name = 'no\tname' WHERE name = 'bad'").await?;
     driver.execute("UPDATE steps SET started_at = 'infinity' WHERE name = 'worse'").await?;
     driver.execute("DELETE FROM step_urls WHERE position = 1").await?;
 

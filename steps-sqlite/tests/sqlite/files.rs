@@ -255,7 +255,7 @@ async fn damaged_step() -> TestResult {
     let store = connect(&path).await?;
     let good = store.add(7, "good", "").await?.id;
     let bad = store.add(8, "bad", "").await?.id;
-    driver(&path).await?.execute("UPDATE steps SET name = 'no name' WHERE name = 'bad'").await?;
+    driver(&path).await?.execute("UPDATE steps SET name = 'no\tname' WHERE name = 'bad'").await?;
 
     let (read_good, read_bad, of_good, of_bad) =
         tokio::join!(store.step(good), store.step(bad), store.steps(7), store.steps(8));
