@@ -55,7 +55,7 @@ async fn killed_server_without_durability() -> TestResult {
     let url = format!("{}?synchronous_commit=off", server.url());
     for kill in 0..5 {
         if let Err(error) = kill_while_writing(&mut server, &url, kill).await {
-            assert!(error.to_string().contains("was answered and is not there"), "{error}");
+            assert!(error.to_string().contains("was answered and is lost"), "{error}");
             return Ok(());
         }
     }
