@@ -159,7 +159,7 @@ mod tests {
         for (good, bad) in [
             (r#""id":42"#, r#""id":0"#),
             (r#""number":0"#, r#""number":-1"#),
-            (r#""name":"compile""#, r#""name":"com pile""#),
+            (r#""name":"compile""#, r#""name":"com\u0000pile""#),
             (r#""buildid":7"#, r#""buildid":-7"#),
             ("2026-01-31", "0000-01-31"),
             (r#""state_string":"ok""#, r#""state_string":"\u0000""#),
