@@ -142,8 +142,8 @@ impl Client {
     /// Opens the first connection.
     ///
     /// # Errors
-    /// A [transient](BatchError::is_transient) error while the server is starting. If it cannot be reached, the error is
-    /// not transient.
+    /// A [transient](BatchError::is_transient) error while the server is starting. If it cannot be reached, the error
+    /// is not transient.
     pub(crate) async fn connect(&self, deadline: Instant) -> Result<(), BatchError> {
         match &self.nodes {
             Nodes::One(node) => {
@@ -161,7 +161,7 @@ impl Client {
     /// runs the request, since timers and connections belong to that runtime (D5).
     ///
     /// # Errors
-    /// The errors of the server; `Unavailable` if the deadline passes or the runtime shuts down; `Closed` after a close.
+    /// Those of the server; `Unavailable` if the deadline passes or the runtime shuts down; `Closed` after a close.
     pub(crate) async fn call(self: &Arc<Self>, call: Call, request: Request) -> Result<Value> {
         let deadline = Instant::now() + self.timeout;
         self.call_until(deadline, call, request).await
@@ -370,7 +370,7 @@ impl Client {
             sleep(delay).await;
             delay = (2 * delay).min(MAX_BACKOFF);
             if let (Nodes::Cluster(cluster), None) = (&self.nodes, &redirect) {
-                // The slot may have another primary by now. If no node replies, the next attempt uses the old slot map.
+                // The slot may have another primary by now. If no node replies, the old slot map is used.
                 let _ = tokio::time::timeout_at(deadline, cluster.refresh(deadline)).await;
             }
             outcome = self.attempt(&request, redirect, deadline).await;
@@ -405,11 +405,11 @@ impl Client {
         }
     }
 
-    /// Sends a command and waits for its reply until the deadline. In a cluster, it also stops waiting when the node has
-    /// lost its slots.
+    /// Sends a command and waits for its reply until the deadline. In a cluster, it also stops waiting when the node
+    /// has lost its slots.
     ///
-    /// A hung node loses all slots once its replica is promoted; stop waiting for it then. A node that is only migrating
-    /// one slot still replies.
+    /// A hung node loses all slots once its replica is promoted; stop waiting for it then. A node that is only
+    /// migrating one slot still replies.
     async fn send(
         &self,
         node: &Node,

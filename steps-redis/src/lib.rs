@@ -1,7 +1,7 @@
 //! A [`StepsStore`] in Redis, on one server or on a Redis Cluster.
 //!
 //! Each operation is one script or command on the keys of one build, which are in one slot. No key is shared by all
-//! builds, so a cluster scales with its number of nodes. Any number of processes may use one server or cluster at once.
+//! builds, so a cluster scales with its number of nodes. Any number of processes may share a server or cluster.
 //!
 //! The settings of the servers decide whether an acknowledged write survives their death. Connecting warns of weak
 //! settings, or refuses them: see [`DurabilityCheck`].
@@ -224,8 +224,8 @@ impl RedisStore {
         BuildKeys::new(&self.options.prefix, build)
     }
 
-    /// Adds the argument that tells a script that writes are replicated, if they are. The script must then write even if
-    /// it finds its work done (D1).
+    /// Adds the argument that tells a script that writes are replicated, if they are. The script must then write even
+    /// if it finds its work done (D1).
     fn with_replicated(&self, request: Request) -> Request {
         if self.options.replicas > 0 { request.arg(1) } else { request }
     }

@@ -22,7 +22,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Parses the address in a redirect. An empty host stands for the host of the sender; an unknown host gives `None`.
+    /// Parses the address in a redirect. An empty host stands for the sender's host, an unknown host gives `None`.
     pub(crate) fn from_redirect(text: &str, sender: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');

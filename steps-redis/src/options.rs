@@ -23,8 +23,8 @@ pub struct RedisOptions {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// The reaction to servers whose settings may lose acknowledged writes. A client of Redis cannot choose the durability of
-/// its writes, so connecting only checks the settings of the servers.
+/// The reaction to servers whose settings may lose acknowledged writes. A client of Redis cannot choose the
+/// durability of its writes, so connecting only checks the settings of the servers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DurabilityCheck {
@@ -167,8 +167,8 @@ impl RedisOptions {
         self
     }
 
-    /// Sets how many replicas must have a write before it is acknowledged (D1); 0 by default. A write that is on too few
-    /// replicas when its deadline passes is [`Unavailable`](steps_core::ErrorKind::Unavailable) and may have been
+    /// Sets how many replicas must have a write before it is acknowledged (D1); 0 by default. A write that is on too
+    /// few replicas when its deadline passes is [`Unavailable`](steps_core::ErrorKind::Unavailable) and may have been
     /// applied.
     ///
     /// A failover to a replica that has the write keeps it. A failover to another replica may lose it, so the count

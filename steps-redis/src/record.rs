@@ -1,4 +1,4 @@
-//! The storage format: keys, fields and records. `docs/redis.md` specifies it; the scripts in `src/lua` implement it too.
+//! The storage format: keys, fields and records. `docs/redis.md` specifies it. The scripts in `src/lua` share it.
 
 use redis::Value;
 use steps_batch::BatchError;

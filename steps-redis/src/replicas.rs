@@ -80,7 +80,7 @@ impl ReplicationBarrier {
         }
     }
 
-    /// Starts a `WAIT` in a task of its own, because the caller that starts it may be cancelled before the others (D5).
+    /// Starts a `WAIT` in a task of its own, because the caller that starts it may be cancelled (D5).
     fn spawn_wait(self: &Arc<Self>, mut driver: MultiplexedConnection) -> watch::Receiver<WaitState> {
         let (sender, receiver) = watch::channel(WaitState::Pending);
         let barrier = Arc::clone(self);

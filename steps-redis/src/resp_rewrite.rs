@@ -1,11 +1,11 @@
 //! Rewrites the byte stream of a server so that each array arrives at the driver as one bulk string.
 //!
-//! The driver allocates a value for each element of an array, which dominates the cost of reading a build. Through this
-//! stream the driver copies the array as a whole, and [`split_array`] finds the elements in that copy.
+//! The driver allocates a value for each element of an array, which dominates the cost of reading a build. Through
+//! this stream the driver copies the array as a whole, and [`split_array`] finds the elements in that copy.
 //!
-//! Two simpler ways are slower. For a build of 100 steps, the driver's own arrays take 1.3 times as long with one caller
-//! and 1.9 times with 256; a Lua script that returns one string of length-prefixed records takes 2.0 times and 3.0 times
-//! as long, and 3.8 times the server's processor time.
+//! Two simpler ways are slower. For a build of 100 steps, the driver's own arrays take 1.3 times as long with one
+//! caller and 1.9 times with 256; a Lua script that returns one string of length-prefixed records takes 2.0 times and
+//! 3.0 times as long, and 3.8 times the server's processor time.
 
 use std::{
     io,
@@ -191,8 +191,8 @@ fn parse_number(text: &[u8]) -> Option<usize> {
     if text.is_empty() { None } else { text.iter().try_fold(0, append) }
 }
 
-/// Splits an array of bulk strings into its elements; `None` stands for a null. Returns `None` if the bytes are no such
-/// array.
+/// Splits an array of bulk strings into its elements; `None` stands for a null. Returns `None` if the bytes are no
+/// such array.
 pub(crate) fn split_array(array: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     let (b'*', count) = read_header(array, 0)? else { return None };
     let mut position = count.end + 2;

@@ -96,8 +96,8 @@ impl DurabilityReport {
     }
 }
 
-/// Ensures that the server is not part of a cluster. On a node of a cluster the first key of a store may happen to be in
-/// a slot of that node, but builds in other slots would be refused later.
+/// Ensures that the server is not part of a cluster. On a node of a cluster the first key of a store may happen to be
+/// in a slot of that node, but builds in other slots would be refused later.
 ///
 /// # Errors
 /// `Config` if the server is part of a cluster, or the error of a server that does not reply.

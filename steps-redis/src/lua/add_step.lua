@@ -2,8 +2,8 @@
 -- ARGV:
 -- 1. the index field of the requested name;
 -- 2. the record of a new step with that name (L1), without its number;
--- 3. one byte for each possible number of suffix digits, the length of the name's prefix in front of such a suffix. The
---    argument is empty if no suffix shortens the name, and missing if the add has no key either;
+-- 3. one byte for each possible number of suffix digits, the length of the name's prefix in front of such a suffix.
+--    The argument is empty if no suffix shortens the name, and missing if the add has no key either;
 -- 4. the index field of the idempotency key, if there is one: then idempotency.lua precedes this file;
 -- 5. any value if writes are replicated.
 local field, record, prefix_lengths, key = unpack(ARGV)
@@ -24,8 +24,8 @@ if number >= MAX_STEPS then
     return false
 end
 
--- N3: a taken name gets the suffix _k with the smallest free k, as in steps_core::naming. The index has a hint for each
--- prefix and number of digits, so a search does not begin at 1 again (N5).
+-- N3: a taken name gets the suffix _k with the smallest free k, as in steps_core::naming. The index has a hint for
+-- each prefix and number of digits, so a search does not begin at 1 again (N5).
 local requested, name
 local more = key and { key, step } -- Further fields and values for the index.
 if call('HEXISTS', index, field) == 1 then

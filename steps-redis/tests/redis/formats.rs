@@ -115,8 +115,8 @@ async fn full_build() -> TestResult {
     Ok(())
 }
 
-/// N3, N5: the last suffix of each number of digits, then the first with one digit more. The name is as long as allowed
-/// and not ASCII, so each digit replaces a letter, which may have several bytes.
+/// N3, N5: the last suffix of each number of digits, then the first with one digit more. The name is as long as
+/// allowed and not ASCII, so each digit replaces a letter, which may have several bytes.
 async fn more_digits() -> TestResult {
     let server = RedisOptions::default().start()?;
     let store = connect(&server.url()).await?;

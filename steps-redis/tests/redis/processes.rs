@@ -46,8 +46,8 @@ async fn killed_server() -> TestResult {
     Ok(())
 }
 
-/// The control of the test above: it would notice a loss. With snapshots only, the death of the server takes all writes
-/// since the last one.
+/// The control of the test above: it would notice a loss. With snapshots only, the death of the server takes all
+/// writes since the last one.
 async fn killed_server_without_persistence() -> TestResult {
     let mut server = RedisOptions::default().start()?;
     let url = format!("{}?prefix=kill_0", server.url());

@@ -182,7 +182,7 @@ async fn repeated() -> TestResult {
         unconfirmed(&linked.unwrap_err(), true);
     }
     replica.resume()?;
-    // After Redis 7.0, WAIT covers only the client's own writes, and none if it only read. So a repeated write must write.
+    // After Redis 7.0, WAIT covers only the client's own writes. So a repeated write must write.
     let written = async |store: &RedisStore| {
         let before = writes(&primary)?;
         store.add_step(keyed("other", "key")?).await?;
