@@ -220,6 +220,14 @@ pub(crate) struct Get {
 }
 
 /// Show the steps of a build.
+///
+/// On a terminal the table fits the width: long texts are wrapped, names are cut in the middle and state strings at
+/// the end, and a row has at most 6 lines. Urls are shown whole, in a column or under the table, or counted as in
+/// `… 3 more`. A narrow terminal leaves out WAITED, then TIME, then STATE. `steps get` shows all of a step. Without a
+/// terminal nothing is cut.
+///
+/// Characters that are invisible or control the terminal are shown escaped, as in `\u{200b}`. The duration `0ms?` is
+/// negative, because the clocks of two machines differ.
 #[derive(Args, Debug)]
 pub(crate) struct Show {
     /// The build
@@ -231,6 +239,9 @@ pub(crate) struct Show {
     pub(crate) all: bool,
 
     /// Follow the build: redraw the table on a terminal, otherwise print a line for each change
+    ///
+    /// This ends with Ctrl-C, or when nothing reads the output any more, as after `| head -1`. Ctrl-Z gives the
+    /// terminal back until `fg`. A terminal without a type in TERM gets lines.
     #[arg(long)]
     pub(crate) watch: bool,
 

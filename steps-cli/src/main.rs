@@ -5,6 +5,7 @@ mod cli;
 mod command_error;
 mod commands;
 mod connect;
+mod job_control;
 #[cfg(feature = "conformance")]
 mod live_store;
 mod output;
