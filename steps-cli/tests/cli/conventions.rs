@@ -191,6 +191,9 @@ fn names_that_differ_in_invisible_characters_look_different() {
         &["show", "1", "--json"],
         &["get", "--step", "1"],
         &["get", "--build", "2", "--name", INVISIBLE],
+        &["show", INVISIBLE],
+        &["add", "--build", "1", &format!("{INVISIBLE}\u{1b}[31m")],
+        &[INVISIBLE],
         &["doctor", "--store", &format!("sqlite:{INVISIBLE}.db")],
     ] {
         let finished = finish(&mut folder.steps(arguments));
