@@ -1,14 +1,19 @@
 //! The command line, as clap parses it. The comments are the program's help.
 
-use std::ffi::OsString;
 #[cfg(feature = "conformance")]
 use std::path::PathBuf;
+use std::{
+    borrow::Cow,
+    ffi::OsString,
+    io::{self, Write},
+    process,
+};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use steps::{BuildId, IdempotencyKey, Results, StateString, StepId, StepName, StepNumber, StepUrl, Timestamp};
 
-use crate::store_url;
+use crate::{output::text, store_url};
 
 /// Records the steps of a build, and shows them.
 #[derive(Debug, Parser)]
@@ -20,6 +25,22 @@ pub(crate) struct Cli {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Parses the arguments of the program. Prints the help or a usage error and exits if there is no command to run.
+    pub(crate) fn from_arguments() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            let message = error.render().to_string();
+            let shown: Vec<_> = message.lines().map(text::shown).collect();
+            if shown.iter().all(|line| matches!(line, Cow::Borrowed(_))) {
+                error.exit();
+            }
+            // An argument in the message is untrusted text too: a script may pass on the name of a branch.
+            let _ = writeln!(io::stderr(), "{}", shown.join("\n"));
+            process::exit(error.exit_code())
+        })
+    }
 }
 
 const EXIT_CODES: &str = "Exit codes: 0: success; 1: failure; 2: usage error. `run` has its own: see `steps help run`.";
@@ -220,6 +241,14 @@ pub(crate) struct Get {
 }
 
 /// Show the steps of a build.
+///
+/// On a terminal the table fits the width: long texts are wrapped, names are cut in the middle and state strings at
+/// the end, and a row has at most 6 lines. Urls are shown whole, in a column or under the table, or counted as in
+/// `… 3 more`. A narrow terminal leaves out WAITED, then TIME, then STATE. `steps get` shows all of a step. Without a
+/// terminal nothing is cut.
+///
+/// Characters that are invisible or control the terminal are shown escaped, as in `\u{200b}`. The duration `0ms?` is
+/// negative, because the clocks of two machines differ.
 #[derive(Args, Debug)]
 pub(crate) struct Show {
     /// The build
@@ -231,6 +260,9 @@ pub(crate) struct Show {
     pub(crate) all: bool,
 
     /// Follow the build: redraw the table on a terminal, otherwise print a line for each change
+    ///
+    /// This ends with Ctrl-C, or when nothing reads the output any more, as after `| head -1`. Ctrl-Z gives the
+    /// terminal back until `fg`. A terminal without a type in TERM gets lines.
     #[arg(long)]
     pub(crate) watch: bool,
 

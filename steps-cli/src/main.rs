@@ -5,6 +5,7 @@ mod cli;
 mod command_error;
 mod commands;
 mod connect;
+mod job_control;
 #[cfg(feature = "conformance")]
 mod live_store;
 mod output;
@@ -14,12 +15,10 @@ mod store_url;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::{cli::Cli, command_error::CommandError};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arguments();
     // One thread is enough for one command, and starts faster than a pool.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -68,7 +68,7 @@ async fn receive(stream: &mut Option<unix::Signal>) {
 
 /// The signals that this process inherited as ignored, bit n - 1 for signal n. Read from `/proc` on Linux; empty
 /// on other systems, where reading them takes unsafe code.
-fn ignored() -> u64 {
+pub(crate) fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     parse_ignored(&status).unwrap_or(0)
 }

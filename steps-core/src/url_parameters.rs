@@ -8,7 +8,8 @@ use crate::{Call, Error, ErrorKind, Operation, Result};
 ///
 /// Names and values are percent-decoded, and `+` is a space. A backend takes each parameter that it supports, and then
 /// calls [`finish`](Self::finish), which rejects the remaining ones. No error message contains a value, since it may be
-/// a password.
+/// a password. If the parameters contain an `@`, no message contains an unknown name either: after a password with an
+/// unescaped `?`, the rest of the password looks like parameters.
 ///
 /// ```
 /// use steps_core::{OpenMode, UrlParameters};
@@ -25,6 +26,8 @@ pub struct UrlParameters {
     /// Names and values; a parameter without `=` has no value.
     remaining: Vec<(String, Option<String>)>,
     known: Vec<&'static str>,
+    /// Whether the parameters may be the rest of a password.
+    may_be_secret: bool,
 }
 
 impl UrlParameters {
@@ -45,7 +48,12 @@ impl UrlParameters {
                 None => (decode(pair)?, None),
             })
         });
-        Ok(Self { backend, remaining: remaining.collect::<Result<_>>()?, known: Vec::new() })
+        Ok(Self {
+            backend,
+            remaining: remaining.collect::<Result<_>>()?,
+            known: Vec::new(),
+            may_be_secret: query.contains('@'),
+        })
     }
 
     /// Takes the parameter `name`, if the URL has it. The last of several parameters with this name counts.
@@ -72,7 +80,8 @@ impl UrlParameters {
     /// Rejects parameters that were not taken.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if a parameter remains. The message lists the supported parameters.
+    /// [`Config`](ErrorKind::Config) if a parameter remains. The message lists the supported parameters, and names the
+    /// unknown one unless it may be a part of a password.
     pub fn finish(self) -> Result<()> {
         let Some((name, value)) = self.remaining.first() else { return Ok(()) };
         let expected = match self.known.split_last() {
@@ -81,9 +90,13 @@ impl UrlParameters {
             None => "expected none".to_owned(),
         };
         // Text without `=` may be the rest of a password with a `?`, so it is not shown.
-        let parameter =
-            if value.is_some() { format!("parameter {name:?}") } else { "parameter without a value".to_owned() };
-        Err(config(self.backend, format!("unknown {parameter} in the URL: {expected}")))
+        let parameter = match value {
+            Some(_) if self.may_be_secret => "parameter".to_owned(),
+            Some(_) => format!("parameter {name:?}"),
+            None => "parameter without a value".to_owned(),
+        };
+        let advice = if self.may_be_secret { "; write %3F and %40 for \"?\" and \"@\" in a password" } else { "" };
+        Err(config(self.backend, format!("unknown {parameter} in the URL: {expected}{advice}")))
     }
 }
 
@@ -122,6 +135,10 @@ mod tests {
             ("mode", "invalid `mode` in the URL: expected rwc, rw or ro"),
             ("pasword=secret", "unknown parameter \"pasword\" in the URL: expected mode or schema"),
             ("secret", "unknown parameter without a value in the URL: expected mode or schema"),
+            (
+                "secret=x@host/db",
+                "unknown parameter in the URL: expected mode or schema; write %3F and %40 for \"?\" and \"@\" in a password",
+            ),
             ("schema=%ff", "invalid parameter in the URL: expected UTF-8"),
         ] {
             let error = mode(query).unwrap_err();

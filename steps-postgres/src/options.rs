@@ -136,7 +136,11 @@ impl PostgresOptions {
             return Err(config("invalid URL: it contains a \"#\"; write %23 instead"));
         }
         let (server, query) = url.split_once('?').unwrap_or((url, ""));
-        // Checked before the name of a parameter is shown: a "?" in a password makes its rest look like a parameter.
+        // Checked before any part of the URL is shown: after a password with a "/" or a "?", its start looks like a host
+        // with a port, and its rest like a database or a parameter.
+        if has_login_after_authority(url) {
+            return Err(config(INVALID_URL));
+        }
         connect_options(server)?;
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let (driver_pairs, own_pairs): (Vec<&str>, Vec<&str>) = pairs.partition(|pair| is_driver_parameter(pair));
@@ -146,7 +150,7 @@ impl PostgresOptions {
         for pair in driver_pairs {
             // Parsed one by one, to name the wrong one. The driver's error may show the value, so it is not passed on.
             PgConnectOptions::from_str(&format!("postgres:///?{pair}")).map_err(|_| {
-                config(format!("invalid `{}` in the URL: the driver refuses the value", parameter_name(pair)))
+                config(format!("invalid `{}` in the URL: the driver refuses the value", known_name(pair)))
             })?;
         }
 
@@ -291,9 +295,16 @@ impl fmt::Debug for PostgresOptions {
 
 /// Parses a URL with the driver. Its error may show a value of the URL, so it is not passed on.
 fn connect_options(url: &str) -> Result<PgConnectOptions> {
-    let message =
-        "invalid URL: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters written as %XX";
-    PgConnectOptions::from_str(url).map_err(|_| config(message))
+    PgConnectOptions::from_str(url).map_err(|_| config(INVALID_URL))
+}
+
+const INVALID_URL: &str =
+    "invalid URL: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters written as %XX";
+
+/// Whether the URL has an `@` after the host, where it must be written as `%40`.
+fn has_login_after_authority(url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split_once(['/', '\\', '?']).is_some_and(|(_, after)| after.contains('@'))
 }
 
 /// Whether a `name=value` pair of the URL is a parameter of the driver.
@@ -301,6 +312,12 @@ fn is_driver_parameter(pair: &str) -> bool {
     let name = parameter_name(pair);
     let is_setting = name.strip_prefix("options[").is_some_and(|rest| rest.ends_with(']'));
     is_setting || DRIVER_PARAMETERS.contains(&name.as_str())
+}
+
+/// The name of a parameter of the driver, without the part that the URL chooses.
+fn known_name(pair: &str) -> &'static str {
+    let name = parameter_name(pair);
+    DRIVER_PARAMETERS.into_iter().find(|known| *known == name).unwrap_or("options[…]")
 }
 
 /// The decoded name of a `name=value` pair.
@@ -354,6 +371,10 @@ mod tests {
             ("postgres://ci@db/ci?options=%ff", "expected UTF-8"),
             ("postgres://ci:secret@db:port/ci", "special characters written as %XX"),
             ("postgres://ci:sec?secret=ret@db/ci", "special characters written as %XX"),
+            ("postgres://ci:42?secret=x@db/ci", "special characters written as %XX"),
+            ("postgres://ci:42?application_name=secret@db/ci", "special characters written as %XX"),
+            ("postgres://ci:42/secret@db/ci", "special characters written as %XX"),
+            ("postgres://ci:4@2?secret@db/ci", "special characters written as %XX"),
             ("postgres://ci:sec#ret@db/ci", "%23"),
             ("postgres:ci", "begins with neither"),
         ] {

@@ -157,6 +157,7 @@ mod tests {
                 "sqlite:steps.db?pasword=secret",
                 "unknown parameter \"pasword\" in the URL: expected mode or synchronous",
             ),
+            ("sqlite://ci:42?secret=x@host/steps.db", "unknown parameter in the URL: expected mode or synchronous"),
             ("sqlite:%ff", "not UTF-8"),
             ("sqlite:%00", "NUL"),
             ("steps.db", "begins with"),

@@ -10,7 +10,7 @@ use crate::{
     cli::Conformance,
     command_error::{self, CommandError},
     live_store::{Leftovers, LiveStore},
-    output::{self, cases, json, progress::Watch, table::Look},
+    output::{self, cases, json, layout::Look, progress::Watch, text},
     store_url::StoreUrl,
 };
 
@@ -58,7 +58,7 @@ async fn run(store: &StoreUrl, config: Config, as_json: bool) -> Result<ExitCode
         };
         json::line(&Document { store: live.backend(), result, left_behind: leftovers })?;
     } else {
-        output::data(&cases::of_report(&report, Look::of_stdout()))?;
+        output::table(|lines| cases::of_report(&report, Look::of_stdout(), lines))?;
     }
     Ok(exit_code(report.is_success()))
 }
@@ -78,7 +78,8 @@ async fn replay(store: &StoreUrl, file: &Path, config: Config, as_json: bool) ->
     if as_json {
         json::line(&Document { store: live.backend(), result: &replayed, left_behind: leftovers })?;
     } else {
-        output::data(&format!("{}\n", cases::lines(&replayed.to_string())))?;
+        let report = replayed.to_string();
+        output::table(|lines| report.lines().try_for_each(|line| lines(&text::shown(line))))?;
     }
     Ok(exit_code(replayed.is_success()))
 }

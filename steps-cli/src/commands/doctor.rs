@@ -7,11 +7,7 @@ use crate::{
     cli::Doctor,
     command_error::{self, CommandError},
     connect,
-    output::{
-        self, json,
-        table::{self, Look},
-        text,
-    },
+    output::{self, json, layout::Look, table, text},
     store_url::StoreUrl,
 };
 
@@ -35,7 +31,8 @@ pub(super) async fn doctor(store: &StoreUrl, doctor: Doctor) -> Result<ExitCode,
             Ok(ExitCode::SUCCESS)
         }
         Ok(description) => {
-            output::data(&shown(&description))?;
+            let fields = fields(&description);
+            output::table(|lines| table::of_fields(fields, Look::of_stdout(), lines))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
@@ -55,7 +52,7 @@ pub(super) async fn doctor(store: &StoreUrl, doctor: Doctor) -> Result<ExitCode,
     }
 }
 
-fn shown(description: &Description) -> String {
+fn fields(description: &Description) -> Vec<(&'static str, String)> {
     let lines = |texts: &[String]| texts.iter().map(|text| text::shown(text)).collect::<Vec<_>>().join("\n");
     let mut fields = vec![
         ("store", text::shown(&description.location).into_owned()),
@@ -70,7 +67,7 @@ fn shown(description: &Description) -> String {
     if !description.warnings.is_empty() {
         fields.push(("but", lines(&description.warnings)));
     }
-    table::of_fields(fields, Look::of_stdout())
+    fields
 }
 
 fn advice(error: &Error) -> &'static str {

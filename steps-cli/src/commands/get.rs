@@ -6,10 +6,7 @@ use crate::{
     cli::Get,
     command_error::CommandError,
     connect,
-    output::{
-        self, json,
-        table::{self, Look},
-    },
+    output::{self, json, layout::Look, table},
     store_url::StoreUrl,
 };
 
@@ -20,7 +17,7 @@ pub(super) async fn get(store: &StoreUrl, get: Get) -> Result<(), CommandError> 
     connect::close_quietly(&*store).await;
     match step? {
         Some(step) if get.json => json::line(&step),
-        Some(step) => output::data(&table::of_step(&step, SystemClock.now(), Look::of_stdout())),
+        Some(step) => output::table(|lines| table::of_step(&step, SystemClock.now(), Look::of_stdout(), lines)),
         None => Err(CommandError::NotFound(match selector {
             StepSelector::Id(id) => format!("there is no step {id}"),
             StepSelector::Number { build_id, number } => format!("build {build_id} has no step number {number}"),

@@ -1,4 +1,8 @@
-use std::{process::ExitCode, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    process::ExitCode,
+    time::Duration,
+};
 
 use steps::{BuildId, Clock, Error, Step, StepsStore, SystemClock};
 
@@ -6,12 +10,8 @@ use crate::{
     child, cli,
     command_error::CommandError,
     connect,
-    output::{
-        self, json,
-        lines::Changes,
-        screen::Screen,
-        table::{self, Look, Steps},
-    },
+    job_control::{self, JobControl, JobEvent},
+    output::{self, json, layout::Look, lines::Changes, screen::Screen, table::StepsTable, text},
     signals::Signals,
     store_url::StoreUrl,
 };
@@ -20,14 +20,13 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn show(store: &StoreUrl, show: cli::Show) -> Result<ExitCode, CommandError> {
+    if show.watch {
+        return watch(store, &show).await;
+    }
     let store = connect::to_read(store).await?;
-    let result = if show.watch { watch(&*store, &show).await } else { once(&*store, &show).await };
+    let steps = store.get_steps(show.build).await;
     connect::close_quietly(&*store).await;
-    result
-}
-
-async fn once(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, CommandError> {
-    print(show.build, &store.get_steps(show.build).await?, show.all, show.json)?;
+    print(show.build, &steps?, show.all, show.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -38,8 +37,11 @@ pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) ->
     }
     let shown = visible(steps, all).count();
     if shown > 0 {
-        let Steps { table, urls } = table::of_steps(visible(steps, all), SystemClock.now(), Look::of_stdout());
-        output::data(&(table + &urls))?;
+        let table = StepsTable::new(visible(steps, all), SystemClock.now(), Look::of_stdout());
+        output::table(|lines| {
+            table.rows(lines)?;
+            table.urls(lines)
+        })?;
     }
     match (steps.len(), steps.len() - shown) {
         (0, _) => output::note(&format!("build {build_id} has no steps")),
@@ -50,44 +52,82 @@ pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) ->
     Ok(())
 }
 
-async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, CommandError> {
+/// Follows a build until a signal asks the program to end, or the output has no reader.
+async fn watch(store: &StoreUrl, show: &cli::Show) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen().map_err(CommandError::System)?;
-    let mut view = View::open(show)?;
-    let mut last = Vec::new();
-    let mut is_answering = true;
-    let code = loop {
-        match store.get_steps(show.build).await {
-            Ok(steps) => {
-                is_answering = true;
-                view.show(&steps)?;
-                let is_done = !steps.is_empty() && steps.iter().all(|step| step.complete_at.is_some());
-                last = steps;
-                if show.until_done && is_done {
-                    break ExitCode::SUCCESS;
-                }
-            }
-            Err(error) if error.is_retryable() => {
-                view.report_retry(&error, is_answering)?;
-                is_answering = false;
-            }
-            Err(error) => return Err(error.into()),
-        }
+    let mut ended = pin!(async {
         tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
-            signal = signals.next() => break ExitCode::from(child::exit_code_of_signal(signal as i32)),
+            biased;
+            signal = signals.next() => ExitCode::from(child::exit_code_of_signal(signal as i32)),
+            () = output::reader_is_gone() => ExitCode::SUCCESS,
+        }
+    });
+    let store = tokio::select! {
+        store = connect::to_read(store) => store?,
+        code = &mut ended => return Ok(code),
+    };
+    let result = follow(&*store, show, ended).await;
+    connect::close_quietly(&*store).await;
+    result
+}
+
+async fn follow(
+    store: &dyn StepsStore,
+    show: &cli::Show,
+    mut ended: Pin<&mut impl Future<Output = ExitCode>>,
+) -> Result<ExitCode, CommandError> {
+    let mut view = View::open(show)?;
+    let mut job_control = view.job_control()?;
+    let mut is_answering = true;
+    let read_after = |delay: Duration| async move {
+        tokio::time::sleep(delay).await;
+        store.get_steps(show.build).await
+    };
+    let mut read = pin!(read_after(Duration::ZERO));
+    let code = loop {
+        tokio::select! {
+            result = &mut read => {
+                match result {
+                    Ok(steps) => {
+                        is_answering = true;
+                        let is_done = !steps.is_empty() && steps.iter().all(|step| step.complete_at.is_some());
+                        view.show(steps)?;
+                        if show.until_done && is_done {
+                            break ExitCode::SUCCESS;
+                        }
+                    }
+                    Err(error) if error.is_retryable() => {
+                        view.report_retry(&error, is_answering)?;
+                        is_answering = false;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                read.set(read_after(INTERVAL));
+            }
+            code = &mut ended => break code,
+            event = next_event(&mut job_control) => {
+                view.handle(event)?;
+                read.set(read_after(Duration::ZERO));
+            }
         }
     };
-    if view.vanishes() {
-        drop(view);
+    if let Some(last) = view.into_vanished() {
         print(show.build, &last, show.all, false)?;
     }
     Ok(code)
 }
 
+async fn next_event(job_control: &mut Option<JobControl>) -> JobEvent {
+    match job_control {
+        Some(job_control) => job_control.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The output of a watched build.
 #[derive(Debug)]
 enum View {
-    Screen { screen: Screen, build_id: BuildId, all: bool },
+    Screen { screen: Screen, build_id: BuildId, all: bool, last: Vec<Step> },
     Lines { changes: Changes, all: bool },
     Json { build_id: BuildId, last: Option<Vec<Step>> },
 }
@@ -97,30 +137,35 @@ impl View {
         if show.json {
             return Ok(Self::Json { build_id: show.build, last: None });
         }
-        Ok(match Screen::enter()? {
-            Some(screen) => Self::Screen { screen, build_id: show.build, all: show.all },
+        Ok(match Screen::open()? {
+            Some(screen) => Self::Screen { screen, build_id: show.build, all: show.all, last: Vec::new() },
             None => Self::Lines { changes: Changes::default(), all: show.all },
         })
     }
 
-    fn show(&mut self, steps: &[Step]) -> Result<(), CommandError> {
+    /// Listens for the signals of the shell's job control, if there is a terminal to restore.
+    fn job_control(&self) -> Result<Option<JobControl>, CommandError> {
+        match self {
+            Self::Screen { .. } => JobControl::listen().map(Some).map_err(CommandError::System),
+            Self::Lines { .. } | Self::Json { .. } => Ok(None),
+        }
+    }
+
+    fn show(&mut self, steps: Vec<Step>) -> Result<(), CommandError> {
         let now = SystemClock.now();
         match self {
-            Self::Screen { screen, build_id, all } => {
-                let shown = visible(steps, *all);
+            Self::Screen { screen, build_id, all, last } => {
+                *last = steps;
+                let shown = visible(last, *all);
                 if shown.clone().next().is_none() {
-                    return screen.draw(&format!("build {build_id} has no steps yet"), "");
+                    return screen.draw_message(&format!("build {build_id} has no steps yet"));
                 }
-                let Steps { table, urls } = table::of_steps(shown, now, Look::of_stdout());
-                screen.draw(&table, &urls)
+                screen.draw(&StepsTable::new(shown, now, screen.look()))
             }
-            Self::Lines { changes, all } => {
-                let lines = changes.lines(visible(steps, *all), now);
-                if lines.is_empty() { Ok(()) } else { output::data(&lines) }
-            }
-            Self::Json { last, .. } if last.as_deref() == Some(steps) => Ok(()),
+            Self::Lines { changes, all } => output::table(|lines| changes.write(steps, *all, now, lines)),
+            Self::Json { last, .. } if last.as_ref() == Some(&steps) => Ok(()),
             Self::Json { build_id, last } => {
-                *last = Some(steps.to_vec());
+                let steps = last.insert(steps);
                 json::line(&json::Build { buildid: *build_id, steps })
             }
         }
@@ -130,7 +175,7 @@ impl View {
     fn report_retry(&self, error: &Error, is_first: bool) -> Result<(), CommandError> {
         let message = format!("trying again: {error}");
         match self {
-            Self::Screen { screen, .. } => screen.draw(&output::text::shown(&message), ""),
+            Self::Screen { screen, .. } => screen.draw_message(&text::shown(&message)),
             Self::Lines { .. } | Self::Json { .. } => {
                 if is_first {
                     output::warning(&message);
@@ -140,9 +185,32 @@ impl View {
         }
     }
 
-    /// Whether its output vanishes when it is dropped.
-    const fn vanishes(&self) -> bool {
-        matches!(self, Self::Screen { .. })
+    /// Gives the terminal back to the shell while the program is stopped.
+    fn handle(&mut self, event: JobEvent) -> Result<(), CommandError> {
+        let Self::Screen { screen, .. } = self else { return Ok(()) };
+        match event {
+            JobEvent::Stop if job_control::is_resumable() => {
+                screen.leave();
+                job_control::stop();
+                Ok(())
+            }
+            JobEvent::Stop => Ok(()),
+            JobEvent::Continue if job_control::is_in_foreground() => screen.enter(),
+            // Continued in the background by `bg`: the terminal is the shell's.
+            JobEvent::Continue => {
+                screen.leave();
+                job_control::stop();
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the output. Returns the last steps if it has vanished with the screen.
+    fn into_vanished(self) -> Option<Vec<Step>> {
+        match self {
+            Self::Screen { last, .. } => Some(last),
+            Self::Lines { .. } | Self::Json { .. } => None,
+        }
     }
 }
 

@@ -1,69 +1,57 @@
 //! The report of the suite, a table for each group of cases.
 
-use std::fmt::Write;
+use std::io;
 
-use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Width};
+use anstyle::Ansi256Color;
 use conformance_tests::{CaseReport, Outcome, Report};
 
 use super::{
-    table::{self, Look},
+    layout::{Cell, Column, Layout, Lines, Look},
     text,
 };
 
-/// The tables, then the failures, and in the last line the counts.
-pub(crate) fn of_report(report: &Report, look: Look) -> String {
-    let widest = |width: fn(&CaseReport) -> usize| report.cases.iter().map(width).max().unwrap_or(0);
-    let widths = [widest(|case| name(case).len()), widest(|case| clauses(case).len())];
-    let mut shown = String::new();
-    for group in report.cases.chunk_by(|one, other| group(one) == group(other)) {
-        shown.push_str(&of_group(group, widths, look));
-        shown.push('\n');
+/// Writes the tables, then the failures, and in the last line the counts.
+pub(crate) fn of_report(report: &Report, look: Look, lines: Lines<'_>) -> io::Result<()> {
+    let groups = || report.cases.chunk_by(|one, other| group(one) == group(other));
+    let titles: Vec<_> = groups().filter_map(<[_]>::first).map(|case| group(case).to_uppercase()).collect();
+    let columns = [
+        Column::new("").wrapped(),
+        Column::new("CLAUSES").wrapped(),
+        Column::new("TIME").right_aligned(),
+        Column::new("RESULT").wrapped(),
+    ];
+    // The columns of all tables are aligned.
+    let mut layout = Layout::new(look, columns);
+    titles.iter().for_each(|title| layout.measure(&[Cell::title(title)]));
+    report.cases.iter().for_each(|case| layout.measure(&cells(case)));
+    let arranged = layout.arranged();
+    for (cases, title) in groups().zip(&titles) {
+        arranged.row(&[title.as_str(), "CLAUSES", "TIME", "RESULT"].map(Cell::title), lines)?;
+        cases.iter().try_for_each(|case| arranged.row(&cells(case), lines))?;
+        lines("")?;
     }
     for (case, _) in report.failed() {
-        let _ = writeln!(shown, "---- {} ----\n{}\n", case.name, lines(&case.to_string()));
+        lines(&format!("---- {} ----", case.name))?;
+        case.to_string().lines().try_for_each(|line| lines(&text::shown(line)))?;
+        lines("")?;
     }
     let store = text::shown(&report.store);
     let passed = report.passed().count();
     let failed = report.failed().count();
     let ignored = report.ignored().count();
     let seed = report.seed;
-    let _ = writeln!(shown, "{store}: {passed} passed, {failed} failed, {ignored} ignored; seed {seed}");
-    shown
+    lines(&format!("{store}: {passed} passed, {failed} failed, {ignored} ignored; seed {seed}"))
 }
 
-/// A text of several lines, with control characters in each line escaped.
-pub(crate) fn lines(text: &str) -> String {
-    text.lines().map(text::shown).collect::<Vec<_>>().join("\n")
-}
-
-/// The table of a group. `widths` aligns the columns of all tables.
-fn of_group(cases: &[CaseReport], widths: [usize; 2], look: Look) -> String {
-    let mut table = look.table();
-    let title = cases.first().map(group).unwrap_or_default().to_uppercase();
-    table.set_header([title.as_str(), "CLAUSES", "TIME", "RESULT"].iter().map(table::header));
-    for case in cases {
-        let (result, color) = result(case);
-        let result = Cell::new(text::shown(&result)).fg(color);
-        let seconds = format!("{:.1}s", case.duration.as_secs_f64());
-        table.add_row([Cell::new(name(case)), Cell::new(clauses(case)), Cell::new(seconds), result]);
-    }
-    table::separate_columns(&mut table);
-    for (index, column) in table.column_iter_mut().enumerate() {
-        match widths.get(index) {
-            Some(width) if look.width.is_none() => {
-                let width = u16::try_from(*width).unwrap_or(u16::MAX).saturating_add(column.padding_width());
-                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
-            }
-            Some(_) => {}
-            None => {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
-        }
-        if index == 2 {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table::lines(&table)
+fn cells(case: &CaseReport) -> [Cell<'_>; 4] {
+    let (result, color) = result(case);
+    let seconds = format!("{:.1}s", case.duration.as_secs_f64());
+    [
+        Cell::new(name(case)),
+        Cell::new(clauses(case)),
+        Cell::new(seconds),
+        Cell::new(text::shown(&result).into_owned()).colored(Some(color)),
+    ]
 }
 
 fn group(case: &CaseReport) -> &str {
@@ -78,14 +66,14 @@ fn clauses(case: &CaseReport) -> String {
     case.clauses.iter().map(|clause| clause.name()).collect::<Vec<_>>().join(" ")
 }
 
-fn result(case: &CaseReport) -> (String, Color) {
+fn result(case: &CaseReport) -> (String, Ansi256Color) {
     match &case.outcome {
-        Outcome::Passed => ("passed".into(), Color::DarkGreen),
+        Outcome::Passed => ("passed".into(), Ansi256Color(2)),
         Outcome::Failed { failure, .. } => match failure.clause {
-            Some(clause) => (format!("failed: {clause}"), Color::DarkRed),
-            None => ("failed".into(), Color::DarkRed),
+            Some(clause) => (format!("failed: {clause}"), Ansi256Color(1)),
+            None => ("failed".into(), Ansi256Color(1)),
         },
         // Skipped, or known to fail: the text of the case says so.
-        _ => (case.to_string(), Color::DarkYellow),
+        _ => (case.to_string(), Ansi256Color(3)),
     }
 }

@@ -10,7 +10,8 @@ const DAY: u64 = 24 * HOUR;
 
 /// A duration with a short display form: `340ms`, `12.3s`, `1m 02s`, `3h 07m`.
 ///
-/// It is negative if the end is before the start, which a store allows.
+/// It is negative if the end is before the start, which a store allows and clocks of several machines cause. No step
+/// took a negative time, so that is shown as `0ms?`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Duration(i64);
 
@@ -35,14 +36,13 @@ pub(crate) fn of_waiting(step: &Step, now: Timestamp) -> Option<Duration> {
 
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let micros = self.0.unsigned_abs();
-        let sign = if self.0 < 0 { "-" } else { "" };
+        let Ok(micros) = u64::try_from(self.0) else { return f.pad("0ms?") };
         f.pad(&match micros {
-            ..SECOND => format!("{sign}{}ms", micros / MILLISECOND),
-            SECOND..MINUTE => format!("{sign}{}.{}s", micros / SECOND, micros % SECOND / (100 * MILLISECOND)),
-            MINUTE..HOUR => format!("{sign}{}m {:02}s", micros / MINUTE, micros % MINUTE / SECOND),
-            HOUR..DAY => format!("{sign}{}h {:02}m", micros / HOUR, micros % HOUR / MINUTE),
-            _ => format!("{sign}{}d {:02}h", micros / DAY, micros % DAY / HOUR),
+            ..SECOND => format!("{}ms", micros / MILLISECOND),
+            SECOND..MINUTE => format!("{}.{}s", micros / SECOND, micros % SECOND / (100 * MILLISECOND)),
+            MINUTE..HOUR => format!("{}m {:02}s", micros / MINUTE, micros % MINUTE / SECOND),
+            HOUR..DAY => format!("{}h {:02}m", micros / HOUR, micros % HOUR / MINUTE),
+            _ => format!("{}d {:02}h", micros / DAY, micros % DAY / HOUR),
         })
     }
 }
@@ -75,7 +75,8 @@ mod tests {
             (3_600_000_000, "1h 00m"),
             (86_399_999_999, "23h 59m"),
             (90_000_000_000, "1d 01h"),
-            (-1_500_000, "-1.5s"),
+            (-1, "0ms?"),
+            (-1_500_000, "0ms?"),
         ] {
             assert_eq!(Duration(micros).to_string(), expected);
         }

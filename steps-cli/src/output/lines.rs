@@ -1,25 +1,28 @@
-use std::{collections::HashMap, fmt::Write};
+use std::{fmt::Write, io};
 
-use steps::{Step, StepId, Timestamp};
+use steps::{Step, Timestamp};
 
-use super::{duration, status::Status, table, text};
+use super::{duration, layout::Lines, status::Status, table, text};
 
 /// The changes of a watched build as plain lines, for output that is not a terminal.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(HashMap<StepId, Step>);
+pub(crate) struct Changes {
+    /// The steps of the last call, ordered by number.
+    last: Vec<Step>,
+}
 
 impl Changes {
-    /// A line for each step that is new or has changed since the last call.
-    pub(crate) fn lines<'a>(&mut self, steps: impl Iterator<Item = &'a Step>, now: Timestamp) -> String {
-        let mut lines = String::new();
-        for step in steps {
-            if self.0.get(&step.id) != Some(step) {
-                lines.push_str(&line(step, now));
-                lines.push('\n');
-                self.0.insert(step.id, step.clone());
+    /// Writes a line for each visible step that is new or has changed since the last call.
+    pub(crate) fn write(&mut self, steps: Vec<Step>, all: bool, now: Timestamp, lines: Lines<'_>) -> io::Result<()> {
+        let earlier = |step: &Step| self.last.binary_search_by_key(&step.number, |last| last.number);
+        for step in steps.iter().filter(|step| all || !step.hidden) {
+            if earlier(step).is_ok_and(|index| self.last[index] == *step) {
+                continue;
             }
+            lines(&line(step, now))?;
         }
-        lines
+        self.last = steps;
+        Ok(())
     }
 }
 
@@ -40,7 +43,7 @@ fn line(step: &Step, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use steps::{BuildId, Results, StateString, StepNumber, StepUrl};
+    use steps::{BuildId, Results, StateString, StepId, StepNumber, StepUrl};
 
     use super::*;
 
@@ -54,7 +57,15 @@ mod tests {
             Step::builder(id, build_id, StepNumber::new(2), "compile".parse().unwrap(), state).started_at(at(0))
         };
         let mut changes = Changes::default();
-        let mut lines = |step: Step| changes.lines([&step].into_iter(), at(5).unwrap());
+        let mut lines = |step: Step| {
+            let mut lines = String::new();
+            let mut push = |line: &str| {
+                lines.extend([line, "\n"]);
+                Ok(())
+            };
+            changes.write(vec![step], true, at(5).unwrap(), &mut push).unwrap();
+            lines
+        };
         assert_eq!(lines(builder().build()), "2 compile: waiting, make\\u{1b}\n");
         assert_eq!(lines(builder().build()), "");
         let url = StepUrl::new("log", "https://example.org/").unwrap();

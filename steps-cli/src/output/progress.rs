@@ -1,5 +1,4 @@
 use std::{
-    env,
     io::{self, IsTerminal},
     sync::Mutex,
     time::Duration,
@@ -23,7 +22,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(unit: &'static str) -> Self {
-        let draws = io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let draws = io::stderr().is_terminal() && super::terminal_has_cursor();
         Self { unit, bar: draws.then(|| bar(unit)), tenths: Mutex::default() }
     }
 

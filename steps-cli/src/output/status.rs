@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use comfy_table::Color;
+use anstyle::Ansi256Color;
 use steps::{Results, Step};
 
 /// The status of a step: its results, or its state before it is complete.
@@ -38,16 +38,16 @@ impl Status {
     }
 
     /// The colour of the status, if it has one.
-    pub(crate) const fn color(self) -> Option<Color> {
+    pub(crate) const fn color(self) -> Option<Ansi256Color> {
         match self {
             Self::Pending => None,
-            Self::Waiting => Some(Color::DarkCyan),
-            Self::Running => Some(Color::DarkBlue),
-            Self::Complete(Results::SUCCESS) => Some(Color::DarkGreen),
-            Self::Complete(Results::WARNINGS) => Some(Color::DarkYellow),
-            Self::Complete(Results::FAILURE) => Some(Color::DarkRed),
-            Self::Complete(Results::SKIPPED) => Some(Color::DarkGrey),
-            Self::Complete(Results::EXCEPTION | Results::RETRY | Results::CANCELLED) => Some(Color::DarkMagenta),
+            Self::Waiting => Some(Ansi256Color(6)),
+            Self::Running => Some(Ansi256Color(4)),
+            Self::Complete(Results::SUCCESS) => Some(Ansi256Color(2)),
+            Self::Complete(Results::WARNINGS) => Some(Ansi256Color(3)),
+            Self::Complete(Results::FAILURE) => Some(Ansi256Color(1)),
+            Self::Complete(Results::SKIPPED) => Some(Ansi256Color(8)),
+            Self::Complete(Results::EXCEPTION | Results::RETRY | Results::CANCELLED) => Some(Ansi256Color(5)),
             Self::Complete(_) => None,
         }
     }

@@ -9,8 +9,12 @@ use crate::support::{Folder, finish};
 /// Text that tries to control the terminal.
 const HOSTILE: &str = "a\u{1b}[31m\u{1b}]0;title\u{7}\r\u{9b}2J\u{7f}\u{202e}x\u{2066}\u{2028}é";
 
+/// Characters that are not seen, or change the order of others.
+const INVISIBLE: &str = "\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{ad}\u{feff}\u{3164}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\
+                         \u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{e0001}\u{e0041}\u{e007f}";
+
 fn is_harmless(text: &str) -> bool {
-    !text.chars().any(|c| c != '\n' && (c.is_control() || "\u{202e}\u{2066}\u{2028}".contains(c)))
+    !text.chars().any(|c| c != '\n' && (c.is_control() || INVISIBLE.contains(c)))
 }
 
 #[test]
@@ -125,9 +129,14 @@ fn a_url_with_a_mode_keeps_it() {
 #[test]
 fn no_password_is_shown() {
     let folder = Folder::new();
-    for store in
-        ["nonsense://ci:secret@host/db", "nonsense:secret", "secret", "memory:secret", "sqlite:x.db?password=secret"]
-    {
+    for store in [
+        "nonsense://ci:secret@host/db",
+        "nonsense:secret",
+        "secret",
+        "memory:secret",
+        "sqlite:x.db?password=secret",
+        "sqlite://ci:42?secret=x@host/x.db",
+    ] {
         for arguments in
             [&["doctor"][..], &["show", "1"], &["add", "--build", "1", "a"], &["help", "run"], &["doctor", "--json"]]
         {
@@ -163,6 +172,36 @@ fn nothing_from_the_store_reaches_the_terminal_as_a_command() {
     }
     let step: Value = serde_json::from_str(&folder.stdout_of(["get", "--step", "1", "--json"])).unwrap();
     assert_eq!((&step["state_string"], &step["urls"][0]["url"]), (&HOSTILE.into(), &HOSTILE.into()));
+}
+
+#[test]
+fn names_that_differ_in_invisible_characters_look_different() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "deploy", "--state", INVISIBLE]);
+    folder.stdout_of(["url", "--step", "1", INVISIBLE, INVISIBLE]);
+    for invisible in INVISIBLE.chars() {
+        folder.stdout_of(["add", "--build", "1", &format!("dep{invisible}loy")]);
+    }
+    let table = folder.stdout_of(["show", "1"]);
+    for invisible in INVISIBLE.chars() {
+        assert!(table.contains(&format!("dep{}loy", invisible.escape_unicode())), "{invisible:?}: {table}");
+    }
+    for arguments in [
+        &["show", "1"][..],
+        &["show", "1", "--json"],
+        &["get", "--step", "1"],
+        &["get", "--build", "2", "--name", INVISIBLE],
+        &["show", INVISIBLE],
+        &["add", "--build", "1", &format!("{INVISIBLE}\u{1b}[31m")],
+        &[INVISIBLE],
+        &["doctor", "--store", &format!("sqlite:{INVISIBLE}.db")],
+    ] {
+        let finished = finish(&mut folder.steps(arguments));
+        let output = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(output.contains("200b") && is_harmless(&output), "{arguments:?}: {output:?}");
+    }
+    let step: Value = serde_json::from_str(&folder.stdout_of(["get", "--step", "1", "--json"])).unwrap();
+    assert_eq!((&step["state_string"], &step["urls"][0]["name"]), (&INVISIBLE.into(), &INVISIBLE.into()));
 }
 
 #[test]

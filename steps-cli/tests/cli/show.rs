@@ -6,16 +6,20 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use nix::{
     pty::{Winsize, openpty},
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 use serde_json::{Value, json};
 
-use crate::support::{Folder, finish, finish_started, start, wait_until};
+use crate::support::{Folder, finish, finish_started, finish_timed, start, wait_until};
 
 /// A build with one step of each kind.
 fn build() -> Folder {
@@ -89,6 +93,15 @@ impl Terminal {
 
     fn wait_for(&self, text: &str) {
         wait_until(text, || self.contents().contains(text));
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    fn is_restored(&self) -> bool {
+        let parser = self.screen.lock().unwrap();
+        !parser.screen().alternate_screen() && !parser.screen().hide_cursor()
     }
 
     /// Waits for the end and returns the exit code, the text on the screen, and all output.
@@ -264,10 +277,198 @@ fn a_build_longer_than_the_terminal_shows_its_end() {
     assert!(contents.trim_start().starts_with("#  NAME"), "the header stays: {contents}");
     assert!(contents.contains("… 6 lines …") && !contents.contains("step-5"), "{contents}");
     assert_eq!(contents.lines().count(), 8);
-    kill(Pid::from_raw(terminal.child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    kill(terminal.pid(), Signal::SIGINT).unwrap();
     let screen = Arc::clone(&terminal.screen);
     let (code, _, raw) = terminal.finish();
     assert_eq!(code, Some(130));
     assert!(!screen.lock().unwrap().screen().alternate_screen(), "the terminal is restored");
     assert_eq!(raw.matches("step-5").count(), 1, "the last table has all steps");
+}
+
+#[test]
+fn a_stopped_program_gives_the_terminal_back() {
+    let folder = build();
+    let terminal = Terminal::start(folder.steps(["show", "1", "--watch"]), 80, 30);
+    let pid = terminal.pid();
+    for _ in 0..2 {
+        terminal.wait_for("waiting for its turn");
+        assert!(!terminal.is_restored());
+        // As the terminal does on Ctrl-Z.
+        kill(pid, Signal::SIGTSTP).unwrap();
+        let status = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
+        wait_until("the terminal is restored", || terminal.is_restored());
+        assert!(!terminal.contents().contains("waiting for its turn"), "{}", terminal.contents());
+        // As the shell does on `fg`.
+        kill(pid, Signal::SIGCONT).unwrap();
+    }
+    terminal.wait_for("waiting for its turn");
+    // A stop that cannot be caught leaves the screen as it is, and the program draws it anew.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    terminal.screen.lock().unwrap().process(b"\x1b[?1049l\x1b[?25h$ fg\r\n");
+    kill(pid, Signal::SIGCONT).unwrap();
+    wait_until("the screen is taken again", || !terminal.is_restored());
+    terminal.wait_for("waiting for its turn");
+    kill(pid, Signal::SIGINT).unwrap();
+    let screen = Arc::clone(&terminal.screen);
+    assert_eq!(terminal.finish().0, Some(130));
+    assert!(!screen.lock().unwrap().screen().alternate_screen());
+}
+
+#[test]
+fn watching_an_idle_build_ends_when_its_reader_has_gone() {
+    let folder = build();
+    for options in [&[][..], &["--json"]] {
+        let mut child = start(folder.steps(["show", "1", "--watch"]).args(options));
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut String::new()).unwrap();
+        drop(stdout);
+        wait_until("the program ends", || child.try_wait().unwrap().is_some());
+        let finished = finish_started(child);
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{options:?}");
+    }
+    // A build without steps prints nothing.
+    let mut child = start(&mut folder.steps(["show", "2", "--watch"]));
+    drop(child.stdout.take());
+    wait_until("the program ends", || child.try_wait().unwrap().is_some());
+    // A file has no reader that could go.
+    let file = File::create(folder.file("out")).unwrap();
+    let mut child = folder.steps(["show", "1", "--watch"]).stdout(file).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(child.try_wait().unwrap(), None);
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn the_time_for_a_long_text_is_linear_in_its_length() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
+    folder.stdout_of(["url", "--step", "1", "log", "b"]);
+    folder.execute(
+        "UPDATE steps SET state_string = replace(hex(zeroblob(500000)), '0', 'x');
+         UPDATE step_urls SET name = replace(hex(zeroblob(30000)), '0', 'y')",
+    );
+    for arguments in [&["get", "--step", "1"][..], &["show", "1"], &["show", "1", "--watch", "--until-done"]] {
+        let (finished, time) = finish_timed(folder.steps(["finish", "--step", "1", "success"]).stdin(Stdio::null()));
+        assert_eq!(finished.code, Some(0), "{time:?}");
+        let start = std::time::Instant::now();
+        let terminal = Terminal::start(folder.steps(arguments), 100, 50);
+        let (code, ..) = terminal.finish();
+        assert_eq!(code, Some(0));
+        assert!(start.elapsed() < Duration::from_secs(20), "{arguments:?}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn nothing_is_cut_without_a_terminal() {
+    let folder = Folder::new();
+    let state = "make -j4 ".repeat(100);
+    folder.stdout_of(["add", "--build", "1", "a", "--state", &state]);
+    let url = |number: i32| format!("https://ci.example.org/{number}");
+    for number in 0..9 {
+        folder.stdout_of(["url", "--step", "1", "log", &url(number)]);
+    }
+    let table = folder.stdout_of(["show", "1"]);
+    assert!(table.contains(state.trim_end()), "{table}");
+    for number in 0..9 {
+        assert!(table.contains(&url(number)), "{table}");
+    }
+    assert_eq!(table.lines().count(), 10, "{table}");
+}
+
+#[test]
+fn each_url_is_whole_or_counted_on_a_terminal() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
+    let url = |number: i32| format!("https://ci.example.org/{number}/{}", "x".repeat(50));
+    for number in 0..9 {
+        folder.stdout_of(["url", "--step", "1", "", &url(number)]);
+    }
+    let shown = |contents: &str| (0..9).filter(|number| contents.replace('\n', "").contains(&url(*number))).count();
+    let (contents, _) = on_terminal(folder.steps(["show", "1"]), 150);
+    assert_eq!((shown(&contents), contents.contains("… 4 more")), (5, true), "{contents}");
+    for arguments in [["show", "1"], ["get", "--step=1"]] {
+        let (contents, _) = on_terminal(folder.steps(arguments), 60);
+        assert_eq!(shown(&contents), 9, "{contents}");
+    }
+    folder.stdout_of(["finish", "--step", "1", "success"]);
+    for (columns, rows) in [(150, 20), (60, 20), (60, 8), (60, 3)] {
+        let terminal = Terminal::start(folder.steps(["show", "1", "--watch"]), columns, rows);
+        wait_until("each url is shown or counted", || {
+            let contents = terminal.contents().replace('\n', "");
+            let counted =
+                |n: &usize| contents.contains(&format!("… {n} more")) || contents.contains(&format!("… {n} urls"));
+            shown(&contents) + (1..=9).find(counted).unwrap_or(0) == 9
+        });
+        kill(terminal.pid(), Signal::SIGTERM).unwrap();
+        terminal.finish();
+    }
+}
+
+#[test]
+fn a_long_build_takes_little_more_memory_than_its_steps() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "2", "a"]);
+    folder.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 199999)
+         INSERT INTO steps (build_id, number, name, state_string, started_at, locks_acquired_at, complete_at, results)
+         SELECT 1, i, 'step_' || i, 'cargo test --workspace', 0, 1000000, 2000000, 0 FROM n",
+    );
+    for options in [&[][..], &["--json"], &["--watch", "--until-done"]] {
+        // In KiB. The steps take 75 MB, the program and its libraries another 300 MB of addresses.
+        let script = "ulimit -v 560000; exec \"$STEPS\" show 1 \"$@\"";
+        let mut command = folder.steps(["--version"]);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", script, "sh"]).args(options).current_dir(folder.path());
+        limited.envs(command.stdin(Stdio::null()).get_envs().filter_map(|(name, value)| Some((name, value?))));
+        limited.env_remove("STEPS_STORE").env_remove("STEPS_BUILD");
+        let finished = finish(&mut limited);
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{options:?}");
+        assert!(finished.stdout.contains("step_199999"), "{options:?}");
+    }
+}
+
+#[test]
+fn a_terminal_of_an_unknown_type_gets_lines() {
+    let folder = build();
+    for term in [None, Some(""), Some("dumb")] {
+        let mut command = folder.steps(["show", "1", "--watch"]);
+        match term {
+            Some(term) => command.env("TERM", term),
+            None => command.env_remove("TERM"),
+        };
+        let terminal = Terminal::start(command, 200, 30);
+        terminal.wait_for("3 upload: pending, waiting for its turn");
+        kill(terminal.pid(), Signal::SIGTERM).unwrap();
+        let (code, _, raw) = terminal.finish();
+        assert_eq!((code, raw.contains('\u{1b}')), (Some(143), false), "{term:?}: {raw:?}");
+    }
+}
+
+#[test]
+fn long_names_that_differ_in_their_end_are_told_apart() {
+    let folder = Folder::new();
+    // The longest names, and as wide as characters are.
+    let name = |end: &str| format!("{}{end}", "漢".repeat(49));
+    for end in ["a", "b"] {
+        folder.stdout_of(["add", "--build", "1", &name(end), "--state", "cargo build --workspace --all-targets"]);
+    }
+    for columns in [40, 60, 100] {
+        let (contents, _) = on_terminal(folder.steps(["show", "1"]), columns);
+        assert!(contents.contains("漢a") && contents.contains("漢b"), "{columns}: {contents}");
+        let is_wide = |line: &str| line.chars().count() > usize::from(columns);
+        assert!(!contents.lines().any(is_wide), "{columns}: {contents}");
+    }
+}
+
+#[test]
+fn a_negative_duration_is_marked() {
+    let folder = Folder::new();
+    folder.stdout_of(["add", "--build", "1", "a"]);
+    folder.stdout_of(["start", "--step", "1", "--at", "2026-01-31T12:00:00Z"]);
+    folder.stdout_of(["locks", "--step", "1", "--at", "2026-01-31T11:00:00Z"]);
+    let waited = folder.stdout_of(["get", "--step", "1"]);
+    assert!(waited.lines().any(|line| line.split_whitespace().eq(["waited", "0ms?"])), "{waited}");
 }
