@@ -1,6 +1,6 @@
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use steps::{BuildId, Clock, Error, Step, StepsStore, SystemClock};
+use steps::{BuildId, Clock, Error, ErrorKind, Step, StepsStore, SystemClock};
 
 use crate::{
     child, cli,
@@ -19,9 +19,9 @@ use crate::{
 /// The time between reads of a watched build, short enough that durations seem to run.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-pub(super) async fn show(store: &StoreUrl, show: cli::Show) -> Result<ExitCode, CommandError> {
-    let store = connect::to_read(store).await?;
-    let result = if show.watch { watch(&*store, &show).await } else { once(&*store, &show).await };
+pub(super) async fn show(url: &StoreUrl, show: cli::Show) -> Result<ExitCode, CommandError> {
+    let mut store = connect::to_read(url).await?;
+    let result = if show.watch { watch(url, &mut store, &show).await } else { once(&*store, &show).await };
     connect::close_quietly(&*store).await;
     result
 }
@@ -50,7 +50,8 @@ pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) ->
     Ok(())
 }
 
-async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, CommandError> {
+/// Shows the steps again and again. If the store is replaced by another one, shows the steps of that one.
+async fn watch(url: &StoreUrl, store: &mut Arc<dyn StepsStore>, show: &cli::Show) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen().map_err(CommandError::System)?;
     let mut view = View::open(show)?;
     let mut last = Vec::new();
@@ -66,9 +67,14 @@ async fn watch(store: &dyn StepsStore, show: &cli::Show) -> Result<ExitCode, Com
                     break ExitCode::SUCCESS;
                 }
             }
-            Err(error) if error.is_retryable() => {
+            Err(error) if error.is_retryable() || error.kind() == ErrorKind::Closed => {
                 view.report_retry(&error, is_answering)?;
                 is_answering = false;
+                if error.kind() == ErrorKind::Closed
+                    && let Ok(opened) = connect::to_read(url).await
+                {
+                    *store = opened;
+                }
             }
             Err(error) => return Err(error.into()),
         }
