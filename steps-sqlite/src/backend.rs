@@ -91,11 +91,11 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_folder_that_is_not_utf_8_changes_nothing() {
+    fn a_folder_that_is_not_utf_8_is_encoded() {
         use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
         let folder = Path::new(OsStr::from_bytes(b"/\xff"));
-        assert_eq!(absolute("sqlite:steps.db", folder), "sqlite:steps.db");
+        assert_eq!(absolute("sqlite:steps.db", folder), "sqlite:///%FF/steps.db");
     }
 
     #[test]

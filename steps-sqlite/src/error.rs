@@ -1,12 +1,15 @@
 //! Errors of SQLite and of its driver, as kinds of the contract.
 
-use std::{borrow::Cow, fs::File, io, path::Path};
+use std::borrow::Cow;
 
 use sqlx::migrate::MigrateError;
 use steps_batch::BatchError;
 use steps_core::{Call, Error, ErrorKind, Operation};
 
-use crate::BACKEND;
+use crate::{
+    BACKEND,
+    file::{StoreFile, blocking},
+};
 
 pub(crate) fn config_error(message: impl Into<Cow<'static, str>>) -> Error {
     connect_error(BatchError::new(ErrorKind::Config, message))
@@ -32,37 +35,25 @@ pub(crate) fn reconnect_error(error: sqlx::Error) -> BatchError {
 }
 
 /// The error of opening the file for the first time. Some codes mean more then: the file was never opened before.
-pub(crate) fn initial_connect_error(error: sqlx::Error, path: &Path) -> BatchError {
+pub(crate) async fn initial_connect_error(error: sqlx::Error, file: &StoreFile) -> BatchError {
     match primary_code(&error) {
-        Some(CANTOPEN | READONLY) => cannot_open(path).with_source(error),
-        Some(NOTADB) => {
-            let message = "the file is not a SQLite database; choose another file";
-            BatchError::new(ErrorKind::Config, message).with_source(error)
+        Some(CANTOPEN | READONLY) => {
+            let file = file.clone();
+            match blocking(move || Ok(file.cannot_open())).await {
+                Ok(reason) | Err(reason) => reason.with_source(error),
+            }
         }
+        Some(NOTADB) => not_a_database().with_source(error),
         _ => statement_error(error),
     }
 }
 
-/// The reason why SQLite cannot open a file. The code of SQLite does not say.
-fn cannot_open(path: &Path) -> BatchError {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-    let config = |message: &'static str| BatchError::new(ErrorKind::Config, message);
-    match File::open(path).map_err(|error| error.kind()) {
-        Ok(_) => BatchError::new(
-            ErrorKind::ReadOnly,
-            "the file cannot be opened: even to read it, SQLite makes files beside it; ask for the right to write to \
-             its folder, or copy it to another folder",
-        ),
-        Err(PermissionDenied) => {
-            BatchError::new(ErrorKind::ReadOnly, "the right to open the file is missing; ask for it")
-        }
-        Err(NotFound) if path.is_symlink() => {
-            config("the file is a link to a file that does not exist and cannot be made")
-        }
-        Err(NotFound) => BatchError::new(ErrorKind::ReadOnly, "the right to make the file is missing; ask for it"),
-        Err(NotADirectory) => config("the file is not in a folder, but in a file"),
-        Err(_) => BatchError::new(ErrorKind::Unavailable, "the file cannot be opened now"),
-    }
+pub(crate) fn not_a_database() -> BatchError {
+    BatchError::new(ErrorKind::Config, "the file is not a SQLite database; choose another file")
+}
+
+pub(crate) fn is_not_a_database(error: &sqlx::Error) -> bool {
+    primary_code(error) == Some(NOTADB)
 }
 
 /// The error of a migration.

@@ -25,9 +25,11 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod access;
 mod backend;
 mod connection;
 mod error;
+mod file;
 mod options;
 mod reader;
 mod url;
@@ -39,12 +41,7 @@ use steps_batch::{BatchError, BatchedStore, Batcher, lock_timeout, retry_until};
 use steps_core::{Call, Description, Error, Operation, Result, forward_steps_store};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    connection::ConnectionFactory,
-    error::{connect_error, statement_error},
-    reader::Reader,
-    writer::Writer,
-};
+use crate::{connection::ConnectionFactory, error::connect_error, reader::Reader, writer::Writer};
 pub use backend::SqliteBackend;
 pub use options::{SqliteOptions, Synchronous};
 #[doc(inline)]
@@ -91,7 +88,7 @@ impl SqliteStore {
         // SQLite itself does not wait in all cases, for example when two processes create one file.
         let delay = lock_timeout(options.timeout) / 10;
         let (connections, connection) = retry_until(deadline, delay, || connection::prepare(&options)).await?;
-        let writer = Writer::new(connections.clone(), connection).await.map_err(statement_error)?;
+        let writer = Writer::new(connections.clone(), connection).await?;
         let reader = Reader::new(connections.clone());
         let writers = vec![Batcher::start(writer, options.timeout)];
         let readers = vec![Batcher::start(reader, options.timeout)];
@@ -112,7 +109,7 @@ impl SqliteStore {
         let versions = timeout_at(deadline, connection::versions(&self.connections)).await;
         let (schema, sqlite) = versions
             .map_err(|_| timed_out(Operation::Describe, self.options.timeout))?
-            .map_err(|error| statement_error(error).into_error(call, BACKEND))?;
+            .map_err(|error| error.into_error(call, BACKEND))?;
         let location = self.options.path.display().to_string();
         let mut description = Description::new(BACKEND, location, format!("schema {schema}, SQLite {sqlite}"));
         description.promises.push("An answered write survives the death of the process.".into());
@@ -124,6 +121,7 @@ impl SqliteStore {
                 .warnings
                 .push("The death of the machine may take the last writes: synchronous is normal, not full.".into()),
         }
+        description.warnings.extend(self.connections.files_of_other_users().await);
         Ok(description)
     }
 }

@@ -66,9 +66,9 @@ impl SqliteOptions {
         let SqliteUrl { path, parameters } =
             SqliteUrl::split(url).ok_or_else(|| config_error("a URL of SQLite begins with \"sqlite:\""))?;
         let path = decode_path(path)?;
-        match path.as_str() {
-            "" => return Err(config_error("the URL names no file; write it as sqlite:PATH")),
-            ":memory:" => return Err(config_error("a store in memory has the URL \"memory:\"")),
+        match path.as_os_str().as_encoded_bytes() {
+            b"" => return Err(config_error("the URL names no file; write it as sqlite:PATH")),
+            b":memory:" => return Err(config_error("a store in memory has the URL \"memory:\"")),
             _ => {}
         }
         let mut parameters = UrlParameters::parse(BACKEND, parameters.unwrap_or_default())?;
@@ -113,13 +113,24 @@ impl SqliteOptions {
     }
 }
 
-fn decode_path(path: &str) -> Result<String> {
-    let path = percent_decode_str(path).decode_utf8().map_err(|_| config_error("the path in the URL is not UTF-8"))?;
-    if path.contains('\0') {
-        Err(config_error("the path in the URL has a NUL character"))
-    } else {
-        Ok(path.into_owned())
+fn decode_path(path: &str) -> Result<PathBuf> {
+    let bytes: Vec<u8> = percent_decode_str(path).collect();
+    if bytes.contains(&0) {
+        return Err(config_error("the path in the URL has a NUL character"));
     }
+    path_of_bytes(bytes)
+}
+
+/// A path has any bytes on Unix, since the name of a folder need not be UTF-8.
+#[cfg(unix)]
+fn path_of_bytes(bytes: Vec<u8>) -> Result<PathBuf> {
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+    Ok(OsString::from_vec(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path_of_bytes(bytes: Vec<u8>) -> Result<PathBuf> {
+    String::from_utf8(bytes).map(PathBuf::from).map_err(|_| config_error("the path in the URL is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -145,6 +156,14 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_path_need_not_be_utf_8() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+        let options = SqliteOptions::from_url("sqlite:a%ff/steps.db").unwrap();
+        assert_eq!(options.path.as_os_str(), OsStr::from_bytes(b"a\xff/steps.db"));
+    }
+
     #[test]
     fn a_wrong_url_is_refused_and_no_value_is_shown() {
         for (url, message) in [
@@ -158,7 +177,6 @@ mod tests {
                 "unknown parameter \"pasword\" in the URL: expected mode or synchronous",
             ),
             ("sqlite://ci:42?secret=x@host/steps.db", "unknown parameter in the URL: expected mode or synchronous"),
-            ("sqlite:%ff", "not UTF-8"),
             ("sqlite:%00", "NUL"),
             ("steps.db", "begins with"),
         ] {

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sqlx::{Executor, Row, SqliteConnection};
+use sqlx::Row;
 use steps_batch::{BatchError, Read, ReadResponse, Worker, first_occurrence_indices};
 use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
@@ -14,15 +14,15 @@ use steps_core::{
 
 use crate::{
     BACKEND,
-    connection::{ConnectionFactory, close_quietly},
-    error::{json_error, reconnect_error, statement_error},
+    connection::{ConnectionFactory, FileConnection},
+    error::{json_error, statement_error},
 };
 
 #[derive(Debug)]
 pub(crate) struct Reader {
     connections: ConnectionFactory,
     /// `None` before the first read and after an error. [`Worker::connect`] opens it.
-    connection: Option<SqliteConnection>,
+    connection: Option<FileConnection>,
 }
 
 impl Reader {
@@ -30,26 +30,32 @@ impl Reader {
         Self { connections, connection: None }
     }
 
-    fn take_connection(&mut self) -> Result<SqliteConnection, BatchError> {
+    fn take_connection(&mut self) -> Result<FileConnection, BatchError> {
         self.connection.take().ok_or_else(|| BatchError::transient("the file is not open yet"))
     }
 
     /// Keeps the connection for the next statement, or closes it after an error.
-    async fn keep_or_close<T>(
-        &mut self,
-        connection: SqliteConnection,
-        result: sqlx::Result<T>,
-    ) -> Result<T, BatchError> {
+    async fn keep_or_close<T>(&mut self, connection: FileConnection, result: sqlx::Result<T>) -> Result<T, BatchError> {
         match result {
             Ok(rows) => {
                 self.connection = Some(connection);
                 Ok(rows)
             }
             Err(error) => {
-                close_quietly(connection).await;
+                connection.close_quietly().await;
                 Err(statement_error(error))
             }
         }
+    }
+
+    /// Checks that the rows are from the file that other processes write to.
+    async fn check(&mut self) -> Result<(), BatchError> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let in_place = self.connections.check(connection).await;
+        if in_place.is_err() {
+            self.connection = None;
+        }
+        in_place
     }
 
     /// Reads steps by their ids, and adds the rows to those of their requests.
@@ -60,7 +66,7 @@ impl Reader {
             _ => sqlx::query(include_str!("sql/get_steps_by_id.sql")).bind(lookups.to_json()?),
         };
         let mut connection = self.take_connection()?;
-        let result = query.fetch_optional(&mut connection).await;
+        let result = query.fetch_optional(connection.get()).await;
         let Some(row) = self.keep_or_close(connection, result).await? else { return Ok(()) };
         let steps: Option<&str> = row.try_get(0).map_err(statement_error)?;
         let array: &str = row.try_get(1).map_err(statement_error)?;
@@ -94,7 +100,7 @@ impl Reader {
         }
         let arguments = lookups.to_json()?;
         let mut connection = self.take_connection()?;
-        let result = sqlx::query(sql).bind(arguments).fetch_all(&mut connection).await;
+        let result = sqlx::query(sql).bind(arguments).fetch_all(connection.get()).await;
         for row in self.keep_or_close(connection, result).await? {
             let index: u32 = row.try_get(0).map_err(statement_error)?;
             let steps: Option<String> = row.try_get(1).map_err(statement_error)?;
@@ -120,10 +126,9 @@ impl Worker for Reader {
     }
 
     async fn connect(&mut self) -> Result<(), BatchError> {
-        if self.connection.is_none() {
-            let mut connection = self.connections.open().await.map_err(reconnect_error)?;
-            connection.execute(include_str!("sql/step_json.sql")).await.map_err(reconnect_error)?;
-            self.connection = Some(connection);
+        // A snapshot is good for one batch.
+        if self.connection.as_ref().is_none_or(|connection| connection.snapshot.is_some()) {
+            self.connection = Some(self.connections.open(include_str!("sql/step_json.sql")).await?);
         }
         Ok(())
     }
@@ -150,6 +155,7 @@ impl Worker for Reader {
         self.fetch_by_id(&by_id, &mut rows).await?;
         self.fetch(include_str!("sql/get_step_of_build.sql"), &by_build, &mut rows).await?;
         self.fetch(include_str!("sql/get_steps.sql"), &builds, &mut rows).await?;
+        self.check().await?;
         let responses: Vec<_> = rows.into_iter().map(|rows| SharedRows(Arc::new(rows))).collect();
         Ok(firsts.into_iter().map(|first| Ok(responses[first].clone())).collect())
     }

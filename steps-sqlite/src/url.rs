@@ -20,12 +20,13 @@ impl<'a> SqliteUrl<'a> {
         Some(Self { path: path.strip_prefix("//").unwrap_or(path), parameters })
     }
 
-    /// The URL with its path made absolute, or `None` if the path is absolute already. No URL can name a folder that
-    /// is not UTF-8: `None` too.
+    /// The URL with its path made absolute, or `None` if the path is absolute already.
     pub(crate) fn absolute(self, folder: &Path) -> Option<String> {
-        let folder = folder.to_str().filter(|_| self.is_relative())?;
-        // In the path of a URL, `%` begins a code and `?` the parameters.
-        let folder = folder.trim_end_matches('/').replace('%', "%25").replace('?', "%3F");
+        if !self.is_relative() {
+            return None;
+        }
+        let folder = encoded(folder.as_os_str().as_encoded_bytes());
+        let folder = folder.trim_end_matches('/');
         let parameters = self.parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();
         Some(format!("{BACKEND}://{folder}/{}{parameters}", self.path))
     }
@@ -33,4 +34,14 @@ impl<'a> SqliteUrl<'a> {
     fn is_relative(self) -> bool {
         !self.path.is_empty() && !["/", "%2F", "%2f"].iter().any(|root| self.path.starts_with(root))
     }
+}
+
+/// The folder as a part of a URL. `%` begins a code and `?` the parameters there, and a URL is UTF-8.
+fn encoded(folder: &[u8]) -> String {
+    let mut encoded = String::new();
+    for chunk in folder.utf8_chunks() {
+        encoded += &chunk.valid().replace('%', "%25").replace('?', "%3F");
+        encoded.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    encoded
 }

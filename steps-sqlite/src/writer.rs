@@ -8,12 +8,14 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteQueryResult, SqliteRow},
 };
 use steps_batch::{BatchError, StepUpdate, Worker, Write, WriteResponse};
-use steps_core::{AddedStep, InputError, NewStep, Results, StateString, StepId, StepName, StepNumber, Timestamp};
+use steps_core::{
+    AddedStep, ErrorKind, InputError, NewStep, Results, StateString, StepId, StepName, StepNumber, Timestamp,
+};
 
 use crate::{
     BACKEND,
-    connection::{ConnectionFactory, close_quietly},
-    error::{json_error, reconnect_error, statement_error},
+    connection::{ConnectionFactory, FileConnection},
+    error::{json_error, statement_error},
 };
 
 /// The temporary objects of `write_batch.sql`, once for each connection.
@@ -28,26 +30,47 @@ const SETUP: &str = concat!(
 pub(crate) struct Writer {
     connections: ConnectionFactory,
     /// `None` after an error. [`Worker::connect`] opens it again.
-    connection: Option<SqliteConnection>,
+    connection: Option<FileConnection>,
 }
 
 impl Writer {
-    pub(crate) async fn new(connections: ConnectionFactory, mut connection: SqliteConnection) -> sqlx::Result<Self> {
-        connection.execute(SETUP).await?;
-        Ok(Self { connections, connection: Some(connection) })
+    /// Without a connection, every write is `ReadOnly`.
+    pub(crate) async fn new(
+        connections: ConnectionFactory,
+        connection: Option<SqliteConnection>,
+    ) -> Result<Self, BatchError> {
+        let connection = match connection {
+            Some(connection) => Some(connections.set_up(connection, SETUP).await?),
+            None => None,
+        };
+        Ok(Self { connections, connection })
     }
 
     /// Runs a transaction, and returns its response once it is committed.
     async fn run_query(&mut self, query: Query<'_>) -> Result<Option<SqliteRow>, BatchError> {
         let connection = self.connection.take();
         let mut connection = connection.ok_or_else(|| BatchError::transient("the file is not open yet"))?;
-        let response = response_after_commit(connection.fetch_many(query)).await;
-        match &response {
-            // After a transient error the connection is reusable: without the lock no transaction began.
-            Err(error) if !error.is_transient() => close_quietly(connection).await,
-            _ => self.connection = Some(connection),
+        let response = response_after_commit(connection.get().fetch_many(query)).await;
+        if let Err(error) = &response
+            && error.is_transient()
+        {
+            // The connection is reusable: without the lock no transaction began.
+            self.connection = Some(connection);
+            return response;
         }
-        response
+        // After the commit and before the response. The transaction may be in a file that was moved.
+        let in_place = self.connections.check(&connection).await;
+        match (in_place, &response) {
+            (Ok(()), Ok(_)) => self.connection = Some(connection),
+            (Ok(()), Err(_)) => connection.close_quietly().await,
+            (Err(lost), _) => return Err(lost.with_may_have_applied(true)),
+        }
+        match response {
+            Err(error) if error.kind() == ErrorKind::ReadOnly => {
+                Err(self.connections.cannot_write().await.with_source(error))
+            }
+            response => response,
+        }
     }
 
     /// Applies a single write, which is cheaper than a batch. `None` means that nothing was written, and that the
@@ -140,10 +163,11 @@ impl Worker for Writer {
     }
 
     async fn connect(&mut self) -> Result<(), BatchError> {
+        if self.connections.is_guest() {
+            return Err(self.connections.cannot_write().await);
+        }
         if self.connection.is_none() {
-            let mut connection = self.connections.open().await.map_err(reconnect_error)?;
-            connection.execute(SETUP).await.map_err(reconnect_error)?;
-            self.connection = Some(connection);
+            self.connection = Some(self.connections.open(SETUP).await?);
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 use std::{
     pin::{Pin, pin},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
-use steps::{BuildId, Clock, Error, Step, StepsStore, SystemClock};
+use steps::{BuildId, Clock, Error, ErrorKind, Step, StepsStore, SystemClock};
 
 use crate::{
     child, cli,
@@ -53,7 +54,7 @@ pub(super) fn print(build_id: BuildId, steps: &[Step], all: bool, json: bool) ->
 }
 
 /// Follows a build until a signal asks the program to end, or the output has no reader.
-async fn watch(store: &StoreUrl, show: &cli::Show) -> Result<ExitCode, CommandError> {
+async fn watch(url: &StoreUrl, show: &cli::Show) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen().map_err(CommandError::System)?;
     let mut ended = pin!(async {
         tokio::select! {
@@ -63,30 +64,37 @@ async fn watch(store: &StoreUrl, show: &cli::Show) -> Result<ExitCode, CommandEr
         }
     });
     let store = tokio::select! {
-        store = connect::to_read(store) => store?,
+        store = connect::to_read(url) => store?,
         code = &mut ended => return Ok(code),
     };
-    let result = follow(&*store, show, ended).await;
-    connect::close_quietly(&*store).await;
-    result
+    follow(url, store, show, ended).await
 }
 
 async fn follow(
-    store: &dyn StepsStore,
+    url: &StoreUrl,
+    mut store: Arc<dyn StepsStore>,
     show: &cli::Show,
     mut ended: Pin<&mut impl Future<Output = ExitCode>>,
 ) -> Result<ExitCode, CommandError> {
     let mut view = View::open(show)?;
     let mut job_control = view.job_control()?;
     let mut is_answering = true;
-    let read_after = |delay: Duration| async move {
+    // Whether the store ended, since its file was moved, removed or replaced. Its URL may lead to another store then.
+    let mut is_closed = false;
+    let read_after = |mut store: Arc<dyn StepsStore>, is_closed: bool, delay: Duration| async move {
         tokio::time::sleep(delay).await;
-        store.get_steps(show.build).await
+        if is_closed && let Ok(opened) = connect::to_read(url).await {
+            store = opened;
+        }
+        let steps = store.get_steps(show.build).await;
+        (store, steps)
     };
-    let mut read = pin!(read_after(Duration::ZERO));
+    let mut read = pin!(read_after(Arc::clone(&store), is_closed, Duration::ZERO));
     let code = loop {
         tokio::select! {
-            result = &mut read => {
+            (read_from, result) = &mut read => {
+                store = read_from;
+                is_closed = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed);
                 match result {
                     Ok(steps) => {
                         is_answering = true;
@@ -96,21 +104,22 @@ async fn follow(
                             break ExitCode::SUCCESS;
                         }
                     }
-                    Err(error) if error.is_retryable() => {
+                    Err(error) if is_closed || error.is_retryable() => {
                         view.report_retry(&error, is_answering)?;
                         is_answering = false;
                     }
                     Err(error) => return Err(error.into()),
                 }
-                read.set(read_after(INTERVAL));
+                read.set(read_after(Arc::clone(&store), is_closed, INTERVAL));
             }
             code = &mut ended => break code,
             event = next_event(&mut job_control) => {
                 view.handle(event)?;
-                read.set(read_after(Duration::ZERO));
+                read.set(read_after(Arc::clone(&store), is_closed, Duration::ZERO));
             }
         }
     };
+    connect::close_quietly(&*store).await;
     if let Some(last) = view.into_vanished() {
         print(show.build, &last, show.all, false)?;
     }

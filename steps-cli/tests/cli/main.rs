@@ -5,6 +5,7 @@
 mod conformance;
 mod conventions;
 mod failing_store;
+mod files;
 mod operations;
 #[cfg(feature = "postgres")]
 mod postgres;

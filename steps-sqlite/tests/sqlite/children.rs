@@ -19,18 +19,37 @@ pub(crate) enum Job {
     FillTheDisk,
     /// Reads the build, and prints the outcome of a write.
     WriteWithoutRights,
+    /// Creates the store, adds a step, and ends without a close.
+    Create,
+    /// Connects and closes the store, and prints the kind of the error.
+    Connect,
 }
 
 impl Job {
     /// Starts a child with this job on the database at `path`. The command line `wrapper` runs the child.
     pub(crate) fn start(self, path: &Path, wrapper: &[&str]) -> std::io::Result<Child> {
+        self.command(path, wrapper)?.stdout(Stdio::piped()).spawn()
+    }
+
+    /// The command of a child with this job.
+    pub(crate) fn command(self, path: &Path, wrapper: &[&str]) -> std::io::Result<Command> {
         let job = match self {
             Self::FillTheDisk => "fill-the-disk",
             Self::WriteWithoutRights => "write-without-rights",
+            Self::Create => "create",
+            Self::Connect => "connect",
         };
-        let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).arg(env::current_exe()?);
-        command.env(JOB, format!("{job} {}", path.display())).stdout(Stdio::piped()).spawn()
+        let program = env::current_exe()?;
+        let mut command = match wrapper {
+            [] => Command::new(program),
+            [wrapper, arguments @ ..] => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
+        command.env(JOB, format!("{job} {}", path.display()));
+        Ok(command)
     }
 }
 
@@ -49,8 +68,21 @@ pub(crate) fn run_job() -> Option<ExitCode> {
 
 async fn run(job: &str) -> TestResult {
     let (job, path) = job.split_once(' ').ok_or("a job ends with a path")?;
-    let store = SqliteStore::connect(SqliteOptions::new(path)).await?;
+    let connected = SqliteStore::connect(SqliteOptions::new(path)).await;
+    if job == "connect" {
+        let closed = match connected {
+            Ok(store) => store.close().await,
+            Err(error) => Err(error),
+        };
+        println!("{:?}", closed.map_err(|error| error.kind()));
+        return Ok(());
+    }
+    let store = connected?;
     match job {
+        "create" => {
+            store.add(BUILD, "compile", "").await?;
+            std::process::exit(0);
+        }
         "fill-the-disk" => fill_the_disk(&store, Path::new(path)).await?,
         "write-without-rights" => {
             println!("{}", store.steps(BUILD).await?.len());

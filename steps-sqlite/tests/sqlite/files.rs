@@ -21,6 +21,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("files::a_copy_gets_a_write_ahead_log_too", copied),
         trial("files::a_file_with_all_content_in_its_log_is_read", crashed),
         trial("files::a_path_that_no_file_can_have_is_refused", impossible_path),
+        #[cfg(unix)]
+        trial("files::a_path_that_is_not_utf_8_is_a_file", odd_bytes),
+        trial("files::a_store_that_was_restored_from_sql_text_is_a_store", restored),
+        trial("files::a_database_that_resembles_a_store_is_left_as_it_is", resembling),
         trial("files::an_empty_file_becomes_a_store", empty_file),
         trial("files::a_newer_schema_is_left_as_it_is", newer_schema),
         trial("files::a_closed_store_leaves_nothing_beside_its_file", closed),
@@ -35,17 +39,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-async fn connect(path: &Path) -> steps_core::Result<SqliteStore> {
+pub(crate) async fn connect(path: &Path) -> steps_core::Result<SqliteStore> {
     SqliteStore::connect(SqliteOptions::new(path)).await
 }
 
 /// A connection of the bare driver, for changes to the file that the store would not make.
-async fn driver(path: &Path) -> sqlx::Result<SqliteConnection> {
+pub(crate) async fn driver(path: &Path) -> sqlx::Result<SqliteConnection> {
     SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await
 }
 
 /// Checks that the store refuses the file and does not change a byte of it.
-async fn refuses(path: &Path, kind: ErrorKind) -> TestResult<Error> {
+pub(crate) async fn refuses(path: &Path, kind: ErrorKind) -> TestResult<Error> {
     let before = fs::read(path)?;
     let error = connect(path).await.err().ok_or("the store opened")?;
     assert_eq!(error.kind(), kind, "{error}");
@@ -92,6 +96,83 @@ async fn odd_names() -> TestResult {
         connect(&path).await?.add(7, "compile", "").await?;
         assert!(path.exists(), "{name}");
         assert_eq!(connect(&path).await?.steps(7).await?.len(), 1, "{name}");
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+async fn odd_bytes() -> TestResult {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join(OsStr::from_bytes(b"a\xff")).join(OsStr::from_bytes(b"\xfe?.db"));
+    fs::create_dir(path.parent().ok_or("the path has a folder")?)?;
+    connect(&path).await?.add(7, "compile", "").await?;
+    assert!(path.exists());
+    let url = format!("sqlite:{}/a%FF/%fe%3F.db?mode=ro", folder.path().display());
+    assert_eq!(SqliteStore::connect(SqliteOptions::from_url(&url)?).await?.steps(7).await?.len(), 1);
+    Ok(())
+}
+
+/// Copies the tables, indexes and rows of a store, and no more, as SQL text does.
+async fn restore(from: &Path, to: &Path, further_sql: &str) -> TestResult {
+    let mut original = driver(from).await?;
+    let sql = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name <> 'sqlite_sequence'";
+    let objects: Vec<(String, String, String)> = sqlx::query_as(sql).fetch_all(&mut original).await?;
+    original.close().await?;
+    let mut copy = driver(to).await?;
+    copy.execute(sqlx::AssertSqlSafe(format!("ATTACH '{}' AS original", from.display()))).await?;
+    for (kind, name, sql) in objects {
+        copy.execute(sqlx::AssertSqlSafe(sql)).await?;
+        if kind == "table" {
+            let rows = format!("INSERT INTO main.{name} SELECT * FROM original.{name}");
+            copy.execute(sqlx::AssertSqlSafe(rows)).await?;
+        }
+    }
+    copy.execute(sqlx::AssertSqlSafe(further_sql.to_owned())).await?;
+    Ok(copy.close().await?)
+}
+
+async fn restored() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    let copy = folder.path().join("copy.db");
+    let store = connect(&path).await?;
+    store.add(7, "compile", "").await?;
+    store.close().await?;
+    restore(&path, &copy, "").await?;
+
+    let read_only = SqliteOptions::new(&copy).with_mode(OpenMode::ReadOnly);
+    let error = SqliteStore::connect(read_only.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("open it with mode=rw once"), "{error}");
+    let store = SqliteStore::connect(SqliteOptions::new(&copy).with_mode(OpenMode::ReadWrite)).await?;
+    assert_eq!(store.add(7, "compile", "").await?.name, "compile_1");
+    store.close().await?;
+    assert_eq!(SqliteStore::connect(read_only).await?.steps(7).await?.len(), 2);
+    Ok(())
+}
+
+async fn resembling() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("steps.db");
+    connect(&path).await?.close().await?;
+    for (number, further_sql) in [
+        "CREATE TABLE further (a)",
+        "DROP INDEX steps_by_name",
+        "CREATE TRIGGER further AFTER INSERT ON steps BEGIN SELECT 1; END",
+        "DROP TABLE steps_migrations",
+        "DELETE FROM steps_migrations",
+        "UPDATE steps_migrations SET version = 1000",
+        "ALTER TABLE steps ADD COLUMN further TEXT",
+        "PRAGMA application_id = 42",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let copy = folder.path().join(format!("copy{number}.db"));
+        restore(&path, &copy, further_sql).await?;
+        let error = refuses(&copy, ErrorKind::Config).await?;
+        assert!(error.to_string().contains("another program"), "{further_sql}: {error}");
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 //! Some tests run this program again as a child process. The environment names the child's job.
 
 mod children;
+mod creation;
 mod files;
+mod moved;
 mod processes;
 mod waiting;
 
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
         return code;
     }
     let mut trials = files::trials();
+    trials.extend(creation::trials());
+    trials.extend(moved::trials());
     trials.extend(processes::trials());
     trials.extend(waiting::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
