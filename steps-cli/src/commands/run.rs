@@ -7,7 +7,10 @@ use crate::{
     child::{CommandLine, Environment},
     cli::Run,
     command_error::CommandError,
-    connect, output,
+    connect,
+    exit::Exit,
+    group_probe::GroupProbe,
+    output,
     recorder::{RecordError, Recorder, STORE_TIMEOUT},
     signals::Signals,
     store_url::StoreUrl,
@@ -20,9 +23,9 @@ const NOT_RECORDED: u8 = 125;
 /// The length at which a command line is cut to become the state string.
 const STATE_CHARACTERS: usize = 80;
 
-pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<Exit, CommandError> {
     // Before the step is added: a signal after the add must not leave an unfinished step.
-    let mut signals = Signals::listen().map_err(CommandError::System)?;
+    let mut signals = Signals::listen_to_all().map_err(CommandError::System)?;
     let command =
         CommandLine::new(&run.command).ok_or_else(|| CommandError::Usage("the command is missing".to_owned()))?;
     let state = match run.state {
@@ -33,6 +36,8 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandE
         .with_idempotency_key(random_key()?);
     let mut failures = WarnOnce { strict: run.strict, is_reported: false };
 
+    // It starts while the store is connected to.
+    let mut probe = GroupProbe::start();
     let mut recorder = Recorder::new(step, run.urls);
     if let Err(error) = recorder.begin(connect::to_add_within(STORE_TIMEOUT, store)).await {
         let unrecorded = if recorder.step().is_some() { "the start of the step" } else { "the step" };
@@ -43,7 +48,7 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandE
             let finish = FinishStep::new(Results::EXCEPTION).with_hidden(run.hidden);
             let remark = with_remark(&state, "not run: it could not be recorded");
             let _ = recorder.end(finish, Some(remark)).await;
-            return Ok(ExitCode::from(NOT_RECORDED));
+            return Ok(ExitCode::from(NOT_RECORDED).into());
         }
     }
 
@@ -54,7 +59,7 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandE
         .with("STEPS_BUILD", Some(run.build.id.to_string()))
         // Without a step the variable is removed: it would name the step of an outer `steps run`.
         .with("STEPS_STEP", recorder.step().map(|step| step.id.to_string()));
-    let outcome = command.run(&environment, &mut signals).await;
+    let outcome = command.run(&environment, &mut signals, &mut probe).await;
     if let Some(error) = outcome.start_error() {
         output::error(&format!("cannot run {}: {error}", command.to_text(STATE_CHARACTERS)));
     }
@@ -71,10 +76,14 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandE
             None => {}
         }
     }
-    Ok(ExitCode::from(match outcome.exit_code() {
-        0 if run.strict && ended.is_err() => NOT_RECORDED,
-        code => code,
-    }))
+    // Without this process, a signal after the command would have reached the shell only. It ends the program as it
+    // would have without the command, except for another copy of a signal that ended the command.
+    let late = if outcome.has_signals() { None } else { signals.pending().await.map(|caught| caught.signal) };
+    Ok(match (outcome.signal().or(late), outcome.exit_code()) {
+        (Some(signal), _) => Exit::Signal(signal),
+        (None, 0) if run.strict && ended.is_err() => ExitCode::from(NOT_RECORDED).into(),
+        (None, code) => ExitCode::from(code).into(),
+    })
 }
 
 /// Prints the build's steps. A failure does not change the exit code, which is the command's.

@@ -58,7 +58,7 @@ async fn watch(store: &StoreUrl, show: &cli::Show) -> Result<ExitCode, CommandEr
     let mut ended = pin!(async {
         tokio::select! {
             biased;
-            signal = signals.next() => ExitCode::from(child::exit_code_of_signal(signal as i32)),
+            signal = signals.next() => ExitCode::from(child::exit_code_of_signal(signal.signal)),
             () = output::reader_is_gone() => ExitCode::SUCCESS,
         }
     });
