@@ -1,4 +1,4 @@
-use std::{env, process::ExitCode};
+use std::{env, pin::pin, process::ExitCode};
 
 use steps::{BuildId, FinishStep, IdempotencyKey, NewStep, Results, StateString, Step};
 
@@ -38,12 +38,14 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<Exit, CommandError
 
     // It starts while the store is connected to.
     let mut probe = GroupProbe::start();
-    let mut recorder = Recorder::new(step, run.urls);
-    if let Err(error) = recorder.begin(connect::to_add_within(STORE_TIMEOUT, store)).await {
+    let mut recorder = Recorder::new(async || connect::to_add_within(STORE_TIMEOUT, store).await, step, run.urls);
+    if let Err(error) = recorder.begin().await {
         let unrecorded = if recorder.step().is_some() { "the start of the step" } else { "the step" };
-        failures.report(&format!("{unrecorded} is not recorded"), &error);
+        let yet = if recorder.is_away() && !run.strict { " yet" } else { "" };
+        failures.report(&format!("{unrecorded} is not recorded{yet}"), &error);
         if run.strict {
             output::note("the command is not run");
+            recorder.stop_retrying();
             // If the step was added nevertheless, its end says that the command did not run.
             let finish = FinishStep::new(Results::EXCEPTION).with_hidden(run.hidden);
             let remark = with_remark(&state, "not run: it could not be recorded");
@@ -59,7 +61,14 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<Exit, CommandError
         .with("STEPS_BUILD", Some(run.build.id.to_string()))
         // Without a step the variable is removed: it would name the step of an outer `steps run`.
         .with("STEPS_STEP", recorder.step().map(|step| step.id.to_string()));
-    let outcome = command.run(&environment, &mut signals, &mut probe).await;
+    let outcome = {
+        let mut running = pin!(command.run(&environment, &mut signals, &mut probe));
+        tokio::select! {
+            biased;
+            outcome = &mut running => outcome,
+            () = recorder.retry() => running.await,
+        }
+    };
     if let Some(error) = outcome.start_error() {
         output::error(&format!("cannot run {}: {error}", command.to_text(STATE_CHARACTERS)));
     }
