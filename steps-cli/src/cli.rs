@@ -86,7 +86,8 @@ pub(crate) enum Command {
 /// signal that killed the command. As the first process of a container, `steps` also reaps orphans.
 ///
 /// STEPS_STORE, STEPS_BUILD and STEPS_STEP are set in the environment of the command, so that it can call
-/// `steps state TEXT` and `steps url NAME URL`. The state string is the text of --state or the command line, until
+/// `steps state TEXT` and `steps url NAME URL`. If the store fails meanwhile, they print a warning and exit with 0,
+/// unless they have --strict; STEPS_RUN tells them that they run inside `steps run`. The state string is the text of --state or the command line, until
 /// the command sets another. If the command could not be run or was killed, the reason is appended.
 ///
 /// A store that fails does not affect the command: it may delay the command by 2 s before the start and by 2 s after
@@ -353,7 +354,14 @@ pub(crate) struct Build {
 pub(crate) struct Step {
     /// The step
     #[arg(long = "step", env = "STEPS_STEP", value_name = "ID")]
-    pub(crate) id: StepId,
+    pub(crate) id: Option<StepId>,
+
+    /// Fail if the store fails, also inside `steps run`
+    ///
+    /// A change to the step of a running `steps run` does not fail otherwise: a store that fails, or a step that could not
+    /// be recorded, is only a warning.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Args, Debug)]

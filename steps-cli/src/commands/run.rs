@@ -20,6 +20,10 @@ use crate::{
 /// own failures.
 const NOT_RECORDED: u8 = 125;
 
+/// The variable with the id of the running step, empty if the step was not recorded. It is separate from `STEPS_STEP`,
+/// which a script may set to the id of another step.
+pub(super) const RUNNING_STEP: &str = "STEPS_RUN";
+
 /// The length at which a command line is cut to become the state string.
 const STATE_CHARACTERS: usize = 80;
 
@@ -56,11 +60,13 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<Exit, CommandError
 
     let folder = env::current_dir();
     let absolute_store = folder.map_or_else(|_| store.clone(), |folder| store.absolute(&folder));
+    let step_id = recorder.step().map(|step| step.id.to_string());
     let environment = Environment::default()
         .with("STEPS_STORE", Some(absolute_store.as_str().to_owned()))
         .with("STEPS_BUILD", Some(run.build.id.to_string()))
+        .with(RUNNING_STEP, Some(step_id.clone().unwrap_or_default()))
         // Without a step the variable is removed: it would name the step of an outer `steps run`.
-        .with("STEPS_STEP", recorder.step().map(|step| step.id.to_string()));
+        .with("STEPS_STEP", step_id);
     let outcome = {
         let mut running = pin!(command.run(&environment, &mut signals, &mut probe));
         tokio::select! {

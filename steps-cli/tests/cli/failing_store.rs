@@ -194,3 +194,34 @@ fn strict_changes_nothing_when_all_goes_well() {
     }
     assert_eq!(folder.steps_of_build().len(), 2);
 }
+
+#[test]
+fn a_change_inside_a_command_is_a_warning_if_the_store_is_away() {
+    let away = "STEPS_STORE=sqlite:no/folder.db";
+    let strict = r#"env "$0" "$STEPS" state --strict text; echo $?"#;
+    for (store, expected) in [(&[][..], away), (&["--store", "sqlite:no/folder.db"], "A=b")] {
+        let folder = Folder::new();
+        for change in ["start", "locks", "state text", "url log url", "finish success"] {
+            let script = format!(r#"env "$0" "$STEPS" {change} && echo ran"#);
+            let mut command = folder.run_sh(store, &script);
+            let finished = finish(command.arg(expected));
+            assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "ran\n"), "{change}: {finished:?}");
+            assert!(finished.stderr.contains("steps: warning: the change is not recorded: "), "{finished:?}");
+        }
+        let finished = finish(folder.run_sh(store, strict).arg(expected));
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "1\n"), "{finished:?}");
+        assert!(finished.stderr.contains("steps: error: "), "{finished:?}");
+    }
+}
+
+#[test]
+fn a_change_to_another_step_or_outside_of_a_command_fails_if_the_store_is_away() {
+    let folder = Folder::new();
+    let script = r#"STEPS_STORE=sqlite:no/folder.db "$STEPS" state --step 77 text"#;
+    assert_eq!(finish(&mut folder.run_sh(&[], script)).code, Some(1));
+    let folder = Folder::new();
+    assert_eq!(finish(folder.steps(["state", "text"]).env("STEPS_STEP", "1")).code, Some(1));
+    let finished = folder.finished(["state", "text"]);
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.stderr.contains("--step"), "{finished:?}");
+}

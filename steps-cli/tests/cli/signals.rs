@@ -19,7 +19,7 @@ use crate::support::{
     Finished, Folder, WAIT_FOR_GO, finish, finish_started, go, start, wait_until, wait_until_running,
 };
 
-/// All signals that end a process and can be caught, apart from those that report a fault.
+/// All signals that end a process and can be caught, without SIGSEGV and the other reports of a fault.
 #[cfg(target_os = "linux")]
 const DEADLY: [Signal; 18] = [
     Signal::SIGHUP,

@@ -60,9 +60,17 @@ impl Folder {
             Command::new(program)
         };
         command.args(arguments).current_dir(self.path()).env("STEPS", program).stdin(Stdio::null());
-        for name in
-            ["STEPS_STORE", "STEPS_BUILD", "STEPS_STEP", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "CI"]
-        {
+        for name in [
+            "STEPS_STORE",
+            "STEPS_BUILD",
+            "STEPS_STEP",
+            "STEPS_RUN",
+            "NO_COLOR",
+            "CLICOLOR",
+            "CLICOLOR_FORCE",
+            "COLUMNS",
+            "CI",
+        ] {
             command.env_remove(name);
         }
         command.env("TERM", "xterm");
