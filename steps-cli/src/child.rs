@@ -2,20 +2,36 @@ use std::{
     borrow::Cow,
     env,
     ffi::{OsStr, OsString},
-    io,
+    future, io,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    process,
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     sys::signal::{self, Signal},
-    unistd::Pid,
+    unistd::{self, Pid},
 };
 use steps::{Results, StepName};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal as listen},
+    time::Instant,
+};
 
-use crate::signals::Signals;
+use crate::{
+    group_probe::GroupProbe,
+    signals::{self, Caught, Signals},
+};
+
+/// The time from a signal until it is forwarded. `timeout` and systemd send a signal to `steps` first and then to
+/// the command, and only a signal that the command did not get is forwarded.
+const FORWARD_DELAY: Duration = Duration::from_millis(100);
+
+/// The folders in which a program is found if the environment has no `PATH`.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// A command to run: its program and its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +44,10 @@ pub(crate) struct CommandLine<'a> {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     end: End,
-    /// Whether `steps` got a signal before the command ended.
+    /// Whether `steps` got a signal before the command ended that asks a program to end, or that killed the command.
     interrupted: bool,
+    /// Whether `steps` got any signal before the command ended.
+    has_signals: bool,
 }
 
 #[derive(Debug)]
@@ -38,7 +56,7 @@ enum End {
     Killed(i32),
     NotStarted(io::Error),
     /// A signal arrived before the command was started.
-    NotTried(Signal),
+    NotTried(i32),
 }
 
 impl<'a> CommandLine<'a> {
@@ -63,39 +81,54 @@ impl<'a> CommandLine<'a> {
         }
     }
 
-    /// Runs the command with the streams of this process until it ends. SIGTERM and SIGHUP are forwarded to it.
-    /// SIGINT and SIGQUIT are not, since a terminal sends them to both processes.
-    pub(crate) async fn run(self, environment: &Environment, signals: &mut Signals) -> Outcome {
-        if let Some(signal) = signals.pending().await {
-            return Outcome { end: End::NotTried(signal), interrupted: true };
+    /// Runs the command with the streams of this process until it ends. A signal is forwarded to the command unless
+    /// the command got it too.
+    pub(crate) async fn run(self, environment: &Environment, signals: &mut Signals, probe: &mut GroupProbe) -> Outcome {
+        if let Some(caught) = signals.pending().await {
+            return Outcome { end: End::NotTried(caught.signal), interrupted: true, has_signals: true };
         }
         match self.spawn(environment) {
-            Ok(child) => wait(child, signals).await,
-            Err(error) => Outcome { end: End::NotStarted(error), interrupted: false },
+            Ok(child) => Running { child, received: Vec::new() }.wait(signals, probe).await,
+            Err(error) => Outcome { end: End::NotStarted(error), interrupted: false, has_signals: false },
         }
     }
 
     fn spawn(self, environment: &Environment) -> io::Result<Child> {
-        let command = |program: &OsStr| {
-            let mut command = Command::new(program);
-            environment.apply(&mut command);
-            command
-        };
-        match command(self.program).args(self.arguments).spawn() {
-            // A script without `#!`: as in shells, `sh` runs it.
-            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
-                command(OsStr::new("/bin/sh")).arg(self.program_file()).args(self.arguments).spawn()
-            }
+        match environment.command(self.program).args(self.arguments).spawn() {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => self.spawn_script(environment),
             spawned => spawned,
         }
     }
 
-    fn program_file(self) -> PathBuf {
+    /// Spawns a script without `#!`: as in shells, `sh` runs it. The kernel does not tell which file of `PATH` it
+    /// found, so the search is done again in the same way.
+    fn spawn_script(self, environment: &Environment) -> io::Result<Child> {
+        let mut result = Err(io::Error::from(Errno::ENOEXEC));
+        for file in self.candidates() {
+            let spawned = environment.command(file.as_os_str()).args(self.arguments).spawn();
+            match spawned.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw) {
+                Some(Errno::ENOEXEC) => {
+                    return environment.command(OsStr::new("/bin/sh")).arg(file).args(self.arguments).spawn();
+                }
+                Some(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV | Errno::ESTALE) => {
+                    result = spawned;
+                }
+                _ => return spawned,
+            }
+        }
+        result
+    }
+
+    /// The files that the program's name may stand for, each with a slash, in the order of `PATH`.
+    fn candidates(self) -> Vec<PathBuf> {
         let program = Path::new(self.program);
-        let is_name = program.components().count() == 1 && !self.program.as_encoded_bytes().contains(&b'/');
-        let path = env::var_os("PATH").filter(|_| is_name).unwrap_or_default();
-        let found = env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
-        found.unwrap_or_else(|| program.to_owned())
+        // `sh` would take a path that starts with a hyphen for an option.
+        let in_folder = |folder: PathBuf| if folder.is_absolute() { folder } else { Path::new(".").join(folder) };
+        if self.program.as_encoded_bytes().contains(&b'/') {
+            return vec![in_folder(program.to_owned())];
+        }
+        let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        env::split_paths(&path).map(|folder| in_folder(folder).join(program)).collect()
     }
 }
 
@@ -110,23 +143,37 @@ impl Environment {
         self
     }
 
-    fn apply(&self, command: &mut Command) {
+    fn command(&self, program: &OsStr) -> Command {
+        let mut command = Command::new(program);
         for (name, value) in &self.0 {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
+        command
     }
 }
 
 impl Outcome {
+    /// The signal that killed the command, or that arrived before the command was started.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        match self.end {
+            End::Killed(signal) | End::NotTried(signal) => Some(signal),
+            End::Exited(_) | End::NotStarted(_) => None,
+        }
+    }
+
+    /// Whether `steps` got a signal before the command ended.
+    pub(crate) fn has_signals(&self) -> bool {
+        self.has_signals
+    }
+
     /// The exit code, as a shell would report it.
     pub(crate) fn exit_code(&self) -> u8 {
         match &self.end {
             End::Exited(code) => *code,
-            End::Killed(signal) => exit_code_of_signal(*signal),
-            End::NotTried(signal) => exit_code_of_signal(*signal as i32),
+            End::Killed(signal) | End::NotTried(signal) => exit_code_of_signal(*signal),
             End::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => 127,
             End::NotStarted(_) => 126,
         }
@@ -148,7 +195,7 @@ impl Outcome {
             End::Exited(_) => None,
             End::Killed(signal) => Some(format!("killed by {}", signal_name(*signal))),
             End::NotStarted(error) => Some(format!("not run: {}", reason(error))),
-            End::NotTried(signal) => Some(format!("not run: {signal} came first")),
+            End::NotTried(signal) => Some(format!("not run: {} came first", signal_name(*signal))),
         }
     }
 
@@ -161,40 +208,142 @@ impl Outcome {
     }
 }
 
-async fn wait(mut child: Child, signals: &mut Signals) -> Outcome {
-    let mut interrupted = false;
-    loop {
-        tokio::select! {
-            signal = signals.next() => {
-                interrupted = true;
-                if matches!(signal, Signal::SIGTERM | Signal::SIGHUP) {
-                    forward(signal, &child);
+/// A running command.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// The signals that `steps` got so far.
+    received: Vec<i32>,
+}
+
+impl Running {
+    async fn wait(mut self, signals: &mut Signals, probe: &mut GroupProbe) -> Outcome {
+        let mut children = listen(SignalKind::child()).ok();
+        self.reap_orphans(probe);
+        // A signal that arrived while the command was started may have missed it, so it is forwarded in any case.
+        let mut started = Vec::new();
+        while let Some(caught) = signals.pending().await {
+            started.push(caught);
+        }
+        if !started.is_empty() {
+            let _ = probe.take();
+            for caught in started {
+                self.received.push(caught.signal);
+                self.send(caught.signal);
+            }
+        }
+        let mut waiting: Vec<Caught> = Vec::new();
+        let mut forward_at = Instant::now();
+        loop {
+            tokio::select! {
+                caught = signals.next() => {
+                    self.received.push(caught.signal);
+                    if waiting.is_empty() {
+                        forward_at = Instant::now() + FORWARD_DELAY;
+                    }
+                    if waiting.iter().all(|other| other.signal != caught.signal) {
+                        waiting.push(caught);
+                    }
+                }
+                () = tokio::time::sleep_until(forward_at), if !waiting.is_empty() => {
+                    self.forward(&waiting, probe);
+                    waiting.clear();
+                }
+                () = next_child(&mut children) => self.reap_orphans(probe),
+                status = self.child.wait() => {
+                    let end = match status {
+                        Ok(status) => End::of(status),
+                        Err(error) => End::NotStarted(error),
+                    };
+                    // A signal to both processes arrives before the command dies of it, but tokio may report both
+                    // events at once.
+                    while let Some(caught) = signals.pending().await {
+                        self.received.push(caught.signal);
+                    }
+                    return self.outcome(end);
                 }
             }
-            status = child.wait() => {
-                let end = match status {
-                    Ok(status) => match (status.code(), status.signal()) {
-                        // An exit code has eight bits.
-                        (Some(code), _) => End::Exited(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
-                        (None, signal) => End::Killed(signal.unwrap_or_default()),
-                    },
-                    Err(error) => End::NotStarted(error),
-                };
-                // A signal to both processes arrives before the command dies of it, but tokio may report both events
-                // at once.
-                interrupted |= signals.pending().await.is_some();
-                return Outcome { end, interrupted };
+        }
+    }
+
+    fn outcome(&self, end: End) -> Outcome {
+        let interrupted = self.received.iter().any(|received| match end {
+            _ if signals::is_ending(*received) => true,
+            End::Killed(signal) => signal == *received,
+            _ => false,
+        });
+        Outcome { end, interrupted, has_signals: !self.received.is_empty() }
+    }
+
+    /// Forwards the signals that the command did not get itself.
+    fn forward(&self, waiting: &[Caught], probe: &mut GroupProbe) {
+        let group = probe.take();
+        // The command may have left the process group, as `setsid` does.
+        let is_in_group = self.id().is_some_and(|id| unistd::getpgid(Some(id)) == Ok(unistd::getpgrp()));
+        for caught in waiting {
+            // Without a probe: the kernel sends the signals of keys to the whole group.
+            let went_to_group = group.map_or(caught.is_from_kernel, |group| group.contains(caught.signal));
+            if !(went_to_group && is_in_group) {
+                self.send(caught.signal);
             }
+        }
+    }
+
+    /// The process id. It is `None` once the process was reaped, so it never belongs to another process.
+    fn id(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
+    }
+
+    fn send(&self, signal: i32) {
+        let Some(id) = self.id() else { return };
+        // Both fail if the process has just ended, or runs as another user.
+        match Signal::try_from(signal) {
+            Ok(signal) => {
+                let _ = signal::kill(id, signal);
+            }
+            // No safe function sends a real-time signal.
+            Err(_) => {
+                let script = format!("kill -{signal} {id} 2>/dev/null");
+                let _ = process::Command::new("/bin/sh").arg("-c").arg(script).status();
+            }
+        }
+    }
+
+    /// Reaps the children that `steps` did not start: the orphans that it gets as the first process of a container.
+    #[cfg(target_os = "linux")]
+    fn reap_orphans(&self, probe: &GroupProbe) {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Ok(Some(id)) = waitid(Id::All, flags).map(|status| status.pid()) {
+            if Some(id) == self.id() || Some(id) == probe.id() || waitpid(id, Some(WaitPidFlag::WNOHANG)).is_err() {
+                break;
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn reap_orphans(&self, _: &GroupProbe) {}
+}
+
+impl End {
+    fn of(status: process::ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            // An exit code has eight bits.
+            (Some(code), _) => Self::Exited(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+            (None, signal) => Self::Killed(signal.unwrap_or_default()),
         }
     }
 }
 
-fn forward(signal: Signal, child: &Child) {
-    // The id is `None` once the process was reaped, so it never belongs to another process.
-    if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
-        // This fails if the process has just ended, or runs as another user.
-        let _ = signal::kill(Pid::from_raw(id), signal);
+/// Waits until a child process ended or stopped.
+async fn next_child(children: &mut Option<tokio::signal::unix::Signal>) {
+    if let Some(children) = children
+        && children.recv().await.is_some()
+    {
+        return;
     }
+    future::pending().await
 }
 
 /// The exit code of a process that a signal killed, as a shell reports it.
@@ -269,7 +418,7 @@ mod tests {
 
     #[test]
     fn each_outcome_has_its_exit_code_and_results() {
-        let outcome = |end, interrupted| Outcome { end, interrupted };
+        let outcome = |end, interrupted| Outcome { end, interrupted, has_signals: interrupted };
         let not_found = || io::Error::from(io::ErrorKind::NotFound);
         let not_allowed = || io::Error::from(io::ErrorKind::PermissionDenied);
         for (outcome, code, results) in [
@@ -280,7 +429,7 @@ mod tests {
             (outcome(End::NotStarted(not_allowed()), false), 126, Results::EXCEPTION),
             (outcome(End::Killed(15), true), 143, Results::CANCELLED),
             (outcome(End::Exited(0), true), 0, Results::CANCELLED),
-            (outcome(End::NotTried(Signal::SIGINT), true), 130, Results::CANCELLED),
+            (outcome(End::NotTried(2), true), 130, Results::CANCELLED),
         ] {
             assert_eq!((outcome.exit_code(), outcome.results()), (code, results), "{outcome:?}");
         }

@@ -5,6 +5,8 @@ mod cli;
 mod command_error;
 mod commands;
 mod connect;
+mod exit;
+mod group_probe;
 mod job_control;
 #[cfg(feature = "conformance")]
 mod live_store;
@@ -18,6 +20,10 @@ use std::process::ExitCode;
 use crate::{cli::Cli, command_error::CommandError};
 
 fn main() -> ExitCode {
+    if group_probe::is_probe() {
+        return group_probe::serve();
+    }
+    signals::catch_file_size_signal();
     let cli = Cli::from_arguments();
     // One thread is enough for one command, and starts faster than a pool.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -27,5 +33,8 @@ fn main() -> ExitCode {
     let result = runtime.block_on(commands::execute(cli));
     // The program does not wait for a store that hangs: a call without an answer promises nothing.
     runtime.shutdown_background();
-    result.unwrap_or_else(|error| error.report())
+    match result {
+        Ok(exit) => exit.apply(),
+        Err(error) => error.report(),
+    }
 }

@@ -1,10 +1,15 @@
 //! The commands that add or update a step.
 
-use steps::{Clock, FinishStep, NewStep, StartStep, StepUrl, StepsStore, SystemClock, Timestamp};
+use std::env;
 
+use steps::{
+    Clock, Error, ErrorKind, FinishStep, NewStep, StartStep, StepId, StepUrl, StepsStore, SystemClock, Timestamp,
+};
+
+use super::run::RUNNING_STEP;
 use crate::{
-    cli::{Add, Finish, Locks, Start, State, Time, Url},
-    command_error::CommandError,
+    cli::{self, Add, Finish, Locks, Start, State, Time, Url},
+    command_error::{self, CommandError},
     connect,
     output::{self, json},
     store_url::StoreUrl,
@@ -21,26 +26,62 @@ pub(super) async fn add(store: &StoreUrl, add: Add) -> Result<(), CommandError> 
 
 pub(super) async fn start(store: &StoreUrl, start: Start) -> Result<(), CommandError> {
     let request = StartStep::new(or_now(&start.time)).with_locks_acquired(start.locks_acquired);
-    Ok(connect::to_change(store).await?.start_step(start.step.id, request).await?)
+    change(store, &start.step, async |store, id| store.start_step(id, request).await).await
 }
 
 pub(super) async fn locks(store: &StoreUrl, locks: Locks) -> Result<(), CommandError> {
     let at = or_now(&locks.time);
-    Ok(connect::to_change(store).await?.set_step_locks_acquired_at(locks.step.id, at).await?)
+    change(store, &locks.step, async |store, id| store.set_step_locks_acquired_at(id, at).await).await
 }
 
 pub(super) async fn state(store: &StoreUrl, state: State) -> Result<(), CommandError> {
-    Ok(connect::to_change(store).await?.set_step_state_string(state.step.id, state.text).await?)
+    change(store, &state.step, async |store, id| store.set_step_state_string(id, state.text).await).await
 }
 
 pub(super) async fn url(store: &StoreUrl, url: Url) -> Result<(), CommandError> {
     let step_url = StepUrl::new(url.name, url.url)?;
-    Ok(connect::to_change(store).await?.add_url(url.step.id, step_url).await?)
+    change(store, &url.step, async |store, id| store.add_url(id, step_url).await).await
 }
 
 pub(super) async fn finish(store: &StoreUrl, finish: Finish) -> Result<(), CommandError> {
     let request = FinishStep::new(finish.results).with_hidden(finish.hidden);
-    Ok(connect::to_change(store).await?.finish_step(finish.step.id, request).await?)
+    change(store, &finish.step, async |store, id| store.finish_step(id, request).await).await
+}
+
+/// Changes a step. A store that fails does not affect the command of `steps run`, so the failure of a change to its
+/// step is a warning without `--strict`.
+async fn change(
+    store: &StoreUrl,
+    step: &cli::Step,
+    apply: impl AsyncFnOnce(&dyn StepsStore, StepId) -> Result<(), Error>,
+) -> Result<(), CommandError> {
+    // Empty if the step of the command is not recorded.
+    let running = env::var(RUNNING_STEP).ok();
+    let Some(id) = step.id else {
+        return match (running, step.strict) {
+            (Some(_), false) => {
+                output::warning("the change is not recorded: the step of this command was not recorded at its start");
+                Ok(())
+            }
+            (Some(_), true) => {
+                let message = "the step of this command was not recorded at its start";
+                Err(CommandError::NotFound(message.to_owned()))
+            }
+            (None, _) => {
+                let message = "missing argument: give --step ID or set STEPS_STEP";
+                Err(CommandError::Usage(message.to_owned()))
+            }
+        };
+    };
+    let is_lenient = !step.strict && running.is_some_and(|running| running == id.to_string());
+    let change = async { apply(&*connect::to_change(store).await?, id).await };
+    match change.await {
+        Err(error) if is_lenient && !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+            output::warning(&format!("the change is not recorded: {}", command_error::chain(&error)));
+            Ok(())
+        }
+        changed => Ok(changed?),
+    }
 }
 
 fn or_now(time: &Time) -> Timestamp {

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use crate::{
     cli::{Cli, Command},
     command_error::CommandError,
+    exit::Exit,
     store_url::StoreUrl,
 };
 
@@ -21,15 +22,17 @@ use crate::{
 const WITHOUT_CONFORMANCE: &str =
     "this program was built without the conformance suite; build `steps-cli` with the feature `conformance`";
 
-/// Executes the command and returns the exit code of the program.
-pub(crate) async fn execute(cli: Cli) -> Result<ExitCode, CommandError> {
+/// Executes the command and returns how the program ends.
+pub(crate) async fn execute(cli: Cli) -> Result<Exit, CommandError> {
     let store = StoreUrl::given_or_default(cli.store);
     match cli.command {
         Command::Run(run) => return run::run(&store, run).await,
-        Command::Show(show) => return show::show(&store, show).await,
-        Command::Doctor(doctor) => return doctor::doctor(&store, doctor).await,
+        Command::Show(show) => return Ok(show::show(&store, show).await?.into()),
+        Command::Doctor(doctor) => return Ok(doctor::doctor(&store, doctor).await?.into()),
         #[cfg(feature = "conformance")]
-        Command::Conformance(conformance) => return conformance::conformance(&store, conformance).await,
+        Command::Conformance(conformance) => {
+            return Ok(conformance::conformance(&store, conformance).await?.into());
+        }
         #[cfg(not(feature = "conformance"))]
         Command::Conformance(_) => return Err(CommandError::Usage(WITHOUT_CONFORMANCE.to_owned())),
         Command::Get(get) => get::get(&store, get).await?,
@@ -41,5 +44,5 @@ pub(crate) async fn execute(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Finish(finish) => change::finish(&store, finish).await?,
         Command::Completions(completions) => completions::completions(&completions)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS.into())
 }

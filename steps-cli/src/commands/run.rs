@@ -1,4 +1,4 @@
-use std::{env, process::ExitCode};
+use std::{env, pin::pin, process::ExitCode};
 
 use steps::{BuildId, FinishStep, IdempotencyKey, NewStep, Results, StateString, Step};
 
@@ -7,7 +7,10 @@ use crate::{
     child::{CommandLine, Environment},
     cli::Run,
     command_error::CommandError,
-    connect, output,
+    connect,
+    exit::Exit,
+    group_probe::GroupProbe,
+    output,
     recorder::{RecordError, Recorder, STORE_TIMEOUT},
     signals::Signals,
     store_url::StoreUrl,
@@ -17,12 +20,16 @@ use crate::{
 /// own failures.
 const NOT_RECORDED: u8 = 125;
 
+/// The variable with the id of the running step, empty if the step was not recorded. It is separate from `STEPS_STEP`,
+/// which a script may set to the id of another step.
+pub(super) const RUNNING_STEP: &str = "STEPS_RUN";
+
 /// The length at which a command line is cut to become the state string.
 const STATE_CHARACTERS: usize = 80;
 
-pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<Exit, CommandError> {
     // Before the step is added: a signal after the add must not leave an unfinished step.
-    let mut signals = Signals::listen().map_err(CommandError::System)?;
+    let mut signals = Signals::listen_to_all().map_err(CommandError::System)?;
     let command =
         CommandLine::new(&run.command).ok_or_else(|| CommandError::Usage("the command is missing".to_owned()))?;
     let state = match run.state {
@@ -33,28 +40,41 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandE
         .with_idempotency_key(random_key()?);
     let mut failures = WarnOnce { strict: run.strict, is_reported: false };
 
-    let mut recorder = Recorder::new(step, run.urls);
-    if let Err(error) = recorder.begin(connect::to_add_within(STORE_TIMEOUT, store)).await {
+    // It starts while the store is connected to.
+    let mut probe = GroupProbe::start();
+    let mut recorder = Recorder::new(async || connect::to_add_within(STORE_TIMEOUT, store).await, step, run.urls);
+    if let Err(error) = recorder.begin().await {
         let unrecorded = if recorder.step().is_some() { "the start of the step" } else { "the step" };
-        failures.report(&format!("{unrecorded} is not recorded"), &error);
+        let yet = if recorder.is_away() && !run.strict { " yet" } else { "" };
+        failures.report(&format!("{unrecorded} is not recorded{yet}"), &error);
         if run.strict {
             output::note("the command is not run");
+            recorder.stop_retrying();
             // If the step was added nevertheless, its end says that the command did not run.
             let finish = FinishStep::new(Results::EXCEPTION).with_hidden(run.hidden);
             let remark = with_remark(&state, "not run: it could not be recorded");
             let _ = recorder.end(finish, Some(remark)).await;
-            return Ok(ExitCode::from(NOT_RECORDED));
+            return Ok(ExitCode::from(NOT_RECORDED).into());
         }
     }
 
     let folder = env::current_dir();
     let absolute_store = folder.map_or_else(|_| store.clone(), |folder| store.absolute(&folder));
+    let step_id = recorder.step().map(|step| step.id.to_string());
     let environment = Environment::default()
         .with("STEPS_STORE", Some(absolute_store.as_str().to_owned()))
         .with("STEPS_BUILD", Some(run.build.id.to_string()))
+        .with(RUNNING_STEP, Some(step_id.clone().unwrap_or_default()))
         // Without a step the variable is removed: it would name the step of an outer `steps run`.
-        .with("STEPS_STEP", recorder.step().map(|step| step.id.to_string()));
-    let outcome = command.run(&environment, &mut signals).await;
+        .with("STEPS_STEP", step_id);
+    let outcome = {
+        let mut running = pin!(command.run(&environment, &mut signals, &mut probe));
+        tokio::select! {
+            biased;
+            outcome = &mut running => outcome,
+            () = recorder.retry() => running.await,
+        }
+    };
     if let Some(error) = outcome.start_error() {
         output::error(&format!("cannot run {}: {error}", command.to_text(STATE_CHARACTERS)));
     }
@@ -71,10 +91,14 @@ pub(super) async fn run(store: &StoreUrl, run: Run) -> Result<ExitCode, CommandE
             None => {}
         }
     }
-    Ok(ExitCode::from(match outcome.exit_code() {
-        0 if run.strict && ended.is_err() => NOT_RECORDED,
-        code => code,
-    }))
+    // Without this process, a signal after the command would have reached the shell only. It ends the program as it
+    // would have without the command, except for another copy of a signal that ended the command.
+    let late = if outcome.has_signals() { None } else { signals.pending().await.map(|caught| caught.signal) };
+    Ok(match (outcome.signal().or(late), outcome.exit_code()) {
+        (Some(signal), _) => Exit::Signal(signal),
+        (None, 0) if run.strict && ended.is_err() => ExitCode::from(NOT_RECORDED).into(),
+        (None, code) => ExitCode::from(code).into(),
+    })
 }
 
 /// Prints the build's steps. A failure does not change the exit code, which is the command's.

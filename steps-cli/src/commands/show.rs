@@ -59,7 +59,7 @@ async fn watch(url: &StoreUrl, show: &cli::Show) -> Result<ExitCode, CommandErro
     let mut ended = pin!(async {
         tokio::select! {
             biased;
-            signal = signals.next() => ExitCode::from(child::exit_code_of_signal(signal as i32)),
+            signal = signals.next() => ExitCode::from(child::exit_code_of_signal(signal.signal)),
             () = output::reader_is_gone() => ExitCode::SUCCESS,
         }
     });

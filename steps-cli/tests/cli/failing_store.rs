@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use crate::support::{
-    Finished, Folder, WAIT_FOR_GO, finish, finish_started, finish_timed, go, start, wait_until_running,
+    Finished, Folder, WAIT_FOR_GO, finish, finish_started, finish_timed, go, start, wait_until, wait_until_running,
 };
 
 /// The limit for a delay of two seconds before the command and two after it, with room for a busy machine.
@@ -61,6 +61,30 @@ fn a_store_that_cannot_be_opened_in_time_holds_the_command_up_for_two_seconds() 
     assert!(time < MAX_TIME, "{time:?}");
     lock.release();
     assert_eq!(folder.steps_of_build().len(), 1);
+}
+
+#[test]
+fn a_store_that_comes_back_while_the_command_runs_gets_the_step() {
+    for lasts in [true, false] {
+        let folder = Folder::new();
+        finish(&mut folder.run_sh(&[], ":"));
+        let lock = folder.lock();
+        let child = start(&mut folder.run_sh(&["--url", "a=b"], &format!("{WAIT_FOR_GO} exit 3")));
+        wait_until_running(&folder);
+        lock.release();
+        if lasts {
+            wait_until("the step is recorded", || folder.steps_of_build().len() == 2);
+            assert!(folder.steps_of_build()[1]["complete_at"].is_null());
+        }
+        go(&folder);
+        let finished = finish_started(child);
+        assert_eq!(finished.code, Some(3));
+        assert!(finished.stderr.starts_with("steps: warning: the step is not recorded yet: "), "{finished:?}");
+        assert_eq!(finished.stderr.matches("steps: ").count(), 1, "{finished:?}");
+        let step = &folder.steps_of_build()[1];
+        assert_eq!((&step["results"], &step["urls"][0]["url"]), (&2.into(), &"b".into()));
+        assert!(step["started_at"].is_string() && step["complete_at"].is_string(), "{step}");
+    }
 }
 
 #[test]
@@ -169,4 +193,35 @@ fn strict_changes_nothing_when_all_goes_well() {
         assert_eq!(finish(&mut folder.run_sh(&["--strict"], &format!("exit {code}"))).code, Some(code));
     }
     assert_eq!(folder.steps_of_build().len(), 2);
+}
+
+#[test]
+fn a_change_inside_a_command_is_a_warning_if_the_store_is_away() {
+    let away = "STEPS_STORE=sqlite:no/folder.db";
+    let strict = r#"env "$0" "$STEPS" state --strict text; echo $?"#;
+    for (store, expected) in [(&[][..], away), (&["--store", "sqlite:no/folder.db"], "A=b")] {
+        let folder = Folder::new();
+        for change in ["start", "locks", "state text", "url log url", "finish success"] {
+            let script = format!(r#"env "$0" "$STEPS" {change} && echo ran"#);
+            let mut command = folder.run_sh(store, &script);
+            let finished = finish(command.arg(expected));
+            assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "ran\n"), "{change}: {finished:?}");
+            assert!(finished.stderr.contains("steps: warning: the change is not recorded: "), "{finished:?}");
+        }
+        let finished = finish(folder.run_sh(store, strict).arg(expected));
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "1\n"), "{finished:?}");
+        assert!(finished.stderr.contains("steps: error: "), "{finished:?}");
+    }
+}
+
+#[test]
+fn a_change_to_another_step_or_outside_of_a_command_fails_if_the_store_is_away() {
+    let folder = Folder::new();
+    let script = r#"STEPS_STORE=sqlite:no/folder.db "$STEPS" state --step 77 text"#;
+    assert_eq!(finish(&mut folder.run_sh(&[], script)).code, Some(1));
+    let folder = Folder::new();
+    assert_eq!(finish(folder.steps(["state", "text"]).env("STEPS_STEP", "1")).code, Some(1));
+    let finished = folder.finished(["state", "text"]);
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.stderr.contains("--step"), "{finished:?}");
 }

@@ -77,10 +77,37 @@ fn a_script_without_an_interpreter_is_run_by_sh() {
 }
 
 #[test]
+fn only_an_executable_file_is_run_by_sh() {
+    let folder = Folder::new();
+    let script = |path: &str, text: &str, mode| {
+        fs::create_dir_all(folder.file(path).parent().unwrap()).unwrap();
+        fs::write(folder.file(path), text).unwrap();
+        fs::set_permissions(folder.file(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    fs::create_dir_all(folder.file("folder/t")).unwrap();
+    script("plain/t", "echo plain", 0o644);
+    script("first/t", "echo \"first $1\"", 0o755);
+    script("second/t", "echo second", 0o755);
+    script("t", "echo here", 0o755);
+    script("-c", "echo hyphen", 0o755);
+    for (path, program, expected) in [
+        ("none:folder:plain/t:plain:first:second:/bin", "t", "first a\n"),
+        ("plain::first:/bin", "t", "here\n"),
+        (":/bin", "-c", "hyphen\n"),
+    ] {
+        let mut command = folder.steps(["run", "--build", "1", "--", program, "a"]);
+        let finished = finish(command.env("PATH", path));
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), expected), "{path}");
+    }
+    let finished = finish(folder.steps(["run", "--build", "1", "--", "t"]).env("PATH", "folder:plain"));
+    assert_eq!(finished.code, Some(126), "{finished:?}");
+}
+
+#[test]
 fn a_command_that_is_killed_is_an_exception() {
     let folder = Folder::new();
-    assert_eq!(finish(&mut folder.run_sh(&[], "kill -KILL $$")).code, Some(137));
-    assert_eq!(finish(&mut folder.run_sh(&[], "kill -TERM $$")).code, Some(143));
+    assert_eq!(finish(&mut folder.run_sh(&[], "kill -KILL $$")).signal, Some(9));
+    assert_eq!(finish(&mut folder.run_sh(&[], "kill -TERM $$")).signal, Some(15));
     let steps = folder.steps_of_build();
     assert!(steps.iter().all(|step| step["results"] == 4));
     assert_eq!(steps[0]["state_string"], "sh -c 'kill -KILL $$' (killed by SIGKILL)");

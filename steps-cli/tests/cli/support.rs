@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -23,6 +24,8 @@ pub(crate) struct Folder(TempDir);
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
+    /// The signal that killed the program.
+    pub(crate) signal: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -57,9 +60,17 @@ impl Folder {
             Command::new(program)
         };
         command.args(arguments).current_dir(self.path()).env("STEPS", program).stdin(Stdio::null());
-        for name in
-            ["STEPS_STORE", "STEPS_BUILD", "STEPS_STEP", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "CI"]
-        {
+        for name in [
+            "STEPS_STORE",
+            "STEPS_BUILD",
+            "STEPS_STEP",
+            "STEPS_RUN",
+            "NO_COLOR",
+            "CLICOLOR",
+            "CLICOLOR_FORCE",
+            "COLUMNS",
+            "CI",
+        ] {
             command.env_remove(name);
         }
         command.env("TERM", "xterm");
@@ -201,6 +212,7 @@ pub(crate) fn finish_started(child: Child) -> Finished {
 fn text(output: Output) -> Finished {
     Finished {
         code: output.status.code(),
+        signal: output.status.signal(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
