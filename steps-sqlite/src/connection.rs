@@ -54,7 +54,7 @@ impl ConnectionFactory {
 
     /// Opens a connection and executes these statements on it.
     pub(crate) async fn open(&self, setup: &'static str) -> Result<FileConnection, BatchError> {
-        if self.is_lost.load(Relaxed) {
+        if self.is_lost() {
             return Err(self.file.lost());
         }
         if self.file.is_guest {
@@ -96,6 +96,11 @@ impl ConnectionFactory {
                 if has_changed.await? { Err(changed().with_source(error)) } else { Err(error) }
             }
         }
+    }
+
+    /// Whether a check has found that the file was moved, removed or replaced.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Relaxed)
     }
 
     /// Whether this process reads the file of another user and cannot write.

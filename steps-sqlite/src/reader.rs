@@ -2,7 +2,7 @@
 //!
 //! Decoding happens in the caller's task, so a large build does not delay the reads of other callers.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::Row;
@@ -11,6 +11,7 @@ use steps_core::{
     BuildId, ErrorKind, InputError, Results, StateString, Step, StepId, StepName, StepNumber, StepSelector, StepUrl,
     Timestamp,
 };
+use tokio::time::Instant;
 
 use crate::{
     BACKEND,
@@ -18,16 +19,22 @@ use crate::{
     error::{json_error, statement_error},
 };
 
+/// The time between two checks of the files of a connection. A read may come from a file that was lost within this
+/// time. A check of each read would take about as long as the read; a write is always checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 pub(crate) struct Reader {
     connections: ConnectionFactory,
     /// `None` before the first read and after an error. [`Worker::connect`] opens it.
     connection: Option<FileConnection>,
+    /// When the files of the connection were checked.
+    checked_at: Option<Instant>,
 }
 
 impl Reader {
     pub(crate) fn new(connections: ConnectionFactory) -> Self {
-        Self { connections, connection: None }
+        Self { connections, connection: None, checked_at: None }
     }
 
     fn take_connection(&mut self) -> Result<FileConnection, BatchError> {
@@ -48,10 +55,15 @@ impl Reader {
         }
     }
 
-    /// Checks that the rows are from the file that other processes write to.
+    /// Checks that the rows are from the file that other processes write to, unless that was checked just now.
     async fn check(&mut self) -> Result<(), BatchError> {
         let Some(connection) = &self.connection else { return Ok(()) };
+        let is_recent = self.checked_at.is_some_and(|checked_at| checked_at.elapsed() < CHECK_INTERVAL);
+        if is_recent && connection.snapshot.is_none() && !self.connections.is_lost() {
+            return Ok(());
+        }
         let in_place = self.connections.check(connection).await;
+        self.checked_at = Some(Instant::now());
         if in_place.is_err() {
             self.connection = None;
         }

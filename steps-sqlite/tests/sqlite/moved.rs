@@ -91,6 +91,8 @@ async fn lost_before_a_read() -> TestResult {
             let reader = SqliteStore::connect(SqliteOptions::new(&path).with_mode(mode)).await?;
             assert_eq!(reader.steps(7).await?.len(), 1);
             lose(&path)?;
+            // Reads check their file every 100 ms.
+            tokio::time::sleep(Duration::from_millis(100)).await;
             is_lost(&reader.steps(7).await.err().ok_or(format!("way {way}: the read was answered"))?);
         }
     }
