@@ -154,7 +154,7 @@ mod sqlite {
 
     #[tokio::test]
     async fn a_url_without_a_valid_path_is_refused() {
-        for url in ["sqlite:", "sqlite://", "sqlite:?mode=rw", "sqlite::memory:", "sqlite:%00", "sqlite:%ff"] {
+        for url in ["sqlite:", "sqlite://", "sqlite:?mode=rw", "sqlite::memory:", "sqlite:%00"] {
             refused(url).await;
         }
     }
