@@ -151,14 +151,22 @@ impl ConnectionFactory {
         let is_snapshot = connection.snapshot.is_some();
         let (are_in_place, version) =
             blocking(move || Ok((files.are_in_place(), if is_snapshot { file.version() } else { None }))).await?;
-        if !are_in_place {
-            self.is_lost.store(true, Relaxed);
-            Err(self.file.lost())
-        } else if version != connection.snapshot {
-            Err(changed())
-        } else {
-            Ok(())
+        self.expect_in_place(are_in_place)?;
+        if version == connection.snapshot { Ok(()) } else { Err(changed()) }
+    }
+
+    /// As [`check`](Self::check), right after a commit. It does not leave the thread, which would take longer than the
+    /// check: the file system has just answered, so it does not block now.
+    pub(crate) fn check_after_commit(&self, connection: &FileConnection) -> Result<(), BatchError> {
+        self.expect_in_place(connection.files.are_in_place())
+    }
+
+    fn expect_in_place(&self, are_in_place: bool) -> Result<(), BatchError> {
+        if are_in_place {
+            return Ok(());
         }
+        self.is_lost.store(true, Relaxed);
+        Err(self.file.lost())
     }
 
     /// Closes a connection of a store that is shutting down.

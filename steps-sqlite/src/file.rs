@@ -329,6 +329,27 @@ fn remedy(end: &str, metadata: &Metadata) -> &'static str {
     }
 }
 
+/// The identity of the file at a path, without its times: Linux updates the times of a file more often once they were
+/// asked for, and then each fsync of the log takes longer (multigrain timestamps, Linux 6.13).
+#[cfg(target_os = "linux")]
+fn identity(path: &Path) -> Option<Identity> {
+    use rustix::{
+        fs::{AtFlags, CWD, StatxFlags, makedev, statx},
+        io::Errno,
+    };
+
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+        Ok(file) => {
+            let device = makedev(file.stx_dev_major, file.stx_dev_minor);
+            Some(Identity { device_and_inode: (device, file.stx_ino) })
+        }
+        // The kernel is older than the call, or a filter of system calls forbids it.
+        Err(Errno::NOSYS | Errno::PERM) => fs::metadata(path).ok().map(|metadata| Identity::of(&metadata)),
+        Err(_) => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
 fn identity(path: &Path) -> Option<Identity> {
     fs::metadata(path).ok().map(|metadata| Identity::of(&metadata))
 }

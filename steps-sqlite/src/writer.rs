@@ -59,7 +59,10 @@ impl Writer {
             return response;
         }
         // After the commit and before the response. The transaction may be in a file that was moved.
-        let in_place = self.connections.check(&connection).await;
+        let in_place = match &response {
+            Ok(_) => self.connections.check_after_commit(&connection),
+            Err(_) => self.connections.check(&connection).await,
+        };
         match (in_place, &response) {
             (Ok(()), Ok(_)) => self.connection = Some(connection),
             (Ok(()), Err(_)) => connection.close_quietly().await,
