@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("databases::a_build_without_a_number_left_refuses_a_step", no_number_left),
         trial("databases::an_id_is_not_used_again_after_its_step_was_deleted", deleted_step),
         trial("databases::a_build_whose_steps_were_deleted_counts_from_zero", emptied_build),
+        trial("databases::adds_of_one_batch_are_numbered_for_each_build", builds_of_one_batch),
         trial("databases::a_store_without_sessions_leaves_no_transaction_open", pooler),
     ]
 }
@@ -290,6 +291,24 @@ async fn emptied_build() -> TestResult {
     let (other, first, second) =
         tokio::join!(store.add(8, "compile", ""), store.add(7, "configure", ""), store.add(7, "compile", ""));
     assert_eq!([other?, first?, second?].map(|added| added.number.get()), [0, 0, 1]);
+    Ok(())
+}
+
+async fn builds_of_one_batch() -> TestResult {
+    let schema = shared_postgres()?;
+    let store = connect(&schema.url_with_schema()).await?;
+    for name in ["configure", "compile", "test"] {
+        store.add(7, name, "").await?;
+    }
+    store.add(8, "configure", "").await?;
+    // The last three queue behind the first, and so share a batch.
+    let (first, long, short, empty) = tokio::join!(
+        store.add(9, "configure", ""),
+        store.add(7, "package", ""),
+        store.add(8, "compile", ""),
+        store.add(10, "configure", "")
+    );
+    assert_eq!([first?, long?, short?, empty?].map(|added| added.number.get()), [0, 3, 1, 0]);
     Ok(())
 }
 
