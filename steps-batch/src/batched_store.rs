@@ -17,9 +17,9 @@ use crate::{BatchError, Batcher, Read, StepUpdate, Worker, Write, WriteResponse}
 
 /// A store whose calls run in batches: implements [`StepsStore`] on top of [`Batcher`]s.
 ///
-/// A backend provides a [`Worker`] that writes and one that reads. All adds to one build go to the same writer, and so
-/// do all changes of one step: they share a batch, and do not wait for each other's locks. Reads are distributed over
-/// the readers in turn.
+/// A backend provides a [`Worker`] that writes and one that reads. All adds to one build go to the same writer, so that
+/// requests for the same lock share a batch. All changes of one step also go to the same writer, which may be another
+/// one. Reads are distributed over the readers in turn.
 pub struct BatchedStore<W, R>
 where
     W: Worker<Request = Write, Response = WriteResponse>,

@@ -22,7 +22,7 @@ use crate::BatchError;
 /// |---|---|---|
 /// | [transient](BatchError::is_transient) | retried in batches of half its size | retried, isolated |
 /// | nothing was [applied](BatchError::may_have_applied) | each request isolated, at once; of a batch of one, the response | the response |
-/// | may have been applied | idempotent calls are retried (D6), others get the error | the response |
+/// | may have been applied | idempotent calls are retried if the error is `Unavailable` (D6), others get the error | the response |
 ///
 /// An *isolated* request has a batch of its own from then on. A request that blocks or spoils its batch is found that
 /// way, and delays only itself. Halves find one request that waits for a locked row in log2(n) attempts. When the lock

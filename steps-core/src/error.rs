@@ -58,7 +58,7 @@ pub enum ErrorKind {
     Corrupt,
     /// The store did not answer, or not within the time-out (D4). A retry may help: see [`Error::is_retryable`].
     Unavailable,
-    /// The store was closed (D7), or its runtime was shut down (D5).
+    /// The store was closed (D7), its runtime was shut down (D5), or its file was moved, removed or replaced.
     Closed,
 }
 

@@ -151,8 +151,13 @@ struct TransactionError {
 }
 
 impl TransactionError {
+    /// Nothing was sent that could be applied, so a lost connection is transient.
     fn before_statement(error: sqlx::Error) -> Self {
-        Self { keeps_connection: false, error: statement_error(error).with_may_have_applied(false) }
+        let error = match statement_error(error) {
+            lost if lost.may_have_applied() => BatchError::transient(lost.to_string()).with_source(lost),
+            error => error,
+        };
+        Self { keeps_connection: false, error }
     }
 
     fn in_statement(error: sqlx::Error) -> Self {

@@ -21,6 +21,7 @@ pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
 /// unknown.
 pub(crate) fn statement_error(error: sqlx::Error) -> BatchError {
     match database_error(&error) {
+        Some(database) if is_from_pooler(database) => connection_lost(),
         Some(database) => from_code(database.code()),
         None => from_driver(&error),
     }
@@ -43,6 +44,9 @@ pub(crate) fn connect_error(error: sqlx::Error) -> BatchError {
             BatchError::new(ErrorKind::Config, "the server refused the user; check user, password and sslmode")
         }
         (_, Some("3D000")) => BatchError::new(ErrorKind::Config, "the server has no such database; create it first"),
+        _ if database_error(&error).is_some_and(is_from_pooler) => {
+            BatchError::transient("the pooler closed the connection; check that the server behind it runs")
+        }
         (_, Some(code)) => from_code(code),
         (sqlx::Error::Tls(_), _) if cfg!(not(feature = "tls")) => {
             BatchError::new(ErrorKind::Config, "encrypted connections were not compiled in; enable the feature `tls`")
@@ -118,6 +122,15 @@ pub(crate) fn keeps_connection(error: &sqlx::Error) -> bool {
 /// The error of a connection that ended, or timed out, after a request was sent.
 pub(crate) fn connection_lost() -> BatchError {
     BatchError::new(ErrorKind::Unavailable, "the connection to the server was lost").with_may_have_applied(true)
+}
+
+/// Whether PgBouncer closed the connection, for example because the server crashed or cannot be reached. It uses the
+/// code of a protocol violation for that, as it does for a parameter that it does not know. If PostgreSQL reports this
+/// code, for example for a statement that another session prepared, the severity is ERROR.
+fn is_from_pooler(database: &PgDatabaseError) -> bool {
+    database.code() == "08P01"
+        && database.severity() == PgSeverity::Fatal
+        && !database.message().contains("startup parameter")
 }
 
 fn database_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {

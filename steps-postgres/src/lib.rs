@@ -88,7 +88,7 @@ impl PostgresStore {
             Batcher::start(writer, options.timeout)
         });
         let readers = (0..options.readers).map(|_| {
-            let reader = Reader::new(factory.clone(), None);
+            let reader = Reader::new(factory.clone());
             Batcher::start(reader, options.timeout)
         });
         let store = BatchedStore::new(Arc::clone(&options.clock), writers.collect(), readers.collect());

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{
-    Arguments, PgConnection, Row,
+    Arguments, Row,
     error::BoxDynError,
     postgres::{PgArguments, PgRow},
 };
@@ -26,8 +26,8 @@ use crate::{
 pub(crate) struct Reader(ManagedConnection);
 
 impl Reader {
-    pub(crate) fn new(factory: ConnectionFactory, connection: Option<PgConnection>) -> Self {
-        Self(ManagedConnection::new(factory, connection))
+    pub(crate) fn new(factory: ConnectionFactory) -> Self {
+        Self(ManagedConnection::new(factory, None))
     }
 
     /// Runs a lookup, and appends its rows to those of the requests that they answer.

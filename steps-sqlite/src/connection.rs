@@ -221,7 +221,8 @@ impl FileConnection {
 
 impl Drop for FileConnection {
     fn drop(&mut self) {
-        if !self.files.may_be_closed() {
+        // `close_quietly` took the connection, and made this check on a thread that may block.
+        if self.connection.is_some() && !self.files.may_be_closed() {
             mem::forget(self.connection.take());
         }
     }

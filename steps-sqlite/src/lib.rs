@@ -106,8 +106,12 @@ impl SqliteStore {
             return Err(Error::closed(call).with_backend(BACKEND));
         }
         let deadline = Instant::now() + self.options.timeout;
-        let versions = timeout_at(deadline, connection::versions(&self.connections)).await;
-        let (schema, sqlite) = versions
+        let read = async {
+            let versions = connection::versions(&self.connections).await?;
+            Ok::<_, BatchError>((versions, self.connections.files_of_other_users().await))
+        };
+        let ((schema, sqlite), files_of_other_users) = timeout_at(deadline, read)
+            .await
             .map_err(|_| timed_out(Operation::Describe, self.options.timeout))?
             .map_err(|error| error.into_error(call, BACKEND))?;
         let location = self.options.path.display().to_string();
@@ -121,7 +125,7 @@ impl SqliteStore {
                 .warnings
                 .push("The death of the machine may take the last writes: synchronous is normal, not full.".into()),
         }
-        description.warnings.extend(self.connections.files_of_other_users().await);
+        description.warnings.extend(files_of_other_users);
         Ok(description)
     }
 }

@@ -169,7 +169,8 @@ impl Worker for Writer {
         if self.connections.is_guest() {
             return Err(self.connections.cannot_write().await);
         }
-        if self.connection.is_none() {
+        // `open` refuses a lost file. The reader may have found the loss, and then nothing is written to the old file.
+        if self.connection.is_none() || self.connections.is_lost() {
             self.connection = Some(self.connections.open(SETUP).await?);
         }
         Ok(())
