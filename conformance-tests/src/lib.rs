@@ -84,7 +84,7 @@
 //! - `faults`: connections that are cut, reset, delayed or silent at any byte, through a [`proxy`]. They check
 //!   deadlines, honest errors, recovery, and that no write is applied twice.
 //! - `model`: random histories compared with a reference model. A history that fails is shrunk.
-//! - `recorded`: 64 scenarios with the answers of Buildbot itself, see [`recorded`].
+//! - `recorded`: 80 scenarios with the answers of Buildbot itself, see [`recorded`].
 //! - `profile`: the store supports the features that its profile claims.
 //!
 //! Invalid *values* need no case: the types of `steps-core` reject them before a store is called. Costs (N5, U5) are

@@ -15,7 +15,8 @@
 //! - Times are whole seconds since 1970, or null. `now` is the time of the clock.
 //! - An unknown field is an error, since it would be an input that the replay ignores.
 //!
-//! [`BUILDBOT`] and [`BUILDBOT_PLAIN_NAMES`] hold 80 scenarios of Buildbot 4.3.0, which are cases of the suite. [`replay`] replays any file.
+//! [`BUILDBOT`] and [`BUILDBOT_PLAIN_NAMES`] hold 80 scenarios of Buildbot 4.3.0, which are cases of the suite.
+//! [`replay`] replays any file.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 

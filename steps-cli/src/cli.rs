@@ -76,10 +76,10 @@ pub(crate) enum Command {
 /// 126 if it cannot be run. If a signal kills the command, `steps` records that and dies of the same signal, which
 /// a shell reports as 128+n after signal n.
 ///
-/// The command gets each signal once. A signal to `steps` alone is forwarded after 100 ms, unless the command
-/// got it too, as from a terminal, `timeout`, systemd or `kill -- -PGID`. This holds for every signal that ends a process
-/// by default and can be caught, apart from SIGSEGV, SIGBUS, SIGFPE and SIGILL, which report a fault of `steps`. A
-/// small process named `steps: signal probe` tells whether the process group got a signal.
+/// The command gets each signal once. A signal to `steps` alone is forwarded after 100 ms, unless the command got it
+/// too, as from a terminal, `timeout`, systemd or `kill -- -PGID`. This holds for every signal that ends a process by
+/// default and can be caught, apart from SIGSEGV, SIGBUS, SIGFPE and SIGILL, which report a fault of `steps`. A small
+/// process named `steps: signal probe` tells whether the process group got a signal.
 ///
 /// The results of the step are success after exit code 0 and failure after any other, exception if the command
 /// could not be run or was killed by a signal, and cancelled if `steps` got SIGINT, SIGQUIT, SIGTERM, SIGHUP, or the
@@ -87,14 +87,15 @@ pub(crate) enum Command {
 ///
 /// STEPS_STORE, STEPS_BUILD and STEPS_STEP are set in the environment of the command, so that it can call
 /// `steps state TEXT` and `steps url NAME URL`. If the store fails meanwhile, they print a warning and exit with 0,
-/// unless they have --strict; STEPS_RUN tells them that they run inside `steps run`. The state string is the text of --state or the command line, until
-/// the command sets another. If the command could not be run or was killed, the reason is appended.
+/// unless they have --strict; STEPS_RUN tells them that they run inside `steps run`. The state string is the text of
+/// --state or the command line, until the command sets another. If the command could not be run or was killed, the
+/// reason is appended.
 ///
 /// A store that fails does not affect the command: it may delay the command by 2 s before the start and by 2 s after
 /// the end, and `steps` prints one warning. If the store is away before the command, `steps` tries again while the
-/// command runs and after it; the command has no STEPS_STEP then. With --strict, the exit code is 125 if the step could not be
-/// recorded. If recording fails before the command, the command is not run; if it fails after the command, an exit
-/// code of the command other than 0 takes precedence.
+/// command runs and after it; the command has no STEPS_STEP then. With --strict, the exit code is 125 if the step
+/// could not be recorded. If recording fails before the command, the command is not run; if it fails after the
+/// command, an exit code of the command other than 0 takes precedence.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -358,8 +359,8 @@ pub(crate) struct Step {
 
     /// Fail if the store fails, also inside `steps run`
     ///
-    /// A change to the step of a running `steps run` does not fail otherwise: a store that fails, or a step that could not
-    /// be recorded, is only a warning.
+    /// A change to the step of a running `steps run` does not fail otherwise: a store that fails, or a step that could
+    /// not be recorded, is only a warning.
     #[arg(long)]
     pub(crate) strict: bool,
 }

@@ -29,7 +29,7 @@ pub(crate) enum JobEvent {
 impl JobControl {
     /// Starts to listen. A SIGTSTP that this process inherited as ignored stays ignored.
     pub(crate) fn listen() -> io::Result<Self> {
-        let is_ignored = signals::ignored() & (1 << (Signal::SIGTSTP as i32 - 1)) != 0;
+        let is_ignored = signals::ignored() & signals::bit(Signal::SIGTSTP as i32) != 0;
         let stop = if is_ignored { None } else { Some(listen(Signal::SIGTSTP)?) };
         Ok(Self { stop, resume: listen(Signal::SIGCONT)? })
     }

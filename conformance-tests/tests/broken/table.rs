@@ -156,11 +156,12 @@ pub(crate) fn check_clauses(broken: impl Iterator<Item = Clause>) {
 
     let head = format!(
         "# Broken stores\n\n\
-         These stores show that the conformance suite catches violations of the contract. Its tests run it on {} stores,\n\
-         each with one flaw, and fail unless a case blames the clause that the flaw breaks. Stores without a flaw pass the\n\
-         same cases.\n\n\
-         The tests (`conformance-tests/tests/catches_broken_stores.rs`) generate this page and fail when it is out of date.\n\
-         Each row names one of the cases that catch the store. The clauses are those of the [contract](semantics.md).\n\n",
+         These stores show that the conformance suite catches violations of the contract. Its tests run it on {}\n\
+         stores, each with one flaw, and fail unless a case blames the clause that the flaw breaks. Stores without a\n\
+         flaw pass the same cases.\n\n\
+         The tests (`conformance-tests/tests/catches_broken_stores.rs`) generate this page and fail when it is out\n\
+         of date. Each row names one of the cases that catch the store. The clauses are those of the\n\
+         [contract](semantics.md).\n\n",
         broken.len()
     );
     let mut end = format!("## {WITHOUT}\n\n");

@@ -105,7 +105,7 @@ impl SharedFolder {
         command
     }
 
-    /// The owner adds a step, and the names of steps are those that the reader sees.
+    /// Adds a step as the owner.
     fn owner_adds(&self, umask: &str) {
         let finished = finish(&mut self.as_user(OWNER, umask, &["add", "--build", "1", "compile"]));
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
