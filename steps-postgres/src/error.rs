@@ -44,9 +44,7 @@ pub(crate) fn connect_error(error: sqlx::Error) -> BatchError {
             BatchError::new(ErrorKind::Config, "the server refused the user; check user, password and sslmode")
         }
         (_, Some("3D000")) => BatchError::new(ErrorKind::Config, "the server has no such database; create it first"),
-        _ if database_error(&error).is_some_and(is_from_pooler) => {
-            BatchError::transient("the pooler closed the connection; check that the server behind it runs")
-        }
+        _ if database_error(&error).is_some_and(is_from_pooler) => from_pooler(database_error(&error)),
         (_, Some(code)) => from_code(code),
         (sqlx::Error::Tls(_), _) if cfg!(not(feature = "tls")) => {
             BatchError::new(ErrorKind::Config, "encrypted connections were not compiled in; enable the feature `tls`")
@@ -131,6 +129,15 @@ fn is_from_pooler(database: &PgDatabaseError) -> bool {
     database.code() == "08P01"
         && database.severity() == PgSeverity::Fatal
         && !database.message().contains("startup parameter")
+}
+
+/// A refusal of PgBouncer. An unknown user or database does not go away; a server that cannot be reached may.
+fn from_pooler(error: Option<&PgDatabaseError>) -> BatchError {
+    if error.is_some_and(|error| error.message().starts_with("no such ")) {
+        BatchError::new(ErrorKind::Config, "the pooler knows no such user or database; check the URL")
+    } else {
+        BatchError::transient("the pooler closed the connection; check that the server behind it runs")
+    }
 }
 
 fn database_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
