@@ -1,4 +1,4 @@
-//! A [`StepsStore`] in PostgreSQL.
+//! A [`StepsStore`](steps_core::StepsStore) in PostgreSQL.
 //!
 //! Any number of processes may use one schema at once. A process has a few connections, and collects pending calls into
 //! batches. A batch of writes costs one round trip and one flush of the server's log, and a batch of reads is one
